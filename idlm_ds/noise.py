@@ -1,0 +1,92 @@
+"""Random numbers as a function of what they are for.
+
+Nothing in this package draws from a global generator. Every stream is derived from a seed and the
+name of its use, and every sequence owns its stream, so a draw does not depend on how many
+processes share the batch, on the micro-batch, or on what ran before.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor
+
+from idlm_ds.tensor_types import PerPosition, Positions, Probs, Time
+
+
+def derive_seed(seed: int, *path: str | int) -> int:
+    """Hash a seed and the path of its use to 63 bits.
+
+    ``derive_seed(0, "time", 7)`` is unrelated to ``derive_seed(0, "time", 8)`` and is the same
+    number on every machine.
+    """
+    text = "/".join([str(seed), *(f"{type(p).__name__}:{p}" for p in path)])
+    digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+class Noise:
+    """Independent streams of uniform numbers, one per sequence of a batch."""
+
+    def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> None:
+        self.device = torch.device(device)
+        self._generators = [Generator(self.device).manual_seed(s) for s in seeds]
+
+    @classmethod
+    def of_samples(
+        cls, seed: int, *path: str | int, samples: Sequence[int], device: torch.device | str = "cpu"
+    ) -> "Noise":
+        """Give every global sample index its own stream under ``path``."""
+        return cls([derive_seed(seed, *path, i) for i in samples], device=device)
+
+    def uniform(self, length: int) -> Float[Tensor, "B length"]:
+        """Draw the next ``length`` numbers of every stream.
+
+        Precision: float64; float32 uniforms have a smallest step of 6e-8, below which rare
+        tokens are never drawn.
+        """
+        rows = [
+            torch.rand(length, generator=g, dtype=torch.float64, device=self.device)
+            for g in self._generators
+        ]
+        return torch.stack(rows)
+
+
+def stratified_times(seed: int, *path: str | int, count: int, t_min: float) -> Time:
+    """Draw one diffusion time per stratum of ``[t_min, 1]``, in random order.
+
+    The order matters: two draws of this kind, both sorted, would tie the student's input time
+    to the time at which its sample is noised again.
+
+    Args:
+        seed: The seed of the run.
+        path: The use of these times, such as ``("time", step)``.
+        count: Sequences in the *global* batch; every rank draws all of them and takes its rows.
+        t_min: Smallest time.
+
+    Precision: float64.
+    """
+    generator = Generator().manual_seed(derive_seed(seed, *path))
+    offset = torch.rand(count, generator=generator, dtype=torch.float64)
+    order = torch.randperm(count, generator=generator)
+    return t_min + (1.0 - t_min) * (order + offset) / count
+
+
+def draw_categorical(probs: Probs, uniform: PerPosition) -> Positions:
+    """Draw one entry a row by inverting the cumulative distribution.
+
+    Args:
+        probs: Non-negative rows; they need not be normalised.
+        uniform: One number in ``[0, 1)`` per row.
+
+    Returns:
+        Indices of shape (P,); an entry of probability zero is never drawn.
+
+    Precision: float64, whatever the dtype of ``probs``.
+    """
+    cumulative = probs.double().cumsum(-1)
+    total = cumulative[:, -1:]
+    below_total = torch.nextafter(total, torch.zeros_like(total))
+    target = torch.minimum(uniform.double()[:, None] * total, below_total)
+    return torch.searchsorted(cumulative, target, right=True)[:, 0]

@@ -1,0 +1,1 @@
+"""Distillation and pretraining methods, as functions of callables."""

@@ -1,0 +1,60 @@
+"""Which network learns when."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import final
+
+
+class Phase(Enum):
+    """The one network that learns."""
+
+    FAKE = "fake"
+    STUDENT = "student"
+    PRETRAIN = "pretrain"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Alternation:
+    """``fake_steps`` updates of the fake, then one of the student, for ever.
+
+    The fake goes first: while it equals the teacher the student's gradient is exactly zero.
+    """
+
+    fake_steps: int = 1
+
+    def __post_init__(self) -> None:
+        if self.fake_steps < 1:
+            raise ValueError(f"fake_steps must be at least 1, got {self.fake_steps}")
+
+    @property
+    def cycle(self) -> int:
+        """Phases from one student update to the next."""
+        return self.fake_steps + 1
+
+    def phase(self, step: int) -> Phase:
+        """The phase with index ``step``, counted from 0."""
+        return Phase.STUDENT if step % self.cycle == self.fake_steps else Phase.FAKE
+
+    def updates(self, phase: Phase, step: int) -> int:
+        """How many of the first ``step`` phases were ``phase``."""
+        students = step // self.cycle
+        return students if phase is Phase.STUDENT else step - students
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Single:
+    """One network, so every phase is the same."""
+
+    cycle: int = 1
+
+    def phase(self, step: int) -> Phase:
+        """See ``Alternation.phase``."""
+        del step
+        return Phase.PRETRAIN
+
+    def updates(self, phase: Phase, step: int) -> int:
+        """See ``Alternation.updates``."""
+        del phase
+        return step

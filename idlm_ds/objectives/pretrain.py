@@ -1,0 +1,61 @@
+"""Losses that make a teacher or a judge."""
+
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import torch
+import torch.nn.functional as F
+
+from idlm_ds.noise import Noise
+from idlm_ds.processes.base import Denoiser, Process, at
+from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.tensor_types import PerPosition, Time, TokenIds
+
+
+class PretrainObjective(Protocol):
+    """A loss of one network on data."""
+
+    def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
+        """Nats per position, not reduced."""
+        ...
+
+    def num_scored(self, length: int) -> int:
+        """Positions of a window the loss is about, the divisor of nats per token."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Nelbo:
+    """The negative ELBO of a diffusion family at one time per sequence."""
+
+    process: Process
+
+    def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
+        """See ``PretrainObjective``."""
+        x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
+        noisy = self.process.corrupt(x_0, t, noise=noise)
+        return self.process.loss(model(noisy.x_in, noisy.at_t.sigma, at(noisy.positions)), noisy)
+
+    def num_scored(self, length: int) -> int:
+        """See ``PretrainObjective``; visible positions count, at a loss of zero."""
+        return length
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class NextToken:
+    """Autoregressive cross-entropy; the first token of a window is not predicted."""
+
+    def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
+        """See ``PretrainObjective``; ``t`` and ``noise`` are not used."""
+        del noise
+        batch, length = tokens.shape
+        every = torch.arange(batch * length, device=tokens.device)
+        givers = every[every % length != length - 1]
+        raw = model(tokens, torch.zeros_like(t), at(givers))
+        return F.cross_entropy(raw.float(), tokens.flatten()[givers + 1], reduction="none")
+
+    def num_scored(self, length: int) -> int:
+        """See ``PretrainObjective``."""
+        return length - 1

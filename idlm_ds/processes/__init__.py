@@ -1,0 +1,1 @@
+"""Diffusion families: corruption, losses, reverse step."""

@@ -1,0 +1,64 @@
+"""Clean sequences that may be soft at some positions."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idlm_ds.noise import Noise, draw_categorical
+from idlm_ds.tensor_types import PerPosition, Positions, Probs, TokenIds
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTokens:
+    """Sequences that are hard everywhere except at chosen positions.
+
+    The dense form would be a (B, L, V) simplex of which most rows are one-hot; this keeps the
+    rows that are not.
+    """
+
+    tokens: TokenIds
+    """Hard tokens; the entries at ``positions`` mean nothing."""
+
+    positions: Positions
+    """Where the sequence is soft."""
+
+    probs: Probs
+    """The distribution at each of ``positions``; may carry the student's graph."""
+
+    @classmethod
+    def hard(cls, tokens: TokenIds, *, vocab_size: int) -> "SoftTokens":
+        """Wrap sequences that are soft nowhere."""
+        nowhere = torch.empty(0, dtype=torch.long, device=tokens.device)
+        return cls(tokens, nowhere, torch.empty(0, vocab_size, device=tokens.device))
+
+    def draw(self, *, noise: Noise) -> TokenIds:
+        """Draw hard sequences.
+
+        Gradient: none.
+        """
+        words = self.tokens.clone()
+        u = noise.uniform(words.shape[1]).flatten()[self.positions]
+        words.view(-1)[self.positions] = draw_categorical(self.probs.detach(), u)
+        return words
+
+    def expect(self, values: Probs, at: Positions) -> PerPosition:
+        """Average ``values`` over the token at each of the positions ``at``.
+
+        Args:
+            values: One row of V numbers for each position in ``at``.
+            at: Any positions, soft or hard.
+
+        Gradient: reaches ``probs`` and ``values``.
+        """
+        row = self._soft_row()[at]
+        is_soft = row >= 0
+        hard = values.gather(1, self.tokens.flatten()[at][:, None])[:, 0]
+        inner = (self.probs[row[is_soft]] * values[is_soft]).sum(-1)
+        return hard.masked_scatter(is_soft, inner.to(hard.dtype))
+
+    def _soft_row(self) -> Tensor:
+        """Map every position to its row in ``probs``, or to -1."""
+        row = torch.full((self.tokens.numel(),), -1, device=self.tokens.device)
+        row[self.positions] = torch.arange(len(self.positions), device=self.tokens.device)
+        return row

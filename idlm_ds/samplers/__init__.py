@@ -1,0 +1,1 @@
+"""Samplers: functions of a process, a denoiser and a time grid."""

@@ -1,0 +1,1 @@
+"""Survival probability of a token over diffusion time."""
