@@ -1,0 +1,141 @@
+"""The diffusion transformer of SEDD, MDLM and Duo, with their parameter names.
+
+Shapes: B sequences, L positions, P selected positions of a flattened batch, V vocabulary entries,
+D hidden width, C condition width, H heads, E width of a head.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from idlm_ds.models.attention import attend
+from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding
+from idlm_ds.models.rotary import rotary_angles, rotate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DiTConfig:
+    """Sizes of a network; the published ones are in the README."""
+
+    vocab_size: int
+    hidden: int
+    blocks: int
+    heads: int
+    cond: int = 128
+    mlp_ratio: int = 4
+    dropout: float = 0.0
+    time_conditioning: bool = False
+
+
+class ScaledNorm(nn.Module):
+    """Layer norm with a weight and no bias, in float32."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x.float(), x.shape[-1:], eps=1e-5)
+        return (normed * self.weight.float()).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Attention and MLP, both modulated and gated by the condition."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        hidden, inner = config.hidden, config.mlp_ratio * config.hidden
+        self.heads = config.heads
+        self.norm1 = ScaledNorm(hidden)
+        self.attn_qkv = nn.Linear(hidden, 3 * hidden, bias=False)
+        self.attn_out = nn.Linear(hidden, hidden, bias=False)
+        self.norm2 = ScaledNorm(hidden)
+        self.mlp = nn.Sequential(
+            nn.Linear(hidden, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, hidden)
+        )
+        self.adaLN_modulation = nn.Linear(config.cond, 6 * hidden)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, x_BLD: Tensor, c_BC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        chunks = self.adaLN_modulation(c_BC)[:, None].chunk(6, dim=-1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks
+        h = self.norm1(x_BLD) * (1 + scale_a) + shift_a
+        x_BLD = x_BLD + gate_a * self.dropout(self._attention(h, cos, sin))
+        h = self.norm2(x_BLD) * (1 + scale_m) + shift_m
+        return x_BLD + gate_m * self.dropout(self.mlp(h))
+
+    def _attention(self, h_BLD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        batch, length, hidden = h_BLD.shape
+        qkv = self.attn_qkv(h_BLD).view(batch, length, 3, self.heads, hidden // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        out = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        return self.attn_out(out.transpose(1, 2).reshape(batch, length, hidden))
+
+
+class OutputLayer(nn.Module):
+    """Modulated norm, then the vocabulary projection: (P, D) and (P, C) to (P, V)."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.norm_final = ScaledNorm(config.hidden)
+        self.linear = nn.Linear(config.hidden, config.vocab_size)
+        self.adaLN_modulation = nn.Linear(config.cond, 2 * config.hidden)
+
+    def forward(self, h_PD: Tensor, c_PC: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c_PC).chunk(2, dim=-1)
+        return self.linear(self.norm_final(h_PD) * (1 + scale) + shift).float()
+
+
+class DiT(nn.Module):
+    """A bidirectional transformer whose answers are read where they are wanted."""
+
+    def __init__(self, config: DiTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.vocab_embed = SoftEmbedding(config.vocab_size, config.hidden)
+        self.sigma_map = TimeEmbedding(config.cond)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
+        self.output_layer = OutputLayer(config)
+
+    def forward(
+        self, x: Tensor, sigma_B: Tensor, readout: Callable[[Callable[[Tensor], Tensor]], Tensor]
+    ) -> Tensor:
+        """Run the trunk, then let ``readout`` project the positions it wants.
+
+        Args:
+            x: Token ids (B, L) or scores (B, L, V).
+            sigma_B: Total noise; not looked at without time conditioning.
+            readout: Gets ``project``, which maps positions (P,) to float32 scores (P, V).
+        """
+        length = x.shape[1]
+        h = self.vocab_embed(x)
+        sigma_B = sigma_B.float() if self.config.time_conditioning else torch.zeros_like(sigma_B)
+        c = F.silu(self.sigma_map(sigma_B))
+        head_dim = self.config.hidden // self.config.heads
+        cos, sin = rotary_angles(length, head_dim, device=h.device)
+        for block in self.blocks:
+            h = block(h, c, cos, sin)
+
+        def project(positions: Tensor) -> Tensor:
+            return self.output_layer(h.flatten(0, 1)[positions], c[positions // length])
+
+        return readout(project)
+
+
+def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw the initial float32 value of one parameter of a ``DiT``.
+
+    Gates, modulations and the output start at zero, so that every block is the identity and the
+    first answer is uniform; the rest as in PyTorch's linear layers.
+    """
+    if name.endswith("norm1.weight") or name.endswith("norm2.weight") or "norm_final" in name:
+        return torch.ones(shape)
+    if "adaLN_modulation" in name or name.startswith("output_layer.linear"):
+        return torch.zeros(shape)
+    if len(shape) == 1:
+        return torch.zeros(shape)
+    bound = shape[1] ** -0.5
+    return torch.empty(shape).uniform_(-bound, bound, generator=generator)
