@@ -1,0 +1,1 @@
+"""Everything a run depends on, as frozen values; no torch here."""

@@ -1,0 +1,301 @@
+"""The sections a recipe is made of, each checking its own ranges.
+
+Types are enforced when a recipe is read (``typed.py``); ranges are enforced here, so that they
+hold for recipes built in code as well.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from idlm_ds.recipes.errors import RecipeError
+
+Precision = Literal["fp32", "bf16"]
+Reduction = Literal["mean", "sum"]
+
+
+class Section:
+    """A part of a recipe that knows the key it stands under."""
+
+    __slots__ = ()
+    prefix: ClassVar[str] = ""
+
+    def _require(self, field: str, holds: bool, rule: str) -> None:
+        if not holds:
+            key = f"{self.prefix}.{field}" if self.prefix else field
+            raise RecipeError(f"{key}: must be {rule}, got {getattr(self, field)!r}")
+
+    def _require_at_least(self, least: int, *fields: str) -> None:
+        for field in fields:
+            self._require(field, getattr(self, field) >= least, f"at least {least}")
+
+    def _require_text(self, *fields: str) -> None:
+        for field in fields:
+            self._require(field, bool(getattr(self, field).strip()), "non-empty text")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessSection(Section):
+    """How clean text turns into noise."""
+
+    prefix: ClassVar[str] = "process"
+    name: Literal["mdlm"]
+    """Diffusion family: mdlm (absorbing mask)."""
+    schedule: Literal["loglinear"] = "loglinear"
+    """How the survival probability falls with time: loglinear."""
+    eps: float = 1e-3
+    """Survival probability left at time 1; in (0, 1)."""
+    t_min: float = 1e-3
+    """Smallest diffusion time drawn in training; in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        self._require("eps", 0 < self.eps < 1, "in (0, 1)")
+        self._require("t_min", 0 <= self.t_min < 1, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSection(Section):
+    """The network that pretraining starts from."""
+
+    prefix: ClassVar[str] = "model"
+    kind: Literal["dit", "gpt2"] = "dit"
+    """Architecture: dit (sees both sides) or gpt2 (sees what came before)."""
+    hidden: int
+    """Width of the residual stream, features; heads of even width must fill it."""
+    blocks: int
+    """Number of transformer blocks; at least 1."""
+    heads: int
+    """Attention heads per block; at least 1."""
+    cond: int = 128
+    """Width of the time embedding, features; at least 1."""
+    mlp_ratio: int = 4
+    """Width of the feed-forward layer as a multiple of hidden; at least 1."""
+    dropout: float = 0.0
+    """Probability of dropping a feature in training; in [0, 1)."""
+    time_conditioning: bool = False
+    """Whether the network is told the noise level."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(1, "hidden", "blocks", "heads", "cond", "mlp_ratio")
+        fits = self.hidden % (2 * self.heads) == 0
+        self._require("hidden", fits, f"model.heads {self.heads} times an even width")
+        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSection(Section):
+    """The network that is distilled."""
+
+    prefix: ClassVar[str] = "teacher"
+    path: str = "assets:teacher"
+    """A folder, or assets:NAME for one that ships with the package."""
+
+    def __post_init__(self) -> None:
+        self._require_text("path")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataSection(Section):
+    """The text, and how it is cut."""
+
+    prefix: ClassVar[str] = "data"
+    corpus: str = "assets:sotu"
+    """A path, or assets:NAME for a corpus that ships with the package."""
+    tokenizer: str = "assets:tokenizer"
+    """A path, or assets:NAME for a tokenizer that ships with the package."""
+    length: int
+    """Tokens per sequence; at least 1."""
+    heldout_every: int = 20
+    """Every so many documents, one is held out; at least 2."""
+    prefetch: int = 4
+    """Batches read ahead; at least 1."""
+
+    def __post_init__(self) -> None:
+        self._require_text("corpus", "tokenizer")
+        self._require_at_least(1, "length", "prefetch")
+        self._require_at_least(2, "heldout_every")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillTrain(Section):
+    """Length and batch of a distillation run."""
+
+    prefix: ClassVar[str] = "train"
+    student_steps: int
+    """Updates of the student; at least 1."""
+    global_batch: int
+    """Sequences per update over all processes; a multiple of micro_batch times processes."""
+    micro_batch: int
+    """Sequences per process and pass; at least 1."""
+    precision: Precision = "fp32"
+    """Arithmetic of the networks: fp32 or bf16."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(1, "student_steps", "global_batch", "micro_batch")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainTrain(Section):
+    """Length and batch of a pretraining run."""
+
+    prefix: ClassVar[str] = "train"
+    steps: int
+    """Updates of the model; at least 1."""
+    global_batch: int
+    """Sequences per update over all processes; a multiple of micro_batch times processes."""
+    micro_batch: int
+    """Sequences per process and pass; at least 1."""
+    precision: Precision = "fp32"
+    """Arithmetic of the network: fp32 or bf16."""
+    validate_every: int = 250
+    """Steps between measurements of the held-out loss; at least 1."""
+    validation_windows: int = 512
+    """Held-out windows it is measured on; at least 1."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(
+            1, "steps", "global_batch", "micro_batch", "validate_every", "validation_windows"
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimSection(Section):
+    """Adam and its learning rate."""
+
+    prefix: ClassVar[str] = "optim"
+    lr: float
+    """Peak learning rate; above 0."""
+    fake_lr_scale: float = 1.0
+    """Learning rate of the fake as a multiple of lr; above 0; 1 in pretraining."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """Decay of Adam's first and second moments, per update; each in [0, 1)."""
+    eps: float = 1e-8
+    """Added to the root of Adam's second moment; above 0."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay; 0 or more."""
+    clip: float = 0.0
+    """Largest gradient norm; 0 leaves gradients as they are."""
+    warmup_steps: int = 0
+    """Updates over which the rate climbs linearly from zero; 0 or more."""
+    decay_fraction: float = 0.0
+    """Share of the run, at its end, over which the rate falls linearly to zero; in [0, 1]."""
+
+    def __post_init__(self) -> None:
+        for field in ("lr", "fake_lr_scale", "eps"):
+            self._require(field, 0 < getattr(self, field) < math.inf, "above 0")
+        for field in ("weight_decay", "clip"):
+            self._require(field, 0 <= getattr(self, field) < math.inf, "0 or more")
+        self._require("betas", all(0 <= beta < 1 for beta in self.betas), "two numbers in [0, 1)")
+        self._require_at_least(0, "warmup_steps")
+        self._require("decay_fraction", 0 <= self.decay_fraction <= 1, "in [0, 1]")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DistillObjective(Section):
+    """What student and fake descend."""
+
+    prefix: ClassVar[str] = "objective"
+    name: Literal["idlm"] = "idlm"
+    """Distillation method: idlm."""
+    fake_steps: int = 1
+    """Updates of the fake before each update of the student; at least 1."""
+    reduction: Reduction = "mean"
+    """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(1, "fake_steps")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PretrainObjective(Section):
+    """What the model descends."""
+
+    prefix: ClassVar[str] = "objective"
+    name: Literal["nelbo", "ar"]
+    """Loss: nelbo (diffusion bound) or ar (next token)."""
+    reduction: Reduction = "mean"
+    """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmaSection(Section):
+    """Running average of the weights; in distillation, of student and fake alike."""
+
+    prefix: ClassVar[str] = "ema"
+    decay: float = 0.9999
+    """Share of the average kept at each update; in [0, 1)."""
+
+    def __post_init__(self) -> None:
+        self._require("decay", 0 <= self.decay < 1, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalSection(Section):
+    """How samples are drawn and judged."""
+
+    prefix: ClassVar[str] = "eval"
+    num_samples: int = 256
+    """Samples per measurement; at least 2."""
+    steps: tuple[int, ...] = (4, 8, 16, 32)
+    """Sampling steps the student is measured at; each at least 1, increasing."""
+    teacher_steps: tuple[int, ...] = (4, 8, 16, 32, 64, 256, 1024)
+    """Sampling steps the teacher is measured at; each at least 1, increasing."""
+    matched_steps: tuple[int, ...] = (8, 1024)
+    """Sampling steps of the matched comparison; each at least 1, increasing."""
+    judge: str = "assets:judge"
+    """Model that scores samples: a folder, or assets:NAME."""
+    precision: Literal["float64", "float32"] = "float64"
+    """Arithmetic of the draw from a categorical: float64 or float32."""
+    batch: int = 64
+    """Samples drawn or scored at once; at least 1."""
+    sampler: Literal["ancestral"] = "ancestral"
+    """How the reverse process is walked: ancestral."""
+    seed: int = 1234
+    """Seed of the evaluation's own draws; 0 or more."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(2, "num_samples")
+        for field in ("steps", "teacher_steps", "matched_steps"):
+            steps = getattr(self, field)
+            rising = all(low < high for low, high in zip((0, *steps), steps, strict=False))
+            self._require(field, rising, "increasing counts, each at least 1")
+        self._require_text("judge")
+        self._require_at_least(1, "batch")
+        self._require_at_least(0, "seed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogSection(Section):
+    """What a run tells of itself."""
+
+    prefix: ClassVar[str] = "log"
+    every: int = 1
+    """Phases between console updates; at least 1."""
+    sample_every: int = 50
+    """Student updates between printed samples; 0 = never."""
+    tensorboard: bool = False
+    """Whether to write TensorBoard event files."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases: off, offline (files only) or online."""
+    project: str = "idlm_ds"
+    """Project the run is filed under at Weights & Biases."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(1, "every")
+        self._require_at_least(0, "sample_every")
+        self._require_text("project")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointSection(Section):
+    """When a run is saved."""
+
+    prefix: ClassVar[str] = "checkpoint"
+    every: int = 100
+    """Student updates (in pretraining: steps) between checkpoints; 0 = only at the end."""
+    keep: int = 2
+    """Newest checkpoints kept; at least 1."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(0, "every")
+        self._require_at_least(1, "keep")
