@@ -1,0 +1,1 @@
+"""Float64 accumulators, judges and reports."""

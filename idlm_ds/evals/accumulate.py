@@ -1,0 +1,145 @@
+"""Means and perplexities with standard errors, gathered piece by piece.
+
+Both accumulators hold plain sums, so merging two is adding them, and the vector ``sums``
+may be added over ranks by whoever owns the process group.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from jaxtyping import Float64, Int, Shaped
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number and how well it is known."""
+
+    value: float
+    se: float
+    """Standard error over sequences; NaN where fewer than two were seen."""
+    count: int
+    """Number of sequences."""
+
+
+def _checked(sums: Float64[Tensor, " K"], size: int) -> Float64[Tensor, " K"]:
+    if sums.shape != (size,) or sums.dtype != torch.float64:
+        raise ValueError(f"sums: {sums.dtype} {tuple(sums.shape)}; allowed: float64 ({size},)")
+    return sums.detach().cpu().clone()
+
+
+def _require_finite(name: str, values: Shaped[Tensor, " B"]) -> None:
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{name}: not finite")
+
+
+@final
+class MeanAccumulator:
+    """Mean of independent values and its standard error."""
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(3, dtype=torch.float64)
+
+    @property
+    def sums(self) -> Float64[Tensor, "3"]:
+        """Count, sum and sum of squares."""
+        return self._sums.clone()
+
+    @classmethod
+    def from_sums(cls, sums: Float64[Tensor, " K"]) -> "MeanAccumulator":
+        """Rebuild from ``sums``, for instance after adding them over ranks."""
+        made = cls()
+        made._sums = _checked(sums, 3)
+        return made
+
+    def update(self, values: Shaped[Tensor, " B"]) -> None:
+        """Take in one value a sequence.
+
+        Precision: float64. Sync: waits for the device.
+        """
+        x = values.detach().to("cpu", torch.float64)
+        _require_finite("values", x)
+        self._sums += torch.stack([torch.tensor(float(len(x)), dtype=x.dtype), x.sum(), x @ x])
+
+    def merge(self, other: "MeanAccumulator") -> None:
+        """Add what ``other`` has seen; the same as one pass over both."""
+        self._sums += other._sums
+
+    def compute(self) -> Estimate:
+        """Give the mean and its standard error (sample variance, n - 1).
+
+        Raises:
+            ValueError: nothing was seen.
+        """
+        count, total, squares = self._sums.tolist()
+        if count == 0:
+            raise ValueError("MeanAccumulator: compute before any update")
+        mean = total / count
+        if count < 2:
+            return Estimate(mean, math.nan, int(count))
+        variance = max(squares - total * mean, 0.0) / (count - 1)
+        return Estimate(mean, math.sqrt(variance / count), int(count))
+
+
+@final
+class PerplexityAccumulator:
+    """Token-weighted perplexity and its standard error over sequences.
+
+    The value is exp(sum of nats / sum of tokens): long sequences weigh more, and it is not
+    the mean of the sequences' own perplexities.
+    """
+
+    def __init__(self) -> None:
+        self._sums = torch.zeros(6, dtype=torch.float64)
+
+    @property
+    def sums(self) -> Float64[Tensor, "6"]:
+        """Count, sums of nats and of tokens, of nats², nats·tokens and tokens²."""
+        return self._sums.clone()
+
+    @classmethod
+    def from_sums(cls, sums: Float64[Tensor, " K"]) -> "PerplexityAccumulator":
+        """Rebuild from ``sums``, for instance after adding them over ranks."""
+        made = cls()
+        made._sums = _checked(sums, 6)
+        return made
+
+    def update(self, nats: Float64[Tensor, " B"], tokens: Int[Tensor, " B"]) -> None:
+        """Take in each sequence's summed nats and its number of scored tokens.
+
+        Units: nats. Precision: float64. Sync: waits for the device.
+
+        Raises:
+            ValueError: a value is not finite.
+        """
+        x = nats.detach().to("cpu", torch.float64)
+        n = tokens.detach().to("cpu", torch.float64)
+        _require_finite("nats", x)
+        count = torch.tensor(float(len(x)), dtype=torch.float64)
+        self._sums += torch.stack([count, x.sum(), n.sum(), x @ x, x @ n, n @ n])
+
+    def merge(self, other: "PerplexityAccumulator") -> None:
+        """Add what ``other`` has seen; the same as one pass over both."""
+        self._sums += other._sums
+
+    def compute(self) -> Estimate:
+        """Give the perplexity and its standard error.
+
+        With r the ratio of sums, the delta method gives
+        var(r) = n/(n-1) · Σ(nats_i - r·tokens_i)² / (Σ tokens)², and se(exp r) = exp(r)·se(r).
+
+        Raises:
+            ValueError: no token was scored.
+        """
+        count, nats, tokens, nats_nats, nats_tokens, tokens_tokens = self._sums.tolist()
+        if tokens == 0:
+            raise ValueError("PerplexityAccumulator: no token was scored")
+        rate = nats / tokens
+        value = math.exp(rate)
+        if count < 2:
+            return Estimate(value, math.nan, int(count))
+        residual = max(nats_nats - 2 * rate * nats_tokens + rate**2 * tokens_tokens, 0.0)
+        se_rate = math.sqrt(count / (count - 1) * residual) / tokens
+        return Estimate(value, value * se_rate, int(count))
