@@ -1,0 +1,78 @@
+"""Documents from files, and the split that keeps some of them unseen."""
+
+import json
+import lzma
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text with a name that stays the same between runs."""
+
+    name: str
+    text: str
+
+
+def read_corpus(path: Path) -> list[Document]:
+    """Read documents in a fixed order.
+
+    Args:
+        path: A ``.jsonl`` or ``.jsonl.xz`` file with ``id`` and ``text`` in each line, a ``.txt``
+            file (one document), or a folder of ``.txt`` files (one document each, by name).
+
+    Raises:
+        ValueError: The path is none of these, is not readable text, or holds no document.
+    """
+    try:
+        documents = list(_documents(path))
+    except (OSError, UnicodeDecodeError, lzma.LZMAError, json.JSONDecodeError) as error:
+        raise ValueError(f"data.corpus: cannot read {path}: {error}") from error
+    if not documents:
+        raise ValueError(f"data.corpus: {path} holds no document")
+    return documents
+
+
+def _documents(path: Path) -> Iterator[Document]:
+    if path.is_dir():
+        for file in sorted(path.glob("*.txt")):
+            yield Document(file.stem, file.read_text("utf-8"))
+    elif path.name.endswith((".jsonl", ".jsonl.xz")):
+        raw = path.read_bytes()
+        text = (lzma.decompress(raw) if path.suffix == ".xz" else raw).decode("utf-8")
+        for number, line in enumerate(text.splitlines(), start=1):
+            yield _from_json(line, where=f"{path}, line {number}")
+    elif path.suffix == ".txt":
+        yield Document(path.stem, path.read_text("utf-8"))
+    else:
+        raise ValueError(
+            f"data.corpus: {path} is none of: .jsonl, .jsonl.xz, .txt, a folder of .txt files"
+        )
+
+
+def _from_json(line: str, *, where: str) -> Document:
+    record = json.loads(line)
+    if not isinstance(record, dict) or not isinstance(record.get("text"), str):
+        raise ValueError(f"data.corpus: {where}: expected an object with a string 'text'")
+    return Document(str(record.get("id", where)), record["text"])
+
+
+def split_documents(
+    documents: Sequence[Document], *, heldout_every: int
+) -> tuple[list[Document], list[Document]]:
+    """Put every ``heldout_every``-th document aside, so that all periods are represented.
+
+    Returns:
+        Training documents and held-out documents. A corpus too small to spare a document
+        by that rule gives up its last one.
+
+    Raises:
+        ValueError: There is only one document.
+    """
+    if len(documents) < 2:
+        raise ValueError("data.corpus: at least two documents are needed to hold one out")
+    stride = min(heldout_every, len(documents))
+    train = [d for i, d in enumerate(documents) if i % stride != stride - 1]
+    heldout = [d for i, d in enumerate(documents) if i % stride == stride - 1]
+    return train, heldout

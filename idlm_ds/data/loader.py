@@ -1,0 +1,119 @@
+"""One pipelined loader for all engines."""
+
+import queue
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idlm_ds.data.windows import Windows
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """The sequences of one forward pass on one rank."""
+
+    tokens: Tensor
+    """(micro_batch, L) ids on the training device."""
+
+    rows: slice
+    """Which rows of the global batch these are."""
+
+    samples: Sequence[int]
+    """Their indices in the whole run, which name their random streams."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one rank needs for one phase."""
+
+    micro_batches: Sequence[MicroBatch]
+    wait_s: float
+    """Seconds the loop waited for it."""
+
+
+class Loader:
+    """Reads ahead in a thread; every phase gets the next global batch.
+
+    Row ``j`` of the global batch goes to micro-batch ``j // (world * micro)``, so that the same
+    global batch is seen by any number of ranks. The state is the index of the next phase.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        *,
+        global_batch: int,
+        micro_batch: int,
+        rank: int,
+        world: int,
+        device: torch.device,
+        prefetch: int,
+    ) -> None:
+        self.windows = windows
+        self.global_batch = global_batch
+        self.device = device
+        self._micro = micro_batch
+        self._starts = range(rank * micro_batch, global_batch, world * micro_batch)
+        self._prefetch = prefetch
+
+    def batches(self, start: int, stop: int) -> Iterator[Batch]:
+        """Yield the batches of phases ``start`` to ``stop``.
+
+        Raises:
+            Exception: Whatever the reading thread met, at the batch where it met it.
+        """
+        ahead: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue(self._prefetch)
+        closed = threading.Event()
+        thread = threading.Thread(
+            target=self._read, args=(range(start, stop), ahead, closed), name="loader", daemon=True
+        )
+        thread.start()
+        try:
+            for _ in range(start, stop):
+                began = time.perf_counter()
+                item = ahead.get()
+                if isinstance(item, BaseException):
+                    raise item
+                moved = [self._to_device(m) for m in item]
+                yield Batch(moved, time.perf_counter() - began)
+        finally:
+            closed.set()
+            thread.join()
+
+    def _read(
+        self,
+        phases: range,
+        ahead: "queue.Queue[list[MicroBatch] | BaseException]",
+        closed: threading.Event,
+    ) -> None:
+        item: list[MicroBatch] | BaseException
+        for phase in phases:
+            try:
+                item = [self._micro_batch(phase, first) for first in self._starts]
+            except Exception as error:
+                item = error
+            while not closed.is_set():
+                try:
+                    ahead.put(item, timeout=0.1)
+                    break
+                except queue.Full:
+                    continue
+            if closed.is_set() or isinstance(item, BaseException):
+                return
+
+    def _micro_batch(self, phase: int, first: int) -> MicroBatch:
+        rows = slice(first, first + self._micro)
+        base = phase * self.global_batch
+        samples = range(base + rows.start, base + rows.stop)
+        tokens = torch.from_numpy(self.windows.take(samples))
+        if self.device.type == "cuda":
+            tokens = tokens.pin_memory()
+        return MicroBatch(tokens, rows, samples)
+
+    def _to_device(self, micro: MicroBatch) -> MicroBatch:
+        tokens = micro.tokens.to(self.device, non_blocking=True)
+        return MicroBatch(tokens, micro.rows, micro.samples)
