@@ -1,0 +1,80 @@
+"""A network on disk: ``config.json``, ``model.safetensors`` and its tokenizer.
+
+A diffusion network's configuration is this package's own; an autoregressive one is written as
+Hugging Face GPT-2, which ``AutoModelForCausalLM`` loads.
+"""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from idlm_ds.errors import UserError
+
+FORMAT = "idlm_ds.network/1"
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NetworkCard:
+    """What must be known of a diffusion network to use it."""
+
+    network: Mapping[str, Any]
+    """Arguments of its configuration class, ``kind`` included."""
+
+    process: Mapping[str, Any]
+    """Family and schedule it was trained with."""
+
+    length: int
+    """Positions of a training sequence."""
+
+
+def read_card(folder: Path) -> NetworkCard:
+    """Read ``config.json``.
+
+    Raises:
+        UserError: The folder or file is missing or is not of this format.
+    """
+    path = folder / CONFIG
+    try:
+        fields = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(
+            f"{folder}: no {CONFIG} there; expected a folder of this package"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise UserError(f"{path}: format must be {FORMAT!r}; this is another kind of model")
+    try:
+        return NetworkCard(
+            network=dict(fields["network"]),
+            process=dict(fields["process"]),
+            length=int(fields["length"]),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: incomplete or ill-typed: {error}") from error
+
+
+def write_network(
+    folder: Path, card: NetworkCard | Mapping[str, Any], weights: Mapping[str, Tensor]
+) -> None:
+    """Write a configuration and weights; the weights appear whole or not at all.
+
+    Args:
+        folder: Created where missing.
+        card: This package's card, or a Hugging Face configuration.
+        weights: Full tensors by name.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    fields = {"format": FORMAT, **asdict(card)} if isinstance(card, NetworkCard) else dict(card)
+    temporary = folder / f".{WEIGHTS}"
+    tensors = {name: t.contiguous() for name, t in weights.items()}
+    save_file(tensors, temporary, metadata={"format": "pt"})
+    (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n")
+    os.replace(temporary, folder / WEIGHTS)

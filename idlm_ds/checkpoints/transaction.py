@@ -1,0 +1,118 @@
+"""Folders that are either whole or not there.
+
+A folder is written under a temporary name; its manifest, with the size and SHA-256 of every file,
+comes last; then the folder is renamed. Only a folder whose manifest holds is ever read. Nothing
+points at the newest one: the newest valid one is it.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypedDict
+
+MANIFEST = "MANIFEST.json"
+PREFIX = "step-"
+
+
+class FileEntry(TypedDict):
+    """What the manifest says of one file."""
+
+    size: int
+    sha256: str
+
+
+def describe(path: Path) -> FileEntry:
+    """Flush a file to disk and hash it."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        digest = hashlib.file_digest(file, "sha256")
+    return FileEntry(size=path.stat().st_size, sha256=digest.hexdigest())
+
+
+def begin(root: Path, step: int) -> Path:
+    """Make an empty temporary folder for a step; leftovers of killed saves are removed."""
+    root.mkdir(parents=True, exist_ok=True)
+    for leftover in [*root.glob(".tmp-*"), *root.glob(".trash-*")]:
+        shutil.rmtree(leftover)
+    folder = root / f".tmp-{PREFIX}{step}"
+    folder.mkdir()
+    return folder
+
+
+def commit(folder: Path, entries: Mapping[str, FileEntry], step: int) -> Path:
+    """Write the manifest and give the folder its name.
+
+    A folder of that name from an earlier run is replaced.
+
+    Args:
+        folder: From ``begin``.
+        entries: Every file below it, by relative path, as ``describe`` saw it.
+        step: The step that names the folder.
+    """
+    manifest = folder / MANIFEST
+    manifest.write_text(json.dumps({"files": dict(entries)}, indent=1, sort_keys=True))
+    describe(manifest)
+    for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
+        _sync_folder(inner)
+    final = folder.parent / f"{PREFIX}{step}"
+    if final.exists():
+        _discard(final)
+    folder.rename(final)
+    _sync_folder(final.parent)
+    return final
+
+
+def problem_with(folder: Path) -> str | None:
+    """Say why a folder must not be read, or return None.
+
+    Every file is hashed; a flipped bit, a missing or an extra file is found.
+    """
+    try:
+        entries = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        listed = {name: (e["size"], e["sha256"]) for name, e in entries.items()}
+    except FileNotFoundError:
+        return f"{folder}: no {MANIFEST}"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return f"{folder}: unreadable {MANIFEST}"
+    present = {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
+    if missing := listed.keys() - present:
+        return f"{folder}: {min(missing)} is missing"
+    if extra := present - listed.keys() - {MANIFEST}:
+        return f"{folder}: {min(extra)} is not in the manifest"
+    for name, (size, sha256) in listed.items():
+        path = folder / name
+        if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
+            return f"{folder}: {name} has the wrong size"
+        if describe(path)["sha256"] != sha256:
+            return f"{folder}: {name} does not match its SHA-256"
+    return None
+
+
+def steps(root: Path) -> list[int]:
+    """Steps with a committed folder, ascending, valid or not."""
+    names = (p.name.removeprefix(PREFIX) for p in root.glob(f"{PREFIX}*"))
+    return sorted(int(n) for n in names if n.isdecimal())
+
+
+def prune(root: Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` folders; each vanishes in one rename first."""
+    for step in steps(root)[:-keep]:
+        _discard(root / f"{PREFIX}{step}")
+
+
+def _discard(folder: Path) -> None:
+    trash = folder.with_name(f".trash-{folder.name}")
+    shutil.rmtree(trash, ignore_errors=True)
+    folder.rename(trash)
+    shutil.rmtree(trash)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

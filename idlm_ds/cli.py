@@ -1,0 +1,60 @@
+"""What every launcher shares: arguments, start-up order, exit codes."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from idlm_ds.errors import NumericsError, UserError
+from idlm_ds.startup import is_first_rank, prepare_environment
+
+EXIT_USAGE = 2
+EXIT_NUMERICS = 6
+EXIT_INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """See base class."""
+        raise UserError(message)
+
+
+def training_parser(description: str, *, recipe: str) -> Parser:
+    """Arguments of a program that trains.
+
+    Args:
+        description: The first line of its help.
+        recipe: The recipe that runs when none is named.
+    """
+    parser = Parser(description=description)
+    parser.add_argument("--config", type=Path, required=True, help="DeepSpeed JSON, engine fields")
+    parser.add_argument("--recipe", default=recipe, help="name in ds_configs/recipes, or a path")
+    parser.add_argument("--output", type=Path, help="folder of the run (default: runs/RECIPE)")
+    parser.add_argument(
+        "--resume", nargs="?", const="auto", help="'auto' (newest valid checkpoint) or a folder"
+    )
+    parser.add_argument("--fresh", action="store_true", help="delete an earlier run in --output")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print what would run and exit; writes nothing"
+    )
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optim.lr=1e-4")
+    return parser
+
+
+def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Run a launcher's ``main`` and leave with the right exit code."""
+    prepare_environment()
+    code = 0
+    try:
+        main(sys.argv[1:])
+    except (UserError, NumericsError) as error:
+        code = EXIT_USAGE if isinstance(error, UserError) else EXIT_NUMERICS
+        if is_first_rank():
+            sys.stderr.write(f"error: {error}\n")
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    sys.exit(code)

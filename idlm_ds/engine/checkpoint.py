@@ -1,0 +1,177 @@
+"""One folder per checkpoint with everything a run needs to go on.
+
+Weights, Adam moments and running means are stored by parameter name and range, so a checkpoint
+does not depend on the ZeRO stage or the number of ranks that wrote it. All files are safetensors
+or JSON.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from idlm_ds.checkpoints import transaction
+from idlm_ds.engine.dist import World
+from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.shards import Fragment
+from idlm_ds.errors import UserError
+
+STATE = "loop.json"
+
+
+def save_checkpoint(
+    root: Path,
+    step: int,
+    roles: Mapping[str, RoleEngine],
+    state: Mapping[str, Any],
+    *,
+    world: World,
+    keep: int,
+) -> Path:
+    """Write ``root/step-N`` whole or not at all, then delete all but the newest ``keep``.
+
+    Collective: every rank must call, with the same arguments.
+
+    Args:
+        root: The run's ``checkpoints`` folder.
+        step: Phases done.
+        roles: The trained roles.
+        state: JSON values that go with them; the same on all ranks.
+        world: The process group.
+        keep: How many checkpoints stay.
+    """
+    folder = Path(world.agree(str(transaction.begin(root, step)) if world.is_first else None))
+    entries = {}
+    for name, role in roles.items():
+        path = folder / name / f"rank-{world.rank:05d}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        _write_shard(path, role)
+        entries[str(path.relative_to(folder))] = transaction.describe(path)
+    if world.is_first:
+        updates = {name: role.updates for name, role in roles.items()}
+        path = folder / STATE
+        path.write_text(json.dumps({**state, "step": step, "updates": updates}, indent=1))
+        entries[STATE] = transaction.describe(path)
+    merged = {k: v for part in world.gather(entries) for k, v in part.items()}
+    if world.is_first:
+        transaction.commit(folder, merged, step)
+        transaction.prune(root, keep)
+    world.barrier()
+    return root / f"{transaction.PREFIX}{step}"
+
+
+def find_checkpoint(root: Path, *, world: World) -> tuple[Path | None, list[str]]:
+    """Return the newest valid checkpoint, and what was wrong with newer ones.
+
+    Collective: the first rank looks, all get its answer.
+    """
+    found, problems = None, []
+    if world.is_first:
+        for step in reversed(transaction.steps(root)):
+            folder = root / f"{transaction.PREFIX}{step}"
+            problem = transaction.problem_with(folder)
+            if problem is None:
+                found = str(folder)
+                break
+            problems.append(problem)
+    found, problems = world.agree((found, problems))
+    return (Path(found) if found else None), problems
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """Read the JSON values of a checkpoint."""
+    return json.loads((folder / STATE).read_text("utf-8"))
+
+
+def load_checkpoint(folder: Path, roles: Mapping[str, RoleEngine]) -> dict[str, Any]:
+    """Put a checkpoint into freshly started roles and return its JSON values.
+
+    Collective: every rank must call, before any forward.
+
+    Raises:
+        UserError: The checkpoint was made by a run with other roles or other networks.
+    """
+    state = read_state(folder)
+    if state["updates"].keys() != roles.keys():
+        raise UserError(f"{folder}: holds {sorted(state['updates'])}, this run has {sorted(roles)}")
+    for name, role in roles.items():
+        _read_shards(folder / name, role)
+        role.updates = int(state["updates"][name])
+        assert role.shards is not None
+        role.shards.set_update_count(role.updates)
+        role.shards.publish()
+    return state
+
+
+def _buffers(role: RoleEngine) -> dict[str, list[Tensor]]:
+    assert role.shards is not None
+    kinds = {"weight": role.shards.weights, **role.shards.moments()}
+    return kinds | ({"ema": role.ema.buffers} if role.ema is not None else {})
+
+
+def _write_shard(path: Path, role: RoleEngine) -> None:
+    assert role.shards is not None
+    fragments = role.shards.fragments
+    tensors = {
+        f"{kind}:{f.name}": f.view(buffers).detach().cpu().clone()
+        for kind, buffers in _buffers(role).items()
+        for f in fragments
+    }
+    places = {f.name: {"start": f.start, "shape": f.shape} for f in fragments}
+    save_file(tensors, path, metadata={"fragments": json.dumps(places)})
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A stored run of elements of one parameter."""
+
+    file: Any
+    start: int
+    stop: int
+    shape: tuple[int, ...]
+
+
+@torch.no_grad()
+def _read_shards(folder: Path, role: RoleEngine) -> None:
+    assert role.shards is not None
+    pieces = _index(folder)
+    for kind, buffers in _buffers(role).items():
+        for fragment in role.shards.fragments:
+            target = fragment.view([b.data for b in buffers])
+            for piece, lo, hi in _overlaps(fragment, pieces.get(fragment.name, []), folder):
+                stored = piece.file.get_slice(f"{kind}:{fragment.name}")
+                part = stored[lo - piece.start : hi - piece.start]
+                target[lo - fragment.start : hi - fragment.start].copy_(part)
+
+
+def _index(folder: Path) -> dict[str, list[_Piece]]:
+    pieces: dict[str, list[_Piece]] = {}
+    for path in sorted(folder.glob("rank-*.safetensors")):
+        file = safe_open(path, framework="pt")
+        for name, place in json.loads(file.metadata()["fragments"]).items():
+            numel = file.get_slice(f"weight:{name}").get_shape()[0]
+            piece = _Piece(file, place["start"], place["start"] + numel, tuple(place["shape"]))
+            pieces.setdefault(name, []).append(piece)
+    return pieces
+
+
+def _overlaps(
+    wanted: Fragment, pieces: list[_Piece], folder: Path
+) -> Iterator[tuple[_Piece, int, int]]:
+    covered = 0
+    for piece in pieces:
+        lo, hi = max(piece.start, wanted.start), min(piece.stop, wanted.start + wanted.numel)
+        if piece.shape == wanted.shape and lo < hi:
+            covered += hi - lo
+            yield piece, lo, hi
+    if covered != wanted.numel:
+        raise UserError(
+            f"{folder}: {wanted.name} of shape {list(wanted.shape)} is not (wholly) there; "
+            "the checkpoint belongs to another network"
+        )

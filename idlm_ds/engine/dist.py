@@ -1,0 +1,99 @@
+"""The process group and the few collectives the programs need."""
+
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import deepspeed
+import deepspeed.ops
+import torch
+import torch.distributed as dist
+
+TIMEOUT = timedelta(minutes=30)
+"""DeepSpeed's own default is ten minutes, less than a long evaluation on one rank takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Where this process stands among all of them."""
+
+    rank: int
+    size: int
+    local_rank: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this rank writes files and speaks to the user."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Collective: wait for all ranks."""
+        dist.barrier()
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Collective: add a tensor over all ranks."""
+        total = values.to(self.device, copy=True)
+        dist.all_reduce(total)
+        return total
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collective: give every rank the plain values of all ranks, in rank order."""
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value)
+        return values
+
+    def agree(self, value: Any) -> Any:
+        """Collective: give every rank the first rank's value."""
+        box = [value if self.is_first else None]
+        dist.broadcast_object_list(box, src=0, device=self.device)
+        return box[0]
+
+
+def join_world() -> World:
+    """Join the process group described by the environment, or start one of size 1.
+
+    On CPU DeepSpeed would compile a shared-memory operator here. That takes minutes, needs a
+    compiler, and a killed build leaves a lock on which every later run waits for ever; training
+    does not use the operator, so it is declared unavailable first.
+    """
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    os.environ.setdefault("RANK", "0")
+    os.environ.setdefault("WORLD_SIZE", "1")
+    os.environ.setdefault("LOCAL_RANK", "0")
+    os.environ.setdefault("LOCAL_SIZE", os.environ["WORLD_SIZE"])
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    if os.environ["WORLD_SIZE"] == "1":
+        os.environ["MASTER_PORT"] = str(_free_port())
+    local_rank = int(os.environ["LOCAL_RANK"])
+    has_cuda = torch.cuda.is_available()
+    if has_cuda:
+        torch.cuda.set_device(local_rank)
+    deepspeed.init_distributed(
+        dist_backend="nccl" if has_cuda else "gloo",
+        auto_mpi_discovery=False,
+        timeout=TIMEOUT,
+        verbose=False,
+    )
+    device = torch.device("cuda", local_rank) if has_cuda else torch.device("cpu")
+    return World(dist.get_rank(), dist.get_world_size(), local_rank, device)
+
+
+@contextmanager
+def in_world() -> Iterator[World]:
+    """Join the process group, and take it down at the end so that the interpreter exits quietly."""
+    world = join_world()
+    try:
+        yield world
+    finally:
+        dist.destroy_process_group()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

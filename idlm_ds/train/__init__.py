@@ -1,0 +1,1 @@
+"""The training programs: one step, the loop around it, what the user sees."""

@@ -1,0 +1,60 @@
+"""What the user sees while a run goes on."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from idlm_ds.train.loop import PhaseRecord
+
+
+def say(text: str = "") -> None:
+    """Write a line to standard output, above any progress bar."""
+    tqdm.write(text, file=sys.stdout)
+    sys.stdout.flush()
+
+
+class Progress:
+    """A bar on a terminal, a line now and then in a log file."""
+
+    def __init__(self, *, start: int, stop: int, every: int) -> None:
+        self._latest: dict[str, PhaseRecord] = {}
+        self._every = every
+        self._stop = stop
+        self._start = start
+        self._began = time.perf_counter()
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=stop,
+            initial=start,
+            unit="phase",
+            dynamic_ncols=True,
+            disable=not self._is_terminal,
+            bar_format="{percentage:3.0f}%|{bar:12}| {n_fmt}/{total_fmt} eta {remaining} {postfix}",
+        )
+
+    def after_phase(self, record: PhaseRecord) -> None:
+        """See ``Hook``."""
+        self._latest[record.phase] = record
+        done = record.step + 1
+        if done % self._every and done != self._stop:
+            return
+        if self._is_terminal:
+            self._bar.set_postfix_str(self._figures(record), refresh=False)
+            self._bar.update(done - self._bar.n)
+        else:
+            spent = time.perf_counter() - self._began
+            left = spent / max(1, done - self._start) * (self._stop - done)
+            say(f"phase {done:>5}/{self._stop}  eta {left:5.0f} s  {self._figures(record)}")
+
+    def close(self) -> None:
+        """See ``Hook``."""
+        self._bar.close()
+
+    def _figures(self, record: PhaseRecord) -> str:
+        names = {"fake": "fake loss", "student": "gap", "pretrain": "loss"}
+        losses = "  ".join(f"{names[k]} {r.loss:.3f}" for k, r in sorted(self._latest.items()))
+        return (
+            f"{losses}  |grad| {record.grad_norm:.2f}  {record.tokens_per_s:,.0f} tok/s  "
+            f"{record.memory_gb:.1f} GB  wait {record.loader_wait_s * 1e3:.0f} ms"
+        )
