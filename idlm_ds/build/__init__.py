@@ -1,0 +1,1 @@
+"""The composition root: recipes become objects here, and names are matched nowhere else."""

@@ -1,0 +1,220 @@
+"""From sections of a recipe to the parts of a run."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from transformers import GPT2Config
+
+from idlm_ds.checkpoints.model_folder import NetworkCard
+from idlm_ds.data.corpus import Document, read_corpus, split_documents
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
+from idlm_ds.errors import UserError
+from idlm_ds.models import causal, dit
+from idlm_ds.models.init import InitialValue
+from idlm_ds.processes.base import Process
+from idlm_ds.processes.mdlm import MDLM
+from idlm_ds.recipes.batch import accumulation
+from idlm_ds.recipes.schema import (
+    DataSection,
+    DistillRecipe,
+    ModelSection,
+    OptimSection,
+    PretrainRecipe,
+)
+from idlm_ds.schedules.loglinear import LogLinear
+from idlm_ds.train.lr import LearningRate
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+CORPORA = {"sotu": "sotu.jsonl.xz"}
+
+
+def locate(spec: str, key: str) -> Path:
+    """Turn a path or ``assets:NAME`` into an existing path.
+
+    Raises:
+        UserError: There is no such file or folder; names the recipe key.
+    """
+    if not spec.startswith("assets:"):
+        path = Path(spec).expanduser()
+    else:
+        name = spec.removeprefix("assets:")
+        path = ASSETS / CORPORA.get(name, name)
+    if not path.exists():
+        inside = ", ".join(sorted([*CORPORA, *(p.name for p in ASSETS.iterdir() if p.is_dir())]))
+        raise UserError(f"{key}: no such file or folder: {spec} (assets: {inside})")
+    return path
+
+
+def load_tokenizer(spec: str) -> Tokenizer:
+    """Load the recipe's tokenizer.
+
+    Raises:
+        UserError: It is missing or unusable.
+    """
+    try:
+        return Tokenizer(locate(spec, "data.tokenizer"))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error
+
+
+def make_process(fields_of: Mapping[str, Any], tokenizer_size: int) -> Process:
+    """Build a diffusion family over a tokenizer's ids and one more, the mask."""
+    schedule = LogLinear(eps=fields_of["eps"])
+    match fields_of["name"]:
+        case "mdlm":
+            return MDLM(
+                vocab_size=tokenizer_size + 1, schedule=schedule, mask_id=tokenizer_size
+            )
+        case other:
+            raise UserError(f"process.name: {other!r} is unknown; known: mdlm")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How to build a network, how to start it and how to write it down."""
+
+    make: Callable[[], nn.Module]
+    initial_value: InitialValue
+    card: NetworkCard | Mapping[str, Any]
+    """This package's card, or a Hugging Face configuration."""
+
+    prefix: str = ""
+    """What parameter names carry here that they do not carry on disk."""
+
+
+def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
+    """The network a pretraining recipe describes.
+
+    Raises:
+        UserError: Objective and kind do not fit each other.
+    """
+    fitting = {"nelbo": "dit", "ar": "gpt2"}[recipe.objective.name]
+    if recipe.model.kind != fitting:
+        raise UserError(
+            f"model.kind: {recipe.model.kind!r} cannot be trained with objective.name "
+            f"{recipe.objective.name!r}; that takes {fitting!r}"
+        )
+    if recipe.model.kind == "gpt2":
+        return _gpt2(recipe.model, recipe.data.length, tokenizer)
+    section = asdict(recipe.model)
+    names = {f.name for f in fields(dit.DiTConfig)}
+    sizes = {k: v for k, v in section.items() if k in names} | {"vocab_size": len(tokenizer) + 1}
+    card = NetworkCard(
+        network={"kind": "dit", **sizes},
+        process=asdict(recipe.process),
+        length=recipe.data.length,
+    )
+    return known_network(card)
+
+
+def known_network(card: NetworkCard, *, dropout: float | None = None) -> Network:
+    """The network a folder describes.
+
+    Args:
+        card: From its ``config.json``.
+        dropout: In place of the one it was trained with.
+
+    Raises:
+        UserError: The kind or a size is not known here.
+    """
+    sizes = dict(card.network)
+    kind = sizes.pop("kind", None)
+    if kind != "dit":
+        raise UserError(f"network.kind: {kind!r} is unknown; known: dit")
+    if dropout is not None:
+        sizes["dropout"] = dropout
+    try:
+        config = dit.DiTConfig(**sizes)
+    except TypeError as error:
+        raise UserError(f"network: {error}") from error
+    return Network(lambda: dit.DiT(config), dit.initial_value, card)
+
+
+def _gpt2(section: ModelSection, length: int, tokenizer: Tokenizer) -> Network:
+    config = GPT2Config(
+        vocab_size=len(tokenizer),
+        n_positions=length,
+        n_embd=section.hidden,
+        n_layer=section.blocks,
+        n_head=section.heads,
+        n_inner=section.mlp_ratio * section.hidden,
+        resid_pdrop=section.dropout,
+        embd_pdrop=section.dropout,
+        attn_pdrop=0.0,
+        bos_token_id=tokenizer.eos_id,
+        eos_token_id=tokenizer.eos_id,
+    )
+    card = config.to_dict() | {"architectures": ["GPT2LMHeadModel"]}
+    return Network(lambda: causal.CausalLM(config), causal.initial_value, card, prefix="lm.")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSetup:
+    """How engines of a run are configured."""
+
+    json: EngineJson
+    numerics: Numerics
+
+
+def engine_setup(
+    config: Path, recipe: DistillRecipe | PretrainRecipe, *, world: int
+) -> EngineSetup:
+    """Read the DeepSpeed file and do the batch arithmetic.
+
+    Raises:
+        UserError: The file is bad, the batch does not divide, or the two contradict each other.
+    """
+    json = read_engine_json(config)
+    train = recipe.train
+    numerics = Numerics(
+        micro_batch=train.micro_batch,
+        accumulation=accumulation(
+            global_batch=train.global_batch, micro_batch=train.micro_batch, world=world
+        ),
+        world=world,
+        precision=train.precision,
+        clip=recipe.optim.clip,
+    )
+    check_agreement(json, numerics)
+    return EngineSetup(json, numerics)
+
+
+def adamw(section: OptimSection, *, scale: float = 1.0) -> AdamW:
+    """Optimizer settings of a role."""
+    return AdamW(
+        lr=section.lr * scale,
+        betas=section.betas,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+    )
+
+
+def learning_rate(section: OptimSection, total: int, *, scale: float = 1.0) -> LearningRate:
+    """Learning-rate schedule of a role with ``total`` updates."""
+    return LearningRate(
+        peak=section.lr * scale,
+        total=total,
+        warmup_steps=section.warmup_steps,
+        decay_fraction=section.decay_fraction,
+    )
+
+
+def read_documents(section: DataSection) -> tuple[list[Document], list[Document]]:
+    """Training and held-out documents of a recipe.
+
+    Raises:
+        UserError: The corpus is missing or unusable.
+    """
+    try:
+        documents = read_corpus(locate(section.corpus, "data.corpus"))
+        return split_documents(documents, heldout_every=section.heldout_every)
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(str(error)) from error

@@ -1,0 +1,129 @@
+"""A pretraining run, from its recipe to the model folder it leaves."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from idlm_ds.build.parts import (
+    EngineSetup,
+    Network,
+    adamw,
+    learning_rate,
+    load_tokenizer,
+    make_process,
+    new_network,
+    read_documents,
+)
+from idlm_ds.build.session import Session, make_hooks
+from idlm_ds.checkpoints.model_folder import write_network
+from idlm_ds.data.loader import Loader
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.data.windows import Windows, in_order, pack
+from idlm_ds.engine.dist import World
+from idlm_ds.engine.export import gather_weights
+from idlm_ds.engine.role import RoleEngine, start_role
+from idlm_ds.models.init import InitialWeights
+from idlm_ds.objectives.pretrain import Nelbo, NextToken, PretrainObjective
+from idlm_ds.recipes.schema import PretrainRecipe
+from idlm_ds.train.console import say
+from idlm_ds.train.loop import run_phases
+from idlm_ds.train.program import Draws, PretrainProgram
+from idlm_ds.train.validation import Validation
+
+
+def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -> Path:
+    """Train a network from nothing.
+
+    Collective: every rank must call.
+
+    Returns:
+        The model folder: running-mean weights, configuration and tokenizer.
+    """
+    world = session.world
+    tokenizer = load_tokenizer(recipe.data.tokenizer)
+    network = new_network(recipe, tokenizer)
+    windows, heldout = _data(recipe, tokenizer)
+    session.open_output()
+    found = session.find_start()
+
+    program = _program(recipe, setup, network, tokenizer, world)
+    program.model.start_ema(recipe.ema.decay)
+    state = session.state(windows)
+    start = session.restore(found, program, state)
+    hooks, metrics = make_hooks(session, program, state, start=start, stop=recipe.train.steps)
+    hooks.append(
+        Validation(
+            program.model,
+            program.objective,
+            heldout,
+            every=recipe.train.validate_every,
+            stop=recipe.train.steps,
+            batch=recipe.train.micro_batch,
+            world=world,
+            metrics=metrics,
+        )
+    )
+    loader = Loader(
+        windows,
+        global_batch=recipe.train.global_batch,
+        micro_batch=recipe.train.micro_batch,
+        rank=world.rank,
+        world=world.size,
+        device=world.device,
+        prefetch=recipe.data.prefetch,
+    )
+    run_phases(program, loader, hooks, start=start, stop=recipe.train.steps)
+    return _save(program.model, network, tokenizer, session)
+
+
+def _data(
+    recipe: PretrainRecipe, tokenizer: Tokenizer
+) -> tuple[Windows, npt.NDArray[np.int64]]:
+    train, heldout = read_documents(recipe.data)
+    length = recipe.data.length
+    windows = Windows(pack(train, tokenizer), length, recipe.seed)
+    return windows, in_order(pack(heldout, tokenizer), length, recipe.train.validation_windows)
+
+
+def _program(
+    recipe: PretrainRecipe,
+    setup: EngineSetup,
+    network: Network,
+    tokenizer: Tokenizer,
+    world: World,
+) -> PretrainProgram:
+    process_fields = {"name": recipe.process.name, "eps": recipe.process.eps}
+    objective: PretrainObjective = (
+        Nelbo(make_process(process_fields, len(tokenizer)))
+        if recipe.objective.name == "nelbo"
+        else NextToken()
+    )
+    source = InitialWeights(network.initial_value, seed=recipe.seed)
+    optimizer = adamw(recipe.optim)
+    model = start_role("model", network.make, source, setup.json, setup.numerics, optimizer)
+    return PretrainProgram(
+        model=model,
+        objective=objective,
+        rate=learning_rate(recipe.optim, recipe.train.steps),
+        draws=Draws(
+            seed=recipe.seed,
+            t_min=recipe.process.t_min,
+            global_batch=recipe.train.global_batch,
+            length=recipe.data.length,
+            reduction=recipe.objective.reduction,
+            world=world,
+        ),
+    )
+
+
+def _save(model: RoleEngine, network: Network, tokenizer: Tokenizer, session: Session) -> Path:
+    folder = session.options.output / "model"
+    weights = gather_weights(model, is_first=session.world.is_first)
+    if session.world.is_first:
+        named = {name.removeprefix(network.prefix): w for name, w in weights.items()}
+        write_network(folder, network.card, named)
+        tokenizer.save(folder)
+        say(f"model: {folder}")
+    session.world.barrier()
+    return folder

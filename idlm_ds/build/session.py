@@ -1,0 +1,161 @@
+"""What both kinds of run share: where they start, what is saved, who is told."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from idlm_ds.build.output import prepare_output
+from idlm_ds.checkpoints import transaction
+from idlm_ds.data.windows import Windows
+from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
+from idlm_ds.engine.dist import World
+from idlm_ds.errors import UserError
+from idlm_ds.recipes.schema import DistillRecipe, LogSection, PretrainRecipe
+from idlm_ds.train.checkpointing import Checkpointer
+from idlm_ds.train.console import Progress, say
+from idlm_ds.train.loop import Hook
+from idlm_ds.train.metrics import MetricsFile, TensorBoard, WandB
+from idlm_ds.train.program import Program
+
+Recipe = DistillRecipe | PretrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the command line adds to a recipe."""
+
+    output: Path
+    resume: str | None = None
+    """None, ``auto`` or a checkpoint folder."""
+
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process's part in one run."""
+
+    recipe: Recipe
+    options: Options
+    world: World
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints are."""
+        return self.options.output / "checkpoints"
+
+    def open_output(self) -> None:
+        """Collective: prepare the output folder, or stop every rank with the same error."""
+        problem = None
+        if self.world.is_first:
+            try:
+                prepare_output(
+                    self.options.output,
+                    self.recipe,
+                    world=self.world.size,
+                    resume=self.options.resume is not None,
+                    fresh=self.options.fresh,
+                )
+            except UserError as error:
+                problem = str(error)
+        if problem := self.world.agree(problem):
+            raise UserError(problem)
+
+    def find_start(self) -> Path | None:
+        """Collective: the checkpoint to continue from, None for a new run.
+
+        Raises:
+            UserError: A named checkpoint is damaged, or none of several is whole.
+        """
+        match self.options.resume:
+            case None:
+                return None
+            case "auto":
+                found, problems = find_checkpoint(self.checkpoints, world=self.world)
+                for problem in problems if self.world.is_first else []:
+                    say(f"resume: skipped {problem}")
+                if found is None and problems:
+                    raise UserError(f"--resume auto: no valid checkpoint in {self.checkpoints}")
+                return found
+            case named:
+                damage = transaction.problem_with(Path(named)) if self.world.is_first else None
+                if damage := self.world.agree(damage):
+                    raise UserError(f"--resume: {damage}")
+                return Path(named)
+
+    def state(self, windows: Windows) -> dict[str, Any]:
+        """What a checkpoint says about its run besides weights."""
+        recipe = asdict(self.recipe)
+        return {"recipe": _identity(recipe), "data": windows.fingerprint}
+
+    def restore(self, folder: Path | None, program: Program, state: Mapping[str, Any]) -> int:
+        """Collective: load a checkpoint into fresh engines.
+
+        Returns:
+            The phase to go on with.
+
+        Raises:
+            UserError: The checkpoint's recipe or data differ from this run's.
+        """
+        if folder is None:
+            return 0
+        found = read_state(folder)
+        if found["data"] != state["data"]:
+            raise UserError(f"--resume: {folder} was trained on other data (data.corpus, .tokenizer)")
+        for key, value in _identity(asdict(self.recipe)).items():
+            if found["recipe"].get(key) != value:
+                was = found["recipe"].get(key)
+                raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
+        load_checkpoint(folder, program.roles)
+        if self.world.is_first:
+            say(f"resume: {folder}, phase {found['step']}")
+        return int(found["step"])
+
+
+def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys that must not change within a run."""
+    sections = ("process", "model", "data", "optim", "objective", "ema")
+    flat = {"seed": recipe["seed"], "train.global_batch": recipe["train"]["global_batch"]}
+    for section in sections:
+        for key, value in recipe.get(section, {}).items():
+            flat[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+    flat.pop("data.prefetch")
+    return flat
+
+
+def make_hooks(
+    session: Session, program: Program, state: Mapping[str, Any], *, start: int, stop: int
+) -> tuple[list[Hook], MetricsFile | None]:
+    """Logging on the first rank, checkpoints on every rank, in the order they must run."""
+    output, log = session.options.output, session.recipe.log
+    hooks: list[Hook] = []
+    metrics = None
+    if session.world.is_first:
+        metrics = MetricsFile(output / "metrics.jsonl", start=start)
+        hooks += [metrics, Progress(start=start, stop=stop, every=log.every)]
+        hooks += _sinks(session, log)
+    checkpoint = session.recipe.checkpoint
+    hooks.append(
+        Checkpointer(
+            session.checkpoints,
+            program,
+            state,
+            every=checkpoint.every,
+            keep=checkpoint.keep,
+            stop=stop,
+            world=session.world,
+        )
+    )
+    return hooks, metrics
+
+
+def _sinks(session: Session, log: LogSection) -> list[Hook]:
+    output = session.options.output
+    sinks: list[Hook] = []
+    if log.tensorboard:
+        sinks.append(TensorBoard(output / "tensorboard"))
+    if log.wandb != "off":
+        recipe = asdict(session.recipe)
+        sinks.append(WandB(output, project=log.project, mode=log.wandb, recipe=recipe))
+    return sinks
