@@ -68,9 +68,7 @@ def make_process(fields_of: Mapping[str, Any], tokenizer_size: int) -> Process:
     schedule = LogLinear(eps=fields_of["eps"])
     match fields_of["name"]:
         case "mdlm":
-            return MDLM(
-                vocab_size=tokenizer_size + 1, schedule=schedule, mask_id=tokenizer_size
-            )
+            return MDLM(vocab_size=tokenizer_size + 1, schedule=schedule, mask_id=tokenizer_size)
         case other:
             raise UserError(f"process.name: {other!r} is unknown; known: mdlm")
 

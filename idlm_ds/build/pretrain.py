@@ -77,9 +77,7 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     return _save(program.model, network, tokenizer, session)
 
 
-def _data(
-    recipe: PretrainRecipe, tokenizer: Tokenizer
-) -> tuple[Windows, npt.NDArray[np.int64]]:
+def _data(recipe: PretrainRecipe, tokenizer: Tokenizer) -> tuple[Windows, npt.NDArray[np.int64]]:
     train, heldout = read_documents(recipe.data)
     length = recipe.data.length
     windows = Windows(pack(train, tokenizer), length, recipe.seed)

@@ -102,7 +102,9 @@ class Session:
             return 0
         found = read_state(folder)
         if found["data"] != state["data"]:
-            raise UserError(f"--resume: {folder} was trained on other data (data.corpus, .tokenizer)")
+            raise UserError(
+                f"--resume: {folder} was trained on other data (data.corpus, .tokenizer)"
+            )
         for key, value in _identity(asdict(self.recipe)).items():
             if found["recipe"].get(key) != value:
                 was = found["recipe"].get(key)

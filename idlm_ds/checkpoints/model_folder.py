@@ -62,7 +62,11 @@ def read_card(folder: Path) -> NetworkCard:
 
 
 def write_network(
-    folder: Path, card: NetworkCard | Mapping[str, Any], weights: Mapping[str, Tensor]
+    folder: Path,
+    card: NetworkCard | Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    *,
+    origin: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a configuration and weights; the weights appear whole or not at all.
 
@@ -70,9 +74,12 @@ def write_network(
         folder: Created where missing.
         card: This package's card, or a Hugging Face configuration.
         weights: Full tensors by name.
+        origin: How the network came about; kept in the configuration for people to read.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fields = {"format": FORMAT, **asdict(card)} if isinstance(card, NetworkCard) else dict(card)
+    if origin is not None:
+        fields["origin"] = dict(origin)
     temporary = folder / f".{WEIGHTS}"
     tensors = {name: t.contiguous() for name, t in weights.items()}
     save_file(tensors, temporary, metadata={"format": "pt"})

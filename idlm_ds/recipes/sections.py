@@ -241,11 +241,11 @@ class EvalSection(Section):
     teacher_steps: tuple[int, ...] = (4, 8, 16, 32, 64, 256, 1024)
     """Sampling steps the teacher is measured at; each at least 1, increasing."""
     matched_steps: tuple[int, ...] = (8, 1024)
-    """Sampling steps of the matched comparison; each at least 1, increasing."""
+    """Steps of the control: the teacher at the temperature that gives it the student's entropy."""
     judge: str = "assets:judge"
     """Model that scores samples: a folder, or assets:NAME."""
-    precision: Literal["float64", "float32"] = "float64"
-    """Arithmetic of the draw from a categorical: float64 or float32."""
+    precision: Literal["float64"] = "float64"
+    """Arithmetic of the draw from a categorical: float64."""
     batch: int = 64
     """Samples drawn or scored at once; at least 1."""
     sampler: Literal["ancestral"] = "ancestral"

@@ -1,0 +1,115 @@
+"""The end of a distillation run: table, figure, samples."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from idlm_ds.build.parts import locate
+from idlm_ds.build.session import Session
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.trio import EngineTrio
+from idlm_ds.errors import UserError
+from idlm_ds.evals.judge import Judge
+from idlm_ds.evals.report import format_table, write_report
+from idlm_ds.evals.samples import write_samples
+from idlm_ds.processes.base import Process
+from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.train.console import say
+from idlm_ds.train.evaluation import Evaluation, Measured, Protocol
+
+
+def load_judge(spec: str, device: torch.device | str) -> Judge:
+    """Load the recipe's judge.
+
+    Raises:
+        UserError: It is missing or unusable.
+    """
+    folder = locate(spec, "eval.judge")
+    try:
+        return Judge.load(folder, device=device)
+    except (OSError, ValueError) as error:
+        first = str(error).splitlines()[0]
+        raise UserError(f"eval.judge: cannot load {folder}: {first}") from error
+
+
+def report(
+    recipe: DistillRecipe,
+    session: Session,
+    trio: EngineTrio,
+    process: Process,
+    tokenizer: Tokenizer,
+    judge: Judge,
+    heldout: npt.NDArray[np.int64],
+) -> None:
+    """Measure everything, print the table and write the files.
+
+    Collective: every rank must call.
+    """
+    section = recipe.eval
+    protocol = Protocol(
+        num_samples=section.num_samples,
+        length=recipe.data.length,
+        student_steps=section.steps,
+        teacher_steps=section.teacher_steps,
+        matched_steps=section.matched_steps,
+        target_steps=8 if 8 in section.steps else section.steps[-1],
+        batch=section.batch,
+        seed=section.seed,
+    )
+    evaluation = Evaluation(process, tokenizer, judge, protocol, world=session.world)
+    is_first = session.world.is_first
+    if is_first:
+        say(f"\nmeasuring: {section.num_samples} samples a row, judge {judge.name}")
+    measured = []
+    for one in evaluation.run(trio, torch.from_numpy(heldout)):
+        measured.append(one)
+        if is_first:
+            _note(one)
+    if is_first:
+        _write(recipe, session.options.output, judge, measured)
+    session.world.barrier()
+
+
+def _note(one: Measured) -> None:
+    row = one.row
+    steps = "" if row.steps is None else f" at {row.steps} steps"
+    say(f"  {row.display_name}{steps}: GenPPL {row.gen_ppl:.1f}, entropy {row.entropy:.2f}")
+
+
+def _write(recipe: DistillRecipe, output: Path, judge: Judge, measured: list[Measured]) -> None:
+    rows = [m.row for m in measured]
+    settings = {
+        "judge": judge.name,
+        "sampler": recipe.eval.sampler,
+        "precision": recipe.eval.precision,
+        "seed": str(recipe.eval.seed),
+        "samples a row": str(recipe.eval.num_samples),
+        "tokens a sample": str(recipe.data.length),
+        "weights": f"student at EMA {recipe.ema.decay}",
+    }
+    shown = {}
+    for one in measured:
+        row = one.row
+        if row.steps is not None:
+            name = f"{row.model}-{row.steps}"
+            write_samples(
+                output / "samples" / f"{name}.json",
+                one.texts,
+                gen_ppl=row.gen_ppl,
+                entropy=row.entropy,
+                provenance=row.to_json(),
+            )
+        if (row.model, row.steps) in (("teacher", 8), ("teacher", 1024), ("student", 8)):
+            shown[f"{row.display_name}, {row.steps} steps"] = one.texts
+    write_report(output, rows, title=recipe.name, settings=settings, samples=shown)
+    say(f"\n{format_table(rows)}")
+    say("  " + ", ".join(f"{k} {v}" for k, v in settings.items()))
+    for heading, texts in shown.items():
+        say(f"\n{heading}:")
+        for text in texts[:2]:
+            say(f"  | {' '.join(text.split())}")
+    say(f"\nreport   {output}/report.md, report.json, frontier.png")
+    say(f"samples  {output}/samples/")
+    say(f"student  {output}/student/  (launchers/sample.py --checkpoint {output}/student)")

@@ -1,0 +1,203 @@
+"""The figures a run ends with: teacher, student and the honest controls under one judge."""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.dist import World
+from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.trio import EngineTrio
+from idlm_ds.evals.accumulate import Estimate, MeanAccumulator, PerplexityAccumulator
+from idlm_ds.evals.entropy import distinct_ngrams, unigram_entropy
+from idlm_ds.evals.judge import Judge
+from idlm_ds.evals.row import Row
+from idlm_ds.processes.base import Denoiser, Process
+from idlm_ds.samplers.sets import sample_set
+
+CLOSE_ENOUGH = 0.01
+"""Nats of entropy within which two sets count as matched."""
+
+SEARCH_SAMPLES = 64
+"""Sequences a temperature is tried on."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Protocol:
+    """How samples are drawn and judged."""
+
+    num_samples: int
+    length: int
+    student_steps: Sequence[int]
+    teacher_steps: Sequence[int]
+    matched_steps: Sequence[int]
+    target_steps: int
+    """The student's step count whose entropy the tempered teacher is given."""
+
+    batch: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A row of the report and the texts behind it."""
+
+    row: Row
+    texts: list[str]
+
+
+@final
+class Evaluation:
+    """Draws and scores sets of samples, each rank its share."""
+
+    def __init__(
+        self,
+        process: Process,
+        tokenizer: Tokenizer,
+        judge: Judge,
+        protocol: Protocol,
+        *,
+        world: World,
+    ) -> None:
+        self._process = process
+        self._tokenizer = tokenizer
+        self._judge = judge
+        self._protocol = protocol
+        self._world = world
+
+    def run(self, trio: EngineTrio, heldout: Tensor) -> Iterator[Measured]:
+        """Yield one measurement after the other, students first.
+
+        Collective: every rank must draw all of them; the yielded values are the same on all.
+
+        Args:
+            trio: The networks; the student is taken at its running mean.
+            heldout: (num_samples, length) windows of unseen text.
+        """
+        yield self._score("held_out", heldout, stream="heldout")
+        target = math.nan
+        for steps in self._protocol.student_steps:
+            with _averaged(trio.student):
+                measured = self.sample("student", trio.student.module, steps)
+            if steps == self._protocol.target_steps:
+                target = measured.row.entropy
+            yield measured
+        for steps in self._protocol.teacher_steps:
+            yield self.sample("teacher", trio.teacher.module, steps)
+        for steps in self._protocol.matched_steps:
+            temperature = self.match_temperature(trio.teacher.module, steps, target)
+            yield self.sample("teacher_matched", trio.teacher.module, steps, temperature)
+
+    def sample(
+        self, model: str, denoiser: Denoiser, steps: int, temperature: float = 1.0
+    ) -> Measured:
+        """Collective: draw a whole set and score it."""
+        began = time.perf_counter()
+        stream = f"{model}/{steps}"
+        tokens, nfe = self._draw(
+            denoiser, steps, temperature, stream, count=self._protocol.num_samples
+        )
+        seconds = time.perf_counter() - began
+        return self._score(
+            model, tokens, stream, steps=steps, nfe=nfe, temperature=temperature, seconds=seconds
+        )
+
+    def match_temperature(self, denoiser: Denoiser, steps: int, target: float) -> float:
+        """Collective: find the temperature at which the entropy of samples is ``target``.
+
+        Entropy rises with temperature nearly linearly here, so the secant method takes three
+        or four small sets. The same random numbers serve every temperature.
+        """
+
+        def miss(temperature: float) -> float:
+            tokens, _ = self._draw(
+                denoiser, steps, temperature, f"search/{steps}", count=SEARCH_SAMPLES
+            )
+            return unigram_entropy(tokens).mean().item() - target
+
+        low, high = 0.9, 1.0
+        miss_low, miss_high = miss(low), miss(high)
+        for _ in range(4):
+            if abs(miss_high) < CLOSE_ENOUGH or miss_high == miss_low:
+                break
+            guess = high - miss_high * (high - low) / (miss_high - miss_low)
+            low, miss_low = high, miss_high
+            high = min(2.0, max(0.2, guess))
+            miss_high = miss(high)
+        return high
+
+    def _draw(
+        self, denoiser: Denoiser, steps: int, temperature: float, stream: str, *, count: int
+    ) -> tuple[Tensor, float]:
+        shares = [range(rank, count, self._world.size) for rank in range(self._world.size)]
+        sampled = sample_set(
+            self._process,
+            denoiser,
+            shares[self._world.rank],
+            length=self._protocol.length,
+            steps=steps,
+            seed=self._protocol.seed,
+            stream=stream,
+            batch=self._protocol.batch,
+            device=self._world.device,
+            temperature=temperature,
+            num_batches=-(-len(shares[0]) // self._protocol.batch),
+        )
+        tokens = torch.empty(count, self._protocol.length, dtype=torch.long)
+        for share, part in zip(shares, self._world.gather(sampled.tokens.numpy()), strict=True):
+            tokens[list(share)] = torch.from_numpy(part)
+        evaluations = self._world.sum(sampled.evaluations.sum())
+        return tokens, evaluations.item() / count
+
+    def _score(
+        self,
+        model: str,
+        tokens: Tensor,
+        stream: str,
+        *,
+        steps: int | None = None,
+        nfe: float | None = None,
+        temperature: float = 1.0,
+        seconds: float | None = None,
+    ) -> Measured:
+        texts = self._tokenizer.decode(tokens.tolist())
+        gen_ppl = self._judge_share(texts)
+        entropy = MeanAccumulator()
+        entropy.update(unigram_entropy(tokens))
+        spread = entropy.compute()
+        row = Row(
+            model=model,
+            steps=steps,
+            nfe=nfe,
+            sampler="ancestral" if steps else "none",
+            precision="float64" if steps else "none",
+            temperature=temperature,
+            gen_ppl=gen_ppl.value,
+            gen_ppl_se=gen_ppl.se,
+            entropy=spread.value,
+            entropy_se=spread.se,
+            distinct_2=distinct_ngrams(tokens),
+            seconds=seconds,
+            num_samples=len(texts),
+            judge=self._judge.name,
+            seed=self._protocol.seed,
+        )
+        return Measured(row, texts)
+
+    def _judge_share(self, texts: Sequence[str]) -> Estimate:
+        mine = texts[self._world.rank :: self._world.size]
+        local = PerplexityAccumulator()
+        if mine:
+            local.update(*self._judge.score(mine, batch=32))
+        return PerplexityAccumulator.from_sums(self._world.sum(local.sums).cpu()).compute()
+
+
+def _averaged(role: RoleEngine) -> AbstractContextManager[None]:
+    assert role.ema is not None
+    return role.ema.in_place()

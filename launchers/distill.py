@@ -1,0 +1,36 @@
+"""Distil a slow diffusion language model into a few-step generator.
+
+deepspeed launchers/distill.py --config ds_configs/zero3.json
+deepspeed launchers/distill.py --config ds_configs/zero3.json --recipe PATH optim.lr=1e-6
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from idlm_ds.cli import launch, training_parser
+from idlm_ds.recipes.load import load_recipe
+from idlm_ds.recipes.schema import DistillRecipe
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the program."""
+    parser = training_parser(__doc__.splitlines()[0], recipe="quickstart")
+    parser.add_argument("--teacher", help="model folder, in place of the recipe's teacher.path")
+    args = parser.parse_intermixed_args(argv)
+    teacher = [f"teacher.path={args.teacher}"] if args.teacher else []
+    recipe = load_recipe(DistillRecipe, args.recipe, [*args.overrides, *teacher])
+
+    from idlm_ds.build.distill import run_distill
+    from idlm_ds.build.parts import engine_setup
+    from idlm_ds.build.session import Options, Session
+    from idlm_ds.engine.dist import in_world
+
+    with in_world() as world:
+        setup = engine_setup(args.config, recipe, world=world.size)
+        output = args.output or Path("runs") / recipe.name
+        options = Options(output=output, resume=args.resume, fresh=args.fresh)
+        run_distill(recipe, setup, Session(recipe, options, world))
+
+
+if __name__ == "__main__":
+    launch(main)
