@@ -4,10 +4,15 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from idlm_ds.errors import NumericsError, UserError
-from idlm_ds.startup import is_first_rank, prepare_environment
+from idlm_ds.recipes.load import AnyRecipe
+from idlm_ds.startup import is_first_rank, prepare_environment, world_size
+
+if TYPE_CHECKING:
+    from idlm_ds.build.parts import EngineSetup
+    from idlm_ds.build.session import Session
 
 EXIT_USAGE = 2
 EXIT_NUMERICS = 6
@@ -43,6 +48,31 @@ def training_parser(description: str, *, recipe: str) -> Parser:
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optim.lr=1e-4")
     return parser
+
+
+def train(
+    recipe: AnyRecipe,
+    args: argparse.Namespace,
+    run: Callable[[AnyRecipe, "EngineSetup", "Session"], object],
+) -> None:
+    """Describe a run, or join the process group and run it.
+
+    Torch and DeepSpeed are imported here, after the recipe has been found good.
+    """
+    from idlm_ds.build.describe import describe
+    from idlm_ds.build.parts import engine_setup
+    from idlm_ds.build.session import Options, Session
+    from idlm_ds.engine.dist import in_world
+
+    output = args.output or Path("runs") / recipe.name
+    setup = engine_setup(args.config, recipe, world=world_size())
+    if args.dry_run:
+        if is_first_rank():
+            describe(recipe, setup, output)
+        return
+    options = Options(output=output, resume=args.resume, fresh=args.fresh)
+    with in_world() as world:
+        run(recipe, setup, Session(recipe, options, world))
 
 
 def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:

@@ -35,3 +35,8 @@ def prepare_environment() -> None:
 def is_first_rank() -> bool:
     """Whether this process speaks for the run, as far as its environment tells."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def world_size() -> int:
+    """Number of processes, as the launcher set it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -5,9 +5,8 @@ deepspeed launchers/distill.py --config ds_configs/zero3.json --recipe PATH opti
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from idlm_ds.cli import launch, training_parser
+from idlm_ds.cli import launch, train, training_parser
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
 
@@ -21,15 +20,8 @@ def main(argv: Sequence[str]) -> None:
     recipe = load_recipe(DistillRecipe, args.recipe, [*args.overrides, *teacher])
 
     from idlm_ds.build.distill import run_distill
-    from idlm_ds.build.parts import engine_setup
-    from idlm_ds.build.session import Options, Session
-    from idlm_ds.engine.dist import in_world
 
-    with in_world() as world:
-        setup = engine_setup(args.config, recipe, world=world.size)
-        output = args.output or Path("runs") / recipe.name
-        options = Options(output=output, resume=args.resume, fresh=args.fresh)
-        run_distill(recipe, setup, Session(recipe, options, world))
+    train(recipe, args, run_distill)
 
 
 if __name__ == "__main__":

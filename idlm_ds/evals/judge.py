@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Judge:
             ValueError: the model states no context length, or lacks a BOS that was asked for.
         """
         weights = _check_folder(folder)
+        disable_progress_bar()
         model = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,

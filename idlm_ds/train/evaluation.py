@@ -27,6 +27,11 @@ CLOSE_ENOUGH = 0.01
 SEARCH_SAMPLES = 64
 """Sequences a temperature is tried on."""
 
+MAX_TRIES = 5
+
+TYPICAL_SLOPE = 1.3
+"""Nats of entropy a unit of temperature, to begin with."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Protocol:
@@ -90,8 +95,9 @@ class Evaluation:
             yield measured
         for steps in self._protocol.teacher_steps:
             yield self.sample("teacher", trio.teacher.module, steps)
+        temperature = 0.9
         for steps in self._protocol.matched_steps:
-            temperature = self.match_temperature(trio.teacher.module, steps, target)
+            temperature = self.match_temperature(trio.teacher.module, steps, target, temperature)
             yield self.sample("teacher_matched", trio.teacher.module, steps, temperature)
 
     def sample(
@@ -108,11 +114,13 @@ class Evaluation:
             model, tokens, stream, steps=steps, nfe=nfe, temperature=temperature, seconds=seconds
         )
 
-    def match_temperature(self, denoiser: Denoiser, steps: int, target: float) -> float:
+    def match_temperature(
+        self, denoiser: Denoiser, steps: int, target: float, guess: float
+    ) -> float:
         """Collective: find the temperature at which the entropy of samples is ``target``.
 
-        Entropy rises with temperature nearly linearly here, so the secant method takes three
-        or four small sets. The same random numbers serve every temperature.
+        Entropy rises with temperature nearly linearly here, so the secant method takes a few
+        small sets. The same random numbers serve every temperature.
         """
 
         def miss(temperature: float) -> float:
@@ -121,16 +129,16 @@ class Evaluation:
             )
             return unigram_entropy(tokens).mean().item() - target
 
-        low, high = 0.9, 1.0
-        miss_low, miss_high = miss(low), miss(high)
-        for _ in range(4):
-            if abs(miss_high) < CLOSE_ENOUGH or miss_high == miss_low:
+        previous, miss_previous = 1.0, math.nan
+        for _ in range(MAX_TRIES):
+            missed = miss(guess)
+            if abs(missed) < CLOSE_ENOUGH:
                 break
-            guess = high - miss_high * (high - low) / (miss_high - miss_low)
-            low, miss_low = high, miss_high
-            high = min(2.0, max(0.2, guess))
-            miss_high = miss(high)
-        return high
+            slope = (missed - miss_previous) / (guess - previous)
+            slope = slope if math.isfinite(slope) and slope > 0 else TYPICAL_SLOPE
+            previous, miss_previous = guess, missed
+            guess = min(2.0, max(0.2, guess - missed / slope))
+        return guess
 
     def _draw(
         self, denoiser: Denoiser, steps: int, temperature: float, stream: str, *, count: int
