@@ -1,0 +1,83 @@
+"""Promises about the tree as a whole."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import idlm_ds
+from idlm_ds.recipes.load import RECIPES, load_recipe
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+
+ROOT = Path(idlm_ds.__file__).parents[1]
+SOURCES = sorted((ROOT / "idlm_ds").rglob("*.py"))
+
+
+def limit(path: Path) -> int:
+    return {"launchers": 80, "tools": 120}.get(path.parent.name, 300)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*SOURCES, *sorted((ROOT / "launchers").glob("*.py")), *sorted((ROOT / "tools").glob("*.py"))],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_no_file_outgrows_its_limit(path):
+    assert len(path.read_text().splitlines()) <= limit(path)
+
+
+def test_the_top_level_holds_what_it_should_and_nothing_else():
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files"], capture_output=True, text=True, check=True
+    )
+    top = {name.split("/")[0] for name in listed.stdout.split()}
+    assert top == {
+        "idlm_ds", "ds_configs", "launchers", "tools", "tests", "setup.py", "README.md",
+        "LICENSE", "pyproject.toml", ".gitignore", ".ci",
+    }  # fmt: skip
+
+
+def test_importing_the_package_imports_no_torch():
+    program = "import sys, idlm_ds, idlm_ds.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_no_source_can_execute_a_pickle():
+    pattern = re.compile(r"\bimport pickle\b|torch\.load\(|trust_remote_code=True|yaml\.load\(")
+    offenders = [str(p) for p in SOURCES if pattern.search(p.read_text())]
+    assert offenders == []
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_shipped_recipe_reads(path):
+    kind = PretrainRecipe if path.stem.startswith("pretrain") else DistillRecipe
+    assert load_recipe(kind, path.stem).name == path.stem
+
+
+def test_embedded_assets_stay_small():
+    files = [p for p in (ROOT / "idlm_ds" / "assets").rglob("*") if p.is_file()]
+    assert sum(p.stat().st_size for p in files) <= 25e6
+    assert not [p for p in files if p.suffix in {".bin", ".pt", ".ckpt", ".pkl"}]
+
+
+@pytest.mark.parametrize("name", ["teacher", "judge"])
+def test_embedded_networks_come_with_their_story(name):
+    folder = ROOT / "idlm_ds" / "assets" / name
+    assert json.loads((folder / "config.json").read_text())[
+        "vocab_size" if name == "judge" else "network"
+    ]
+    assert (folder / "model.safetensors").is_file()
+    assert f"pretrain_{name}" in (ROOT / "idlm_ds" / "assets" / "README.md").read_text()
+
+
+def test_the_readme_gives_the_two_commands():
+    readme = (ROOT / "README.md").read_text()
+    assert (
+        "pip install -e . && deepspeed launchers/distill.py --config ds_configs/zero3.json"
+        in readme
+    )
+    assert "pip install -e '.[test]' && pytest" in readme
+    assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()

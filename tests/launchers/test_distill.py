@@ -1,0 +1,180 @@
+"""The main program, run as users run it."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from idlm_ds.train.loop import CLOCK_FIELDS
+from tests.launchers.conftest import ROOT, Toy, finish, kill, run, start
+
+pytestmark = pytest.mark.dist
+
+UPDATES = 10
+
+
+GAP_ROUNDING = 1e-6
+"""The gap is a difference of two float32 losses of about 8 nats."""
+
+
+def arguments(
+    toy: Toy, output: Path, *more: str, config: str = "zero3.json", teacher: str = "teacher"
+) -> list[str]:
+    return [
+        "--config",
+        str(ROOT / "ds_configs" / config),
+        "--output",
+        str(output),
+        *more,
+        *toy.overrides,
+        f"teacher.path={toy.folder / teacher}",
+        f"train.student_steps={UPDATES}",
+        "checkpoint.every=2",
+    ]
+
+
+def metrics(output: Path) -> list[dict]:
+    """The metrics file without what the clock says."""
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in CLOCK_FIELDS} for line in lines]
+
+
+def newest(output: Path) -> Path:
+    return output / "checkpoints" / f"step-{2 * UPDATES}"
+
+
+def tensors(folder: Path) -> dict[str, dict]:
+    files = sorted(folder.rglob("*.safetensors"))
+    assert files
+    return {str(f.relative_to(folder)): load_file(f) for f in files}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Same metrics and the same bits in student, fake, both optimizers and both means."""
+    assert metrics(one) == metrics(other)
+    for folder in ("student", newest(one).relative_to(one)):
+        a, b = tensors(one / folder), tensors(other / folder)
+        assert a.keys() == b.keys()
+        for file, values in a.items():
+            assert values.keys() == b[file].keys()
+            different = [n for n, v in values.items() if not v.equal(b[file][n])]
+            assert not different, (file, different)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(toy, tmp_path_factory):
+    """One whole run of each kind, made when first asked for."""
+    made = {}
+
+    def get(ranks: int, config: str = "zero3.json", teacher: str = "teacher") -> Path:
+        key = (ranks, config, teacher)
+        if key not in made:
+            output = tmp_path_factory.mktemp("whole")
+            asked = arguments(toy, output, config=config, teacher=teacher)
+            done = run("distill.py", asked, ranks=ranks)
+            assert done.code == 0, done.err
+            made[key] = output
+        return made[key]
+
+    return get
+
+
+@pytest.mark.parametrize(("ranks", "teacher"), [(1, "teacher"), (2, "dropout")])
+def test_a_killed_and_resumed_run_is_the_same_run(ranks, teacher, toy, uninterrupted, tmp_path):
+    whole = uninterrupted(ranks, teacher=teacher)
+    moment = random.Random(ranks)
+    output = tmp_path / "run"
+    processes = start("distill.py", arguments(toy, output, teacher=teacher), ranks=ranks)
+    wanted = moment.randrange(3, 2 * UPDATES - 3)
+    deadline = time.monotonic() + 200
+    while len(_lines(output)) < wanted:
+        assert time.monotonic() < deadline, "the run never got that far"
+        assert all(p.poll() is None for p in processes), finish(processes).err
+        time.sleep(moment.random() * 0.05)
+    kill(processes)
+    assert not (output / "student").exists()
+
+    again = arguments(toy, output, "--resume", "auto", teacher=teacher)
+    done = run("distill.py", again, ranks=ranks)
+    assert done.code == 0, done.err
+    assert_same_run(whole, output)
+
+
+def _lines(output: Path) -> list[str]:
+    path = output / "metrics.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.mark.parametrize(
+    ("ranks", "config"), [(2, "zero3.json"), (2, "zero2.json"), (2, "zero1.json")]
+)
+def test_losses_do_not_depend_on_ranks_or_stage(ranks, config, uninterrupted):
+    one, other = metrics(uninterrupted(1)), metrics(uninterrupted(ranks, config))
+    assert len(one) == len(other) == 2 * UPDATES
+    for a, b in zip(one, other, strict=True):
+        assert (a["step"], a["phase"]) == (b["step"], b["phase"])
+        assert b["loss"] == pytest.approx(a["loss"], rel=1e-4, abs=GAP_ROUNDING)
+
+
+def test_a_run_leaves_what_it_promises(uninterrupted):
+    output = uninterrupted(1)
+    report = json.loads((output / "report.json").read_text())
+    shown = [(r["model"], r["steps"]) for r in report["rows"]]
+    assert shown == [
+        ("held_out", None),
+        ("student", 1),
+        ("student", 2),
+        ("teacher", 2),
+        ("teacher_matched", 2),
+    ]
+    for row in report["rows"]:
+        assert row["gen_ppl"] > 1
+        assert row["gen_ppl_se"] > 0
+        assert row["num_samples"] == 4
+    student = report["rows"][1]
+    samples = json.loads((output / "samples" / "student-1.json").read_text())
+    assert samples["generative_ppl"] == student["gen_ppl"]
+    assert samples["provenance"]["judge"] == student["judge"]
+    assert len(samples["generated_seqs"]) == 4
+    run_json = json.loads((output / "run.json").read_text())
+    assert run_json["world"] == 1
+    assert run_json["versions"]["deepspeed"]
+    assert "student_steps: 10" in (output / "recipe.yaml").read_text()
+    assert (output / "frontier.png").stat().st_size > 5000
+    kept = sorted(p.name for p in (output / "checkpoints").iterdir())
+    assert kept == ["step-16", "step-20"]
+
+
+def test_the_saved_student_speaks(uninterrupted, tmp_path):
+    student = uninterrupted(1) / "student"
+    asked = ["--checkpoint", str(student), "--steps", "3", "--num-samples", "2"]
+    once = run("sample.py", asked)
+    again = run("sample.py", asked)
+    assert once.code == 0, once.err
+    assert once.out.count("| ") == 2
+    assert "steps 3" in once.out
+    assert _texts(once.out) == _texts(again.out)
+
+
+def _texts(out: str) -> list[str]:
+    return [line for line in out.splitlines() if line.startswith("|")]
+
+
+def test_a_run_is_not_overwritten_by_accident(uninterrupted, toy):
+    output = uninterrupted(1)
+    before = (output / "metrics.jsonl").read_bytes()
+    done = run("distill.py", arguments(toy, output))
+    assert done.code == 2
+    assert "--resume auto" in done.err
+    assert (output / "metrics.jsonl").read_bytes() == before
+
+
+def test_resuming_with_another_recipe_is_refused(uninterrupted, toy):
+    done = run(
+        "distill.py", [*arguments(toy, uninterrupted(1), "--resume", "auto"), "optim.lr=0.5"]
+    )
+    assert done.code == 2
+    assert "optim.lr=" in done.err

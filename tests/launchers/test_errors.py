@@ -1,0 +1,137 @@
+"""Every mistake is one line and exit code 2, before anything is built or written."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from idlm_ds.cli import launch
+from tests.launchers.conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "launchers"))
+import distill
+import pretrain
+import sample
+
+ZERO3 = str(ROOT / "ds_configs" / "zero3.json")
+
+
+def error_of(program, arguments, monkeypatch, capsys) -> str:
+    monkeypatch.setattr(sys, "argv", ["launcher", *map(str, arguments)])
+    with pytest.raises(SystemExit) as ended:
+        launch(program.main)
+    err = capsys.readouterr().err
+    assert ended.value.code == 2, err
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    return err
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["objective.fake_stpes=2"], ["objective.fake_stpes", "did you mean fake_steps"]),
+        (["train.micro_batch=four"], ["train.micro_batch", "four"]),
+        (["train.micro_batch=5"], ["train.global_batch", "8", "5"]),
+        (["--recipe", "quikstart"], ["quikstart", "quickstart"]),
+        (["--teacher", "/nowhere"], ["teacher.path", "/nowhere"]),
+        (["data.corpus=/nowhere.txt"], ["data.corpus", "/nowhere.txt"]),
+        (["data.tokenizer=/nowhere"], ["data.tokenizer", "/nowhere"]),
+        (["eval.judge=/nowhere"], ["eval.judge", "/nowhere"]),
+        (["--outptu", "x"], ["--outptu"]),
+        (["--output", "/proc/idlm"], ["--output", "/proc/idlm"]),
+        (["--resume", "/nowhere"], ["--resume", "/nowhere"]),
+    ],
+    ids=lambda v: v[0] if isinstance(v, list) else None,
+)
+def test_a_bad_argument_is_named(more, words, toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--config", ZERO3, *toy.overrides, *more]
+    err = error_of(distill, arguments, monkeypatch, capsys)
+    for word in words:
+        assert word in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "runs" / "quickstart" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("{", ["not readable as JSON"]),
+        ('{"zero_optimization": {"stage": 0}}', ["stage is 0", "allowed: 1, 2, 3"]),
+        ('{"zero_optimisation": {"stage": 3}}', ["did you mean zero_optimization"]),
+        (
+            '{"zero_optimization": {"stage": 3}, "gradient_clipping": 0.5}',
+            ["gradient_clipping is 0.5", "optim.clip", "1.0"],
+        ),
+        (
+            '{"zero_optimization": {"stage": 3}, "optimizer": {"type": "Adam"}}',
+            ["optimizer", "optim.*"],
+        ),
+    ],
+)
+def test_a_bad_engine_file_is_named(text, words, toy, tmp_path, monkeypatch, capsys):
+    config = tmp_path / "bad.json"
+    config.write_text(text)
+    err = error_of(distill, ["--config", config, *toy.overrides], monkeypatch, capsys)
+    for word in ["bad.json", *words]:
+        assert word in err
+
+
+def test_a_teacher_of_another_vocabulary_is_refused(toy, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "teacher"
+    folder.mkdir()
+    card = json.loads((toy.folder / "teacher" / "config.json").read_text())
+    card["network"]["vocab_size"] = 50258
+    (folder / "config.json").write_text(json.dumps(card))
+    arguments = ["--config", ZERO3, *toy.overrides, "--teacher", folder]
+    err = error_of(distill, arguments, monkeypatch, capsys)
+    assert "50258" in err
+    assert "2049" in err
+
+
+def test_a_judge_is_not_a_teacher(toy, monkeypatch, capsys):
+    arguments = ["--config", ZERO3, *toy.overrides, "--teacher", toy.folder / "judge"]
+    assert "another kind of model" in error_of(distill, arguments, monkeypatch, capsys)
+
+
+def test_a_recipe_of_the_other_kind_is_refused(monkeypatch, capsys):
+    arguments = ["--config", ZERO3, "--recipe", "quickstart"]
+    assert "launchers/distill.py" in error_of(pretrain, arguments, monkeypatch, capsys)
+
+
+@pytest.mark.parametrize(
+    ("more", "word"),
+    [
+        (["--steps", "0"], "--steps"),
+        (["--temperature", "0"], "--temperature"),
+        (["--num-samples", "x"], "--num-samples"),
+    ],
+)
+def test_sampling_refuses_nonsense(more, word, toy, monkeypatch, capsys):
+    arguments = ["--checkpoint", toy.folder / "teacher", *more]
+    assert word in error_of(sample, arguments, monkeypatch, capsys)
+
+
+def test_a_truncated_weights_file_is_refused(toy, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "cut"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors"):
+        (folder / name).write_bytes((toy.folder / "teacher" / name).read_bytes())
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:500])
+    assert "safetensors" in error_of(sample, ["--checkpoint", folder], monkeypatch, capsys)
+
+
+def test_a_dry_run_says_everything_and_writes_nothing(toy, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["launcher", "--config", ZERO3, "--dry-run", *toy.overrides]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as ended:
+        launch(distill.main)
+    out = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert "8 sequences = 2 micro-batch x 4 accumulation x 1 processes" in out
+    assert "memory" in out
+    assert list(Path(tmp_path).iterdir()) == []

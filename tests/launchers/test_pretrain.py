@@ -1,0 +1,54 @@
+"""Teachers and judges are made by the same engine code."""
+
+import json
+
+import pytest
+from transformers import AutoModelForCausalLM
+
+from tests.launchers.conftest import ROOT, Toy, run
+
+pytestmark = pytest.mark.dist
+
+
+def arguments(toy: Toy, output, recipe: str, *more: str) -> list[str]:
+    return [
+        "--config",
+        str(ROOT / "ds_configs" / "zero3.json"),
+        "--recipe",
+        recipe,
+        "--output",
+        str(output),
+        f"data.corpus={toy.folder / 'corpus.jsonl'}",
+        "data.heldout_every=2",
+        "data.length=16",
+        "model.hidden=32",
+        "model.blocks=1",
+        "model.heads=2",
+        "train.steps=30",
+        "train.global_batch=16",
+        "train.micro_batch=8",
+        "train.validate_every=30",
+        "train.validation_windows=8",
+        "optim.warmup_steps=1",
+        "ema.decay=0.5",
+        *more,
+    ]
+
+
+def losses(output) -> list[float]:
+    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if line["phase"] == "pretrain"]
+
+
+@pytest.mark.parametrize("recipe", ["pretrain_teacher", "pretrain_judge"])
+def test_a_network_learns(recipe, toy, tmp_path):
+    output = tmp_path / "run"
+    done = run("pretrain.py", arguments(toy, output, recipe), ranks=2)
+    assert done.code == 0, done.err
+    steps = losses(output)
+    assert len(steps) == 30
+    assert sum(steps[-5:]) < sum(steps[:5]) - 1.0
+    if recipe == "pretrain_judge":
+        judge = AutoModelForCausalLM.from_pretrained(output / "model", use_safetensors=True)
+        assert judge.config.n_embd == 32
+        assert judge.config.vocab_size == 2048
