@@ -20,7 +20,7 @@ from idlm_ds.build.parts import (
     read_documents,
 )
 from idlm_ds.build.report import load_judge, report
-from idlm_ds.build.session import Session, make_hooks
+from idlm_ds.build.session import Session, checkpointer, logging_hooks
 from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card, write_network
 from idlm_ds.checkpoints.tensors import FileWeights
 from idlm_ds.data.loader import Loader
@@ -91,8 +91,8 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     state = session.state(windows)
     start = session.restore(found, program, state)
     stop = recipe.train.student_steps * program.plan.cycle
-    hooks, _ = make_hooks(session, program, state, start=start, stop=stop)
-    hooks.append(
+    hooks, _ = logging_hooks(session, start=start, stop=stop)
+    hooks += [
         Preview(
             program.trio.student,
             teacher.process,
@@ -102,8 +102,9 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
             length=recipe.data.length,
             seed=recipe.eval.seed,
             world=world,
-        )
-    )
+        ),
+        checkpointer(session, program, state, stop=stop),
+    ]
     loader = Loader(
         windows,
         global_batch=recipe.train.global_batch,

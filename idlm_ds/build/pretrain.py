@@ -15,7 +15,7 @@ from idlm_ds.build.parts import (
     new_network,
     read_documents,
 )
-from idlm_ds.build.session import Session, make_hooks
+from idlm_ds.build.session import Session, checkpointer, logging_hooks
 from idlm_ds.checkpoints.model_folder import write_network
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.tokenizer import Tokenizer
@@ -51,19 +51,21 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     program.model.start_ema(recipe.ema.decay)
     state = session.state(windows)
     start = session.restore(found, program, state)
-    hooks, metrics = make_hooks(session, program, state, start=start, stop=recipe.train.steps)
-    hooks.append(
+    stop = recipe.train.steps
+    hooks, metrics = logging_hooks(session, start=start, stop=stop)
+    hooks += [
         Validation(
             program.model,
             program.objective,
             heldout,
             every=recipe.train.validate_every,
-            stop=recipe.train.steps,
+            stop=stop,
             batch=recipe.train.micro_batch,
             world=world,
             metrics=metrics,
-        )
-    )
+        ),
+        checkpointer(session, program, state, stop=stop),
+    ]
     loader = Loader(
         windows,
         global_batch=recipe.train.global_batch,
@@ -73,7 +75,7 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
         device=world.device,
         prefetch=recipe.data.prefetch,
     )
-    run_phases(program, loader, hooks, start=start, stop=recipe.train.steps)
+    run_phases(program, loader, hooks, start=start, stop=stop)
     return _save(program.model, network, tokenizer, session)
 
 

@@ -126,30 +126,32 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def make_hooks(
-    session: Session, program: Program, state: Mapping[str, Any], *, start: int, stop: int
+def logging_hooks(
+    session: Session, *, start: int, stop: int
 ) -> tuple[list[Hook], MetricsFile | None]:
-    """Logging on the first rank, checkpoints on every rank, in the order they must run."""
-    output, log = session.options.output, session.recipe.log
-    hooks: list[Hook] = []
-    metrics = None
-    if session.world.is_first:
-        metrics = MetricsFile(output / "metrics.jsonl", start=start)
-        hooks += [metrics, Progress(start=start, stop=stop, every=log.every)]
-        hooks += _sinks(session, log)
-    checkpoint = session.recipe.checkpoint
-    hooks.append(
-        Checkpointer(
-            session.checkpoints,
-            program,
-            state,
-            every=checkpoint.every,
-            keep=checkpoint.keep,
-            stop=stop,
-            world=session.world,
-        )
+    """Where figures go; on ranks other than the first, nowhere."""
+    if not session.world.is_first:
+        return [], None
+    metrics = MetricsFile(session.options.output / "metrics.jsonl", start=start)
+    log = session.recipe.log
+    progress = Progress(start=start, stop=stop, every=log.every)
+    return [metrics, progress, *_sinks(session, log)], metrics
+
+
+def checkpointer(
+    session: Session, program: Program, state: Mapping[str, Any], *, stop: int
+) -> Checkpointer:
+    """The hook that saves; it must come last, so that a checkpoint follows all of its phase."""
+    section = session.recipe.checkpoint
+    return Checkpointer(
+        session.checkpoints,
+        program,
+        state,
+        every=section.every,
+        keep=section.keep,
+        stop=stop,
+        world=session.world,
     )
-    return hooks, metrics
 
 
 def _sinks(session: Session, log: LogSection) -> list[Hook]:
