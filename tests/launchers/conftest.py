@@ -6,8 +6,10 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,7 @@ def start(
         "WORLD_SIZE": str(ranks),
         "LOCAL_SIZE": str(ranks),
         "OMP_NUM_THREADS": "1",
+        **hostile_build_environment(),
     }
     return [
         subprocess.Popen(
@@ -121,6 +124,19 @@ def start(
         )
         for rank in range(ranks)
     ]
+
+
+@cache
+def hostile_build_environment() -> dict[str, str]:
+    """No compiler, and the lock a killed build of DeepSpeed's start-up operator leaves behind.
+
+    A launcher that tried to build, or to use what was built, would fail or wait for ever.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="stale-lock-"))
+    for name in ("deepspeed_shm_comm", "cpu_adam", "fused_adam"):
+        (folder / name).mkdir()
+        (folder / name / "lock").touch()
+    return {"TORCH_EXTENSIONS_DIR": str(folder), "CXX": "/bin/false", "CC": "/bin/false"}
 
 
 def finish(processes: list[subprocess.Popen]) -> Finished:

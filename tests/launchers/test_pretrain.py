@@ -41,10 +41,15 @@ def losses(output) -> list[float]:
 
 
 @pytest.mark.parametrize("recipe", ["pretrain_teacher", "pretrain_judge"])
-def test_a_network_learns(recipe, toy, tmp_path):
+def test_a_network_learns_and_every_sink_is_told(recipe, toy, tmp_path):
     output = tmp_path / "run"
-    done = run("pretrain.py", arguments(toy, output, recipe), ranks=2)
+    sinks = ["log.tensorboard=true", "log.wandb=offline"]
+    done = run("pretrain.py", arguments(toy, output, recipe, *sinks), ranks=2)
     assert done.code == 0, done.err
+    assert len(list((output / "tensorboard").glob("events.*"))) == 1
+    (offline,) = (output / "wandb").glob("offline-run-*/*.wandb")
+    assert b"pretrain/loss" in offline.read_bytes()
+    assert "WARNING" not in done.out + done.err
     steps = losses(output)
     assert len(steps) == 30
     assert sum(steps[-5:]) < sum(steps[:5]) - 1.0
