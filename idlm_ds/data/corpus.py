@@ -27,7 +27,7 @@ def read_corpus(path: Path) -> list[Document]:
     """
     try:
         documents = list(_documents(path))
-    except (OSError, UnicodeDecodeError, lzma.LZMAError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
         raise ValueError(f"data.corpus: cannot read {path}: {error}") from error
     if not documents:
         raise ValueError(f"data.corpus: {path} holds no document")
@@ -41,7 +41,9 @@ def _documents(path: Path) -> Iterator[Document]:
     elif path.name.endswith((".jsonl", ".jsonl.xz")):
         raw = path.read_bytes()
         text = (lzma.decompress(raw) if path.suffix == ".xz" else raw).decode("utf-8")
-        for number, line in enumerate(text.splitlines(), start=1):
+        # Not splitlines(), which also cuts at separators that JSON strings may hold.
+        lines = text.removesuffix("\n").split("\n") if text else []
+        for number, line in enumerate(lines, start=1):
             yield _from_json(line, where=f"{path}, line {number}")
     elif path.suffix == ".txt":
         yield Document(path.stem, path.read_text("utf-8"))
@@ -52,7 +54,10 @@ def _documents(path: Path) -> Iterator[Document]:
 
 
 def _from_json(line: str, *, where: str) -> Document:
-    record = json.loads(line)
+    try:
+        record = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"data.corpus: {where}: not JSON: {error.msg}") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
         raise ValueError(f"data.corpus: {where}: expected an object with a string 'text'")
     return Document(str(record.get("id", where)), record["text"])

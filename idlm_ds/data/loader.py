@@ -94,7 +94,7 @@ class Loader:
         for phase in phases:
             try:
                 item = [self._micro_batch(phase, first) for first in self._starts]
-            except Exception as error:
+            except BaseException as error:
                 item = error
             while not closed.is_set():
                 try:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -68,20 +69,13 @@ class Windows:
         return rows
 
 
-_CACHE: dict[tuple[int, int, int, int], tuple[int, npt.NDArray[np.int64]]] = {}
-
-
+@lru_cache(maxsize=4)
 def _epoch_order(
     seed: int, epoch: int, count: int, length: int
 ) -> tuple[int, npt.NDArray[np.int64]]:
-    """Offset and permutation of one epoch; the last few are kept."""
-    key = (seed, epoch, count, length)
-    if key not in _CACHE:
-        if len(_CACHE) > 4:
-            _CACHE.clear()
-        generator = np.random.Generator(np.random.Philox(derive_seed(seed, "epoch", epoch)))
-        _CACHE[key] = int(generator.integers(length)), generator.permutation(count)
-    return _CACHE[key]
+    """Offset and permutation of one epoch."""
+    generator = np.random.Generator(np.random.Philox(derive_seed(seed, "epoch", epoch)))
+    return int(generator.integers(length)), generator.permutation(count)
 
 
 def in_order(stream: npt.NDArray[np.int32], length: int, count: int) -> npt.NDArray[np.int64]:

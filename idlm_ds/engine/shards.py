@@ -60,6 +60,7 @@ class Shards:
         """Adam's two running means, laid out like ``weights``; zero before the first update."""
         for flat in self.weights:
             state = self._adam_state(flat)
+            state.setdefault("step", torch.tensor(0.0))
             for key in ("exp_avg", "exp_avg_sq"):
                 if key not in state:
                     state[key] = torch.zeros_like(flat.data)

@@ -128,8 +128,8 @@ class DiT(nn.Module):
 def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Draw the initial float32 value of one parameter of a ``DiT``.
 
-    Gates, modulations and the output start at zero, so that every block is the identity and the
-    first answer is uniform; the rest as in PyTorch's linear layers.
+    Gates, modulations, biases and the output start at zero, so that every block is the identity
+    and the first answer is uniform; the other matrices are uniform in ``1 / sqrt(inputs)``.
     """
     if name.endswith("norm1.weight") or name.endswith("norm2.weight") or "norm_final" in name:
         return torch.ones(shape)

@@ -51,12 +51,14 @@ class MDLM(Process):
 
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
         """See base class; the integrand of eq. (10) of arXiv:2406.07524v2 at one drawn t."""
-        return self._weight(noisy) * noisy.x_0.expect(self._log_words(raw), noisy.positions)
+        words = self._log_words(raw)
+        return self._weight(noisy, words.dtype) * noisy.x_0.expect(words, noisy.positions)
 
     def gap(self, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy) -> PerPosition:
         """See base class; every visible position cancels, one inner product remains."""
         advantage = self._log_words(raw_teacher) - self._log_words(raw_fake)
-        return self._weight(noisy) * noisy.x_0.expect(advantage, noisy.positions)
+        weight = self._weight(noisy, advantage.dtype)
+        return weight * noisy.x_0.expect(advantage, noisy.positions)
 
     def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
         """See base class; SUBS copies visible tokens, so only masked positions are soft."""
@@ -88,7 +90,7 @@ class MDLM(Process):
         u_reveal, u_word = noise.uniform(x_t.shape[1]), noise.uniform(x_t.shape[1])
         revealed = _flat((x_t == self.mask_id) & (u_reveal < self._unmask(t, s)[:, None]))
         words = self._log_words(ask(revealed).double()).exp()
-        x_s = x_t.clone()
+        x_s = x_t.clone(memory_format=torch.contiguous_format)
         x_s.view(-1)[revealed] = draw_categorical(words, u_word.flatten()[revealed])
         return x_s
 
@@ -97,10 +99,10 @@ class MDLM(Process):
         masked_t, masked_s = self.schedule.at(t).masked, self.schedule.at(s).masked
         return (masked_t - masked_s) / masked_t
 
-    def _weight(self, noisy: Noisy) -> PerPosition:
+    def _weight(self, noisy: Noisy, dtype: torch.dtype) -> PerPosition:
         """Time weight of the ELBO, negative, for each of ``noisy.positions``."""
         weight = noisy.at_t.dalpha / noisy.at_t.masked
-        return weight[noisy.positions // noisy.x_t.shape[1]].float()
+        return weight[noisy.positions // noisy.x_t.shape[1]].to(dtype)
 
     def _log_words(self, raw: Logits) -> LogProbs:
         """Forbid the mask as an answer, then normalise in float32 or wider."""

@@ -37,7 +37,7 @@ class SoftTokens:
 
         Gradient: none.
         """
-        words = self.tokens.clone()
+        words = self.tokens.clone(memory_format=torch.contiguous_format)
         u = noise.uniform(words.shape[1]).flatten()[self.positions]
         words.view(-1)[self.positions] = draw_categorical(self.probs.detach(), u)
         return words

@@ -249,7 +249,7 @@ class EvalSection(Section):
     batch: int = 64
     """Samples drawn or scored at once; at least 1."""
     sampler: Literal["ancestral"] = "ancestral"
-    """How the reverse process is walked: ancestral."""
+    """How the reverse process is walked."""
     seed: int = 1234
     """Seed of the evaluation's own draws; 0 or more."""
 

@@ -24,7 +24,7 @@ eval:
   teacher_steps: [4, 64]
   matched_steps: [8, 32]
   judge: somewhere
-  precision: float32
+  precision: float64
   batch: 4
   sampler: ancestral
   seed: 5

@@ -97,4 +97,4 @@ def test_reading_recipes_imports_neither_torch_nor_other_folders_of_the_package(
     loaded = run.stdout.split()
     assert "torch" not in loaded
     ours = {module.split(".")[1] for module in loaded if module.startswith("idlm_ds.")}
-    assert ours == {"recipes"}
+    assert ours == {"recipes", "errors"}

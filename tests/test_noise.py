@@ -1,0 +1,171 @@
+import math
+
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
+from idlm_ds.noise import Noise, derive_seed, draw_categorical, stratified_times
+
+from .tolerances import assert_frequencies
+
+ALMOST_ONE = 1 - 2**-53
+"""The largest float64 below 1."""
+
+
+def correlation(x: torch.Tensor, y: torch.Tensor) -> float:
+    return torch.corrcoef(torch.stack([x, y]))[0, 1].item()
+
+
+def test_seeds_are_the_same_on_every_machine():
+    assert derive_seed(0) == 4761921975702974394
+    assert derive_seed(7, "time", 3) == 4771960252679233908
+
+
+def test_every_element_of_a_path_matters_and_so_does_its_type():
+    paths = [
+        (0,),
+        (1,),
+        (0, 1),
+        (0, "1"),
+        (0, "noise"),
+        (0, "noise", 1),
+        (0, "noise", "1"),
+        (0, "noise", 2),
+        (0, "time", 1),
+        (1, "noise", 1),
+        (0, 1, "noise"),
+        (0, "noise", 1, 2),
+        (0, "noise", 2, 1),
+        (0, "noise", 12),
+    ]
+    seeds = {derive_seed(seed, *path) for seed, *path in paths}
+    assert len(seeds) == len(paths)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_a_sequence_has_the_same_stream_in_any_batch():
+    together = Noise.of_samples(3, "noise", samples=[4, 9, 5])
+    alone = Noise.of_samples(3, "noise", samples=[9])
+    for length in (7, 3, 40):
+        rows, row = together.uniform(length), alone.uniform(length)
+        assert rows.shape == (3, length)
+        assert rows[1].equal(row[0])
+
+
+def test_streams_of_sequences_and_of_uses_are_unrelated():
+    first = Noise.of_samples(3, "a", samples=[0, 1]).uniform(5000)
+    second = Noise.of_samples(3, "b", samples=[0, 1]).uniform(5000)
+    streams = torch.cat([first, second])
+    others = torch.corrcoef(streams) - torch.eye(4)
+    assert others.abs().max() < 5 / math.sqrt(5000)
+
+
+def test_draws_of_one_stream_go_on_instead_of_repeating():
+    noise = Noise([11])
+    assert not noise.uniform(8).equal(noise.uniform(8))
+
+
+def test_uniform_numbers_are_finer_than_float32():
+    numbers = Noise([1]).uniform(100)
+    assert numbers.dtype == torch.float64
+    assert ((numbers * 2**32).frac() != 0).any()
+
+
+@pytest.mark.parametrize(("count", "t_min"), [(1, 1e-3), (6, 0.0), (64, 1e-3), (500, 0.25)])
+def test_times_hit_every_stratum_once(count, t_min):
+    times = stratified_times(0, "time", 5, count=count, t_min=t_min)
+    assert times.dtype == torch.float64
+    assert times.min() >= t_min
+    assert times.max() <= 1
+    strata = ((times - t_min) / (1 - t_min) * count).floor().sort().values
+    assert strata.tolist() == list(range(count))
+
+
+def test_times_are_uniform_inside_their_stratum():
+    inside = torch.cat([stratified_times(0, i, count=100, t_min=0.0) * 100 for i in range(100)])
+    counts = torch.histc(inside.frac(), bins=10, min=0, max=1)
+    assert_frequencies(counts, torch.full((10,), 0.1))
+
+
+def test_two_draws_of_times_are_tied_only_if_sorted():
+    student = stratified_times(0, "student", 0, count=1000, t_min=1e-3)
+    again = stratified_times(0, "again", 0, count=1000, t_min=1e-3)
+    assert correlation(student.sort().values, again.sort().values) > 0.999
+    assert abs(correlation(student, again)) < 5 / math.sqrt(1000)
+    assert abs(correlation(student, torch.arange(1000.0).double())) < 5 / math.sqrt(1000)
+
+
+def test_times_are_a_function_of_their_use_and_of_nothing_else():
+    first = stratified_times(0, "time", 5, count=32, t_min=1e-3)
+    state = torch.random.get_rng_state()
+    torch.rand(3)
+    assert stratified_times(0, "time", 5, count=32, t_min=1e-3).equal(first)
+    torch.random.set_rng_state(state)
+    assert not stratified_times(0, "time", 6, count=32, t_min=1e-3).equal(first)
+    assert torch.random.get_rng_state().equal(state)
+
+
+def test_evenly_spread_numbers_draw_every_entry_in_proportion():
+    probs = torch.tensor([0.1, 0.0, 0.45, 0.05, 0.4, 0.0], dtype=torch.float64)
+    count = 10_000
+    uniform = (torch.arange(count, dtype=torch.float64) + 0.5) / count
+    drawn = draw_categorical(probs.expand(count, -1), uniform)
+    counts = drawn.bincount(minlength=6).double()
+    torch.testing.assert_close(counts, probs * count, rtol=0, atol=1)
+
+
+def test_random_numbers_draw_every_entry_at_its_frequency():
+    probs = torch.tensor([0.02, 0.3, 0.0, 0.08, 0.6], dtype=torch.float64)
+    drawn = draw_categorical(probs.expand(20_000, -1), Noise([5]).uniform(20_000)[0])
+    assert_frequencies(drawn.bincount(minlength=5), probs)
+
+
+def test_rows_need_not_be_normalised(generator):
+    probs = torch.rand(200, 7, generator=generator, dtype=torch.float64)
+    uniform = torch.rand(200, generator=generator, dtype=torch.float64)
+    expected = draw_categorical(probs / probs.sum(-1, keepdim=True), uniform)
+    for scale in (1e-30, 0.3, 17.0, 1e30):
+        assert draw_categorical(scale * probs, uniform).equal(expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 0.1, 3.0, 1e-20])
+def test_an_entry_of_probability_zero_is_never_drawn(dtype, scale):
+    rows = [
+        [0.0, 0.0, 1.0, 0.0],
+        [0.0, 0.3, 0.0, 0.7],
+        [0.25, 0.0, 0.75, 0.0],
+        [1.0, 0.0, 0.0, 0.0],
+        [0.0, 0.0, 0.0, 1.0],
+        [0.1, 0.0, 0.2, 0.0],
+    ]
+    probs = scale * torch.tensor(rows, dtype=dtype)
+    # The edges of the cells themselves, both ends of [0, 1), and a 1 made by rounding.
+    edges = [0.0, 5e-324, 1e-300, 0.25, 0.3, 1 / 3, 0.5, 1 - 1e-12, ALMOST_ONE, 1.0]
+    for edge in edges:
+        drawn = draw_categorical(probs, torch.full((len(rows),), edge, dtype=torch.float64))
+        assert (probs.gather(1, drawn[:, None]) > 0).all(), edge
+
+
+def test_both_ends_of_the_unit_interval_draw_the_outermost_possible_entries():
+    probs = torch.tensor([[0.0, 0.2, 0.5, 0.3, 0.0]] * 2, dtype=torch.float64)
+    ends = torch.tensor([0.0, ALMOST_ONE], dtype=torch.float64)
+    assert draw_categorical(probs, ends).tolist() == [1, 3]
+
+
+def test_float32_rows_are_summed_in_float64():
+    # In float32 the sums 1, 1 + 2^-30, 1 + 2^-29, ... are all 1.
+    probs = torch.tensor([[1.0] + [2.0**-30] * 4], dtype=torch.float32)
+    total = 1 + 4 * 2.0**-30
+    for entry in range(1, 5):
+        uniform = torch.tensor([(1 + (entry - 0.5) * 2.0**-30) / total], dtype=torch.float64)
+        assert draw_categorical(probs, uniform).tolist() == [entry]
+
+
+def test_no_rows_give_no_draws():
+    assert draw_categorical(torch.empty(0, 5), torch.empty(0)).tolist() == []
+
+
+def test_tests_run_with_shapes_checked():
+    with pytest.raises(TypeCheckError):
+        draw_categorical(torch.ones(2, 3), torch.zeros(4))
