@@ -11,8 +11,8 @@ from idlm_ds.recipes.load import AnyRecipe
 from idlm_ds.startup import is_first_rank, prepare_environment, world_size
 
 if TYPE_CHECKING:
-    from idlm_ds.build.parts import EngineSetup
-    from idlm_ds.build.session import Session
+    from idlm_ds.compose.parts import EngineSetup
+    from idlm_ds.compose.session import Session
 
 EXIT_USAGE = 2
 EXIT_NUMERICS = 6
@@ -59,9 +59,9 @@ def train(
 
     Torch and DeepSpeed are imported here, after the recipe has been found good.
     """
-    from idlm_ds.build.describe import describe
-    from idlm_ds.build.parts import engine_setup
-    from idlm_ds.build.session import Options, Session
+    from idlm_ds.compose.describe import describe
+    from idlm_ds.compose.parts import engine_setup
+    from idlm_ds.compose.session import Options, Session
     from idlm_ds.engine.dist import in_world
 
     output = args.output or Path("runs") / recipe.name

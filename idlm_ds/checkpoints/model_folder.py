@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from idlm_ds.errors import UserError
+from idlm_ds.files import write_atomic
 
 FORMAT = "idlm_ds.network/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -83,5 +84,5 @@ def write_network(
     temporary = folder / f".{WEIGHTS}"
     tensors = {name: t.contiguous() for name, t in weights.items()}
     save_file(tensors, temporary, metadata={"format": "pt"})
-    (folder / CONFIG).write_text(json.dumps(fields, indent=2) + "\n")
+    write_atomic(folder / CONFIG, (json.dumps(fields, indent=2) + "\n").encode())
     os.replace(temporary, folder / WEIGHTS)

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox, BboxBase
 
-from idlm_ds.evals.atomic import write_atomic
 from idlm_ds.evals.label import lead, line_boxes, settle
 from idlm_ds.evals.row import Row
+from idlm_ds.files import write_atomic
 
 
 @dataclass(frozen=True, slots=True)

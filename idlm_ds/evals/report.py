@@ -6,9 +6,9 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from idlm_ds.evals.atomic import write_atomic
 from idlm_ds.evals.frontier import draw_frontier
 from idlm_ds.evals.row import Row
+from idlm_ds.files import write_atomic
 
 __all__ = ["Row", "format_table", "write_report"]
 

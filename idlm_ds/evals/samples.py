@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from idlm_ds.evals.atomic import write_atomic
+from idlm_ds.files import write_atomic
 
 
 def write_samples(

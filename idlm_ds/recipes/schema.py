@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from idlm_ds.recipes.errors import RecipeError
+from idlm_ds.recipes.section import Section
 from idlm_ds.recipes.sections import (
     CheckpointSection,
     DataSection,
@@ -16,7 +17,6 @@ from idlm_ds.recipes.sections import (
     PretrainObjective,
     PretrainTrain,
     ProcessSection,
-    Section,
     TeacherSection,
 )
 

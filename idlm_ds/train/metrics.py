@@ -1,10 +1,10 @@
 """Where the figures of a run go: a file always, other places by recipe."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
+from idlm_ds.files import write_atomic
 from idlm_ds.train.loop import PhaseRecord
 
 
@@ -18,9 +18,7 @@ class MetricsFile:
         line are dropped, so that every phase is there once.
         """
         kept = [line for line in _lines(path) if json.loads(line)["step"] < start]
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        os.replace(temporary, path)
+        write_atomic(path, "".join(f"{line}\n" for line in kept).encode())
         self._file = path.open("a")
 
     def after_phase(self, record: PhaseRecord) -> None:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from idlm_ds.build.parts import (
+from idlm_ds.checkpoints.model_folder import write_network
+from idlm_ds.compose.parts import (
     EngineSetup,
     Network,
     adamw,
@@ -15,8 +16,7 @@ from idlm_ds.build.parts import (
     new_network,
     read_documents,
 )
-from idlm_ds.build.session import Session, checkpointer, logging_hooks
-from idlm_ds.checkpoints.model_folder import write_network
+from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows, in_order, pack

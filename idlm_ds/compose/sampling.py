@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from idlm_ds.build.output import git_commit
-from idlm_ds.build.parts import known_network, load_tokenizer, locate, make_process
-from idlm_ds.build.report import load_judge
 from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card
 from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.compose.output import git_commit
+from idlm_ds.compose.parts import known_network, load_tokenizer, locate, make_process
+from idlm_ds.compose.report import load_judge
 from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.evals.accumulate import PerplexityAccumulator

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from idlm_ds.build.distill import find_teacher
-from idlm_ds.build.parts import EngineSetup, Network, load_tokenizer, locate, new_network
+from idlm_ds.compose.distill import find_teacher
+from idlm_ds.compose.parts import EngineSetup, Network, load_tokenizer, locate, new_network
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.train.console import say

@@ -12,6 +12,7 @@ from typing import Any
 
 import idlm_ds
 from idlm_ds.errors import UserError
+from idlm_ds.files import write_atomic
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 
@@ -44,8 +45,8 @@ def prepare_output(
             f"--output: {folder} already holds a run; continue it with --resume auto, start over "
             "with --fresh, or name another folder"
         )
-    (folder / "recipe.yaml").write_text(to_yaml(recipe))
-    (folder / "run.json").write_text(json.dumps(describe_run(world), indent=2) + "\n")
+    write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
+    write_atomic(folder / "run.json", (json.dumps(describe_run(world), indent=2) + "\n").encode())
 
 
 def describe_run(world: int) -> dict[str, Any]:

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from idlm_ds.build.parts import locate
-from idlm_ds.build.session import Session
+from idlm_ds.compose.parts import locate
+from idlm_ds.compose.session import Session
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.trio import EngineTrio
 from idlm_ds.errors import UserError

@@ -7,8 +7,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from idlm_ds.build.output import git_commit
-from idlm_ds.build.parts import (
+from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card, write_network
+from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.compose.output import git_commit
+from idlm_ds.compose.parts import (
     EngineSetup,
     Network,
     adamw,
@@ -19,10 +21,8 @@ from idlm_ds.build.parts import (
     make_process,
     read_documents,
 )
-from idlm_ds.build.report import load_judge, report
-from idlm_ds.build.session import Session, checkpointer, logging_hooks
-from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card, write_network
-from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.compose.report import load_judge, report
+from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows, in_order, pack

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from idlm_ds.build.output import prepare_output
 from idlm_ds.checkpoints import transaction
+from idlm_ds.compose.output import prepare_output
 from idlm_ds.data.windows import Windows
 from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
 from idlm_ds.engine.dist import World
