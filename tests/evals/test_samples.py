@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from idlm_ds.evals.atomic import write_atomic
 from idlm_ds.evals.samples import write_samples
+from idlm_ds.files import write_atomic
 
 
 def test_the_samples_file_is_the_published_layout(tmp_path):
