@@ -85,8 +85,10 @@ class Shards:
             return
         for group in range(len(self._zero.fp32_partitioned_groups_flat)):
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
-        if self._zero.persistent_parameters:
-            self._zero.persistent_parameters[0].all_gather(self._zero.persistent_parameters)
+        # Small weights stay whole on every rank, and gathering skips what is already whole.
+        if small := self._zero.persistent_parameters:
+            small[0].partition(small)
+            small[0].all_gather(small)
 
     def _adam_state(self, flat: Tensor) -> dict[str, Tensor]:
         return self._zero.optimizer.state[flat]
