@@ -13,7 +13,7 @@ setup(
     license="MIT",
     python_requires=">=3.11",
     packages=find_packages(include=["idlm_ds", "idlm_ds.*"]),
-    package_data={"idlm_ds.assets": ["**/*"]},
+    package_data={"idlm_ds": ["assets/*", "assets/*/*"]},
     install_requires=[
         "torch>=2.6,<2.14",
         # Three engines in one process rest on behaviour first right in 0.19.6 (gradient scaling of

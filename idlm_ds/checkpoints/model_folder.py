@@ -85,4 +85,5 @@ def write_network(
     tensors = {name: t.contiguous() for name, t in weights.items()}
     save_file(tensors, temporary, metadata={"format": "pt"})
     write_atomic(folder / CONFIG, (json.dumps(fields, indent=2) + "\n").encode())
+    temporary.chmod(0o644)  # safetensors makes files that only the owner reads
     os.replace(temporary, folder / WEIGHTS)

@@ -1,0 +1,39 @@
+"""Put a trained model folder among the embedded assets.
+
+python tools/install_asset.py runs/pretrain_teacher/model teacher
+python tools/install_asset.py runs/pretrain_judge/model judge --half
+"""
+
+import argparse
+import shutil
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+ASSETS = Path(__file__).resolve().parents[1] / "idlm_ds" / "assets"
+FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", type=Path, help="model folder of launchers/pretrain.py")
+    parser.add_argument("name", choices=["teacher", "judge"])
+    parser.add_argument("--half", action="store_true", help="store float16, to save space")
+    args = parser.parse_args()
+    folder = ASSETS / args.name
+    folder.mkdir(exist_ok=True)
+    weights = load_file(args.model / "model.safetensors")
+    if args.half:
+        weights = {name: w.to(torch.float16) for name, w in weights.items()}
+    target = folder / "model.safetensors"
+    save_file(weights, target, metadata={"format": "pt"})
+    target.chmod(0o644)
+    for name in FILES:
+        shutil.copyfile(args.model / name, folder / name)
+    print(f"{folder}: {sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()
