@@ -77,6 +77,8 @@ class Session:
                     say(f"resume: skipped {problem}")
                 if found is None and problems:
                     raise UserError(f"--resume auto: no valid checkpoint in {self.checkpoints}")
+                if found is None and self.world.is_first:
+                    say(f"resume: no checkpoint in {self.checkpoints} yet, starting at phase 0")
                 return found
             case named:
                 damage = transaction.problem_with(Path(named)) if self.world.is_first else None

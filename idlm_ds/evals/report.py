@@ -87,11 +87,11 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         row.display_name,
         "-" if row.steps is None else str(row.steps),
-        "-" if row.nfe is None else f"{row.nfe:g}",
+        "-" if row.nfe is None else f"{row.nfe:.1f}",
         _with_error(row.gen_ppl, row.gen_ppl_se),
         _with_error(row.entropy, row.entropy_se, least=2),
         f"{row.distinct_2:.3f}",
-        "-" if row.steps is None else f"{row.temperature:g}",
+        "-" if row.steps is None else f"{row.temperature:.3f}",
         "-" if row.seconds is None else f"{row.seconds:.1f}",
         str(row.num_samples),
     )

@@ -178,3 +178,11 @@ def test_resuming_with_another_recipe_is_refused(uninterrupted, toy):
     )
     assert done.code == 2
     assert "optim.lr=" in done.err
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(toy, tmp_path):
+    done = run("distill.py", [*arguments(toy, tmp_path), "optim.lr=1e30", "optim.clip=0.0"])
+    assert done.code == 6
+    assert done.err.strip().startswith("error: step ")
+    assert "loss is" in done.err
+    assert not (tmp_path / "student").exists()
