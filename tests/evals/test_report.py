@@ -51,7 +51,7 @@ def test_the_page_holds_the_table_its_settings_and_the_picture(tmp_path):
     write(tmp_path)
     page = (tmp_path / "report.md").read_text()
     assert "| student | 4 | 4.0 | 32.75 ± 0.25 | 4.500 ± 0.010 |" in page
-    assert "| teacher (matched) | 4 | 4 | 60.00 ± 0.25 |" in page
+    assert "| teacher (matched) | 4 | 4.0 | 60.00 ± 0.25 |" in page
     assert "**judge** tiny@0123456789ab · **sampler** ancestral, analytic ·" in page
     assert "**seed** 7 · **samples** 80 · **recipe** toy" in page
     assert "(frontier.png)" in page
