@@ -1,11 +1,18 @@
 """Named tensors in a safetensors file."""
 
+import hashlib
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from idlm_ds.errors import UserError
+
+
+def fingerprint(path: Path) -> str:
+    """Short SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 class FileWeights:

@@ -97,8 +97,14 @@ def steps(root: Path) -> list[int]:
     return sorted(int(n) for n in names if n.isdecimal())
 
 
-def prune(root: Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` folders; each vanishes in one rename first."""
+def prune(root: Path, keep: int, *, newest: int) -> None:
+    """Delete all but the ``keep`` folders up to ``newest``; each vanishes in one rename first.
+
+    Later ones are damaged or belong to a future that a resumed run has left.
+    """
+    for step in steps(root):
+        if step > newest:
+            _discard(root / f"{PREFIX}{step}")
     for step in steps(root)[:-keep]:
         _discard(root / f"{PREFIX}{step}")
 

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 
 from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card, write_network
-from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.checkpoints.tensors import FileWeights, fingerprint
 from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.parts import (
     EngineSetup,
@@ -84,12 +84,12 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     teacher = find_teacher(recipe, tokenizer)
     judge = load_judge(recipe.eval.judge, world.device)
     windows, heldout = _data(recipe, tokenizer)
+    state = session.state(windows, teacher=fingerprint(teacher.folder / WEIGHTS))
+    found = session.find_start(state)
     session.open_output()
-    found = session.find_start()
 
     program = _program(recipe, setup, teacher, session)
-    state = session.state(windows)
-    start = session.restore(found, program, state)
+    start = session.restore(found, program)
     stop = recipe.train.student_steps * program.plan.cycle
     hooks, _ = logging_hooks(session, start=start, stop=stop)
     hooks += [

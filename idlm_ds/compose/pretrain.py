@@ -44,13 +44,13 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     network = new_network(recipe, tokenizer)
     windows, heldout = _data(recipe, tokenizer)
+    state = session.state(windows)
+    found = session.find_start(state)
     session.open_output()
-    found = session.find_start()
 
     program = _program(recipe, setup, network, tokenizer, world)
     program.model.start_ema(recipe.ema.decay)
-    state = session.state(windows)
-    start = session.restore(found, program, state)
+    start = session.restore(found, program)
     stop = recipe.train.steps
     hooks, metrics = logging_hooks(session, start=start, stop=stop)
     hooks += [

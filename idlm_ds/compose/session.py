@@ -62,12 +62,29 @@ class Session:
         if problem := self.world.agree(problem):
             raise UserError(problem)
 
-    def find_start(self) -> Path | None:
+    def state(self, windows: Windows, **inputs: str) -> dict[str, Any]:
+        """What a checkpoint says about its run besides weights.
+
+        Args:
+            windows: The training data.
+            inputs: Fingerprints of other files that must not change within a run.
+        """
+        inputs = {"data": windows.fingerprint, **inputs}
+        return {"recipe": _identity(asdict(self.recipe)), "inputs": inputs}
+
+    def find_start(self, state: Mapping[str, Any]) -> Path | None:
         """Collective: the checkpoint to continue from, None for a new run.
 
         Raises:
-            UserError: A named checkpoint is damaged, or none of several is whole.
+            UserError: A named checkpoint is damaged, none of several is whole, or its recipe, data
+                or teacher differ from this run's.
         """
+        folder = self._find_checkpoint()
+        if folder is not None:
+            self._check_same_run(read_state(folder), state, folder)
+        return folder
+
+    def _find_checkpoint(self) -> Path | None:
         match self.options.resume:
             case None:
                 return None
@@ -86,35 +103,29 @@ class Session:
                     raise UserError(f"--resume: {damage}")
                 return Path(named)
 
-    def state(self, windows: Windows) -> dict[str, Any]:
-        """What a checkpoint says about its run besides weights."""
-        recipe = asdict(self.recipe)
-        return {"recipe": _identity(recipe), "data": windows.fingerprint}
+    def _check_same_run(
+        self, found: Mapping[str, Any], state: Mapping[str, Any], folder: Path
+    ) -> None:
+        for key, fingerprint in state["inputs"].items():
+            if found["inputs"].get(key) != fingerprint:
+                raise UserError(f"--resume: {folder} was made with another {key} than this run's")
+        for key, value in state["recipe"].items():
+            was = found["recipe"].get(key)
+            if was != value:
+                raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
 
-    def restore(self, folder: Path | None, program: Program, state: Mapping[str, Any]) -> int:
+    def restore(self, folder: Path | None, program: Program) -> int:
         """Collective: load a checkpoint into fresh engines.
 
         Returns:
             The phase to go on with.
-
-        Raises:
-            UserError: The checkpoint's recipe or data differ from this run's.
         """
         if folder is None:
             return 0
-        found = read_state(folder)
-        if found["data"] != state["data"]:
-            raise UserError(
-                f"--resume: {folder} was trained on other data (data.corpus, .tokenizer)"
-            )
-        for key, value in _identity(asdict(self.recipe)).items():
-            if found["recipe"].get(key) != value:
-                was = found["recipe"].get(key)
-                raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
-        load_checkpoint(folder, program.roles)
+        step = int(load_checkpoint(folder, program.roles)["step"])
         if self.world.is_first:
-            say(f"resume: {folder}, phase {found['step']}")
-        return int(found["step"])
+            say(f"resume: {folder}, phase {step}")
+        return step
 
 
 def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -61,7 +61,7 @@ def save_checkpoint(
     merged = {k: v for part in world.gather(entries) for k, v in part.items()}
     if world.is_first:
         transaction.commit(folder, merged, step)
-        transaction.prune(root, keep)
+        transaction.prune(root, keep, newest=step)
     world.barrier()
     return root / f"{transaction.PREFIX}{step}"
 
@@ -141,6 +141,7 @@ class _Piece:
 def _read_shards(folder: Path, role: RoleEngine) -> None:
     assert role.shards is not None
     pieces = _index(folder)
+    _check_same_network(folder, role, pieces)
     for kind, buffers in _buffers(role).items():
         for fragment in role.shards.fragments:
             target = fragment.view([b.data for b in buffers])
@@ -148,6 +149,19 @@ def _read_shards(folder: Path, role: RoleEngine) -> None:
                 stored = piece.file.get_slice(f"{kind}:{fragment.name}")
                 part = stored[lo - piece.start : hi - piece.start]
                 target[lo - fragment.start : hi - fragment.start].copy_(part)
+
+
+def _check_same_network(folder: Path, role: RoleEngine, pieces: Mapping[str, list[_Piece]]) -> None:
+    """Look at the whole network, not at this rank's part, so that every rank refuses or none."""
+    parameters: dict[str, Any] = dict(role.module.named_parameters())
+    wanted = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in parameters.items()}
+    stored = {n: parts[0].shape for n, parts in pieces.items()}
+    for name in sorted(wanted.keys() | stored.keys()):
+        if wanted.get(name) != stored.get(name):
+            raise UserError(
+                f"{folder}: {name} has shape {stored.get(name)} there and {wanted.get(name)} here; "
+                "the checkpoint belongs to another network"
+            )
 
 
 def _index(folder: Path) -> dict[str, list[_Piece]]:

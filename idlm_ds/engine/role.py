@@ -116,10 +116,15 @@ class RoleEngine:
         return StepReport(float(self._engine.get_global_grad_norm() or 0.0), lr, was_applied)
 
     def release(self) -> None:
-        """Give back weights that ZeRO-3 gathered for a forward whose backward never came."""
+        """Give back weights that ZeRO-3 gathered for a forward whose backward never came.
+
+        Its prefetcher fetches ahead into that backward and keeps what it skipped, so some weights
+        stay whole or in flight; whole ones would not follow a later change of the shards.
+        """
         offload = getattr(self._engine.optimizer, "parameter_offload", self._engine.optimizer)
         if hasattr(offload, "release_backward_leftovers"):
             offload.release_backward_leftovers()
+            offload.partition_all_parameters()
 
 
 def start_role(

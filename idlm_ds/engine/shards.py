@@ -85,9 +85,9 @@ class Shards:
             return
         for group in range(len(self._zero.fp32_partitioned_groups_flat)):
             self._zero._reassign_or_swap_out_partitioned_parameters(group)
-        # Small weights stay whole on every rank, and gathering skips what is already whole.
+        # Whole copies made before are stale, and gathering skips what is already whole.
+        self._zero.parameter_offload.partition_all_parameters()
         if small := self._zero.persistent_parameters:
-            small[0].partition(small)
             small[0].all_gather(small)
 
     def _adam_state(self, flat: Tensor) -> dict[str, Tensor]:

@@ -180,6 +180,13 @@ def test_resuming_with_another_recipe_is_refused(uninterrupted, toy):
     assert "optim.lr=" in done.err
 
 
+def test_resuming_with_another_teacher_is_refused(uninterrupted, toy):
+    moved = arguments(toy, uninterrupted(1), "--resume", "auto", teacher="dropout")
+    done = run("distill.py", moved)
+    assert done.code == 2
+    assert "another teacher" in done.err
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(toy, tmp_path):
     done = run("distill.py", [*arguments(toy, tmp_path), "optim.lr=1e30", "optim.clip=0.0"])
     assert done.code == 6

@@ -1,0 +1,126 @@
+"""The same distillation in plain PyTorch: one process, one graph, the global batch at once."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from idlm_ds.engine.dist import World
+from idlm_ds.models.dit import DiT
+from idlm_ds.noise import Noise, stratified_times
+from idlm_ds.processes.base import Process, at
+from idlm_ds.processes.soft_tokens import SoftTokens
+
+from . import toy
+
+
+def distil(world: World, family: str, clip: float, phases: int) -> dict[str, object]:
+    """Run the first phases; called on one rank, whose process group it does not use."""
+    del world
+    process = toy.make_process(family)
+    teacher, fake, student = (_network(role) for role in ("teacher", "fake", "student"))
+    learners = {"fake": _Learner(fake, "fake", clip), "student": _Learner(student, "student", clip)}
+    windows = toy.make_windows()
+    losses, norms, rates, num_visible = [], [], [], 0
+    for step in range(phases):
+        samples = range(step * toy.GLOBAL_BATCH, (step + 1) * toy.GLOBAL_BATCH)
+        tokens = torch.from_numpy(windows.take(samples))
+        t_input, t = (
+            stratified_times(toy.SEED, use, step, count=toy.GLOBAL_BATCH, t_min=toy.T_MIN)
+            for use in ("t-input", "t")
+        )
+        noise = Noise.of_samples(toy.SEED, "noise", samples=samples)
+        learner = learners["student" if step % 3 == 2 else "fake"]
+        with learner.learning():
+            words = SoftTokens.hard(tokens, vocab_size=toy.VOCAB)
+            given = process.corrupt(words, t_input, noise=noise)
+            raw = student(given.x_in, given.at_t.sigma, at(given.positions))
+            x_0 = process.relax(raw, given)
+            if learner is learners["fake"]:
+                loss = _fake_loss(process, fake, x_0, t, noise)
+            else:
+                loss = _gap(process, teacher, fake, x_0, t, noise)
+            loss.backward()
+        losses.append(loss.item())
+        num_visible += int((given.x_t != toy.VOCAB - 1).all(-1).sum())
+        norms.append(learner.norm())
+        rates.append(learner.step())
+    state = {k: v for learner in learners.values() for k, v in learner.state().items()}
+    return {
+        "losses": losses,
+        "norms": norms,
+        "rates": rates,
+        "state": state,
+        "num_visible": num_visible,
+    }
+
+
+def _fake_loss(process: Process, fake: DiT, x_0: SoftTokens, t: Tensor, noise: Noise) -> Tensor:
+    noisy = process.corrupt(x_0, t, noise=noise)
+    nats = process.loss(fake(noisy.x_in, noisy.at_t.sigma, at(noisy.positions)), noisy)
+    return nats.sum() / (toy.GLOBAL_BATCH * toy.LENGTH)
+
+
+def _gap(
+    process: Process, teacher: DiT, fake: DiT, x_0: SoftTokens, t: Tensor, noise: Noise
+) -> Tensor:
+    noisy = process.corrupt(x_0, t, noise=noise)
+    raws = [net(noisy.x_in, noisy.at_t.sigma, at(noisy.positions)) for net in (teacher, fake)]
+    return process.gap(*raws, noisy).sum() / (toy.GLOBAL_BATCH * toy.LENGTH)
+
+
+def _network(role: str) -> DiT:
+    source = toy.weights_of(role)
+    return toy.plain_network(
+        lambda name, shape: source.read(name, shape, 0, math.prod(shape)).view(shape)
+    )
+
+
+class _Learner:
+    """A network, AdamW, clipping, warm-up and a running mean, each written out."""
+
+    def __init__(self, network: nn.Module, role: str, clip: float) -> None:
+        self.network = network
+        self.role = role
+        self.clip = clip
+        self.count = 0
+        self.means = {n: p.detach().clone() for n, p in network.named_parameters()}
+        self.adam = torch.optim.AdamW(
+            network.parameters(),
+            lr=1e9,
+            betas=toy.BETAS,
+            eps=toy.EPS,
+            weight_decay=toy.WEIGHT_DECAY,
+        )
+
+    def learning(self) -> "_Learner":
+        return self
+
+    def __enter__(self) -> None:
+        self.network.requires_grad_(True)
+
+    def __exit__(self, *error: object) -> None:
+        self.network.requires_grad_(False)
+
+    def norm(self) -> float:
+        limit = self.clip if self.clip else torch.inf
+        return nn.utils.clip_grad_norm_(self.network.parameters(), limit).item()
+
+    def step(self) -> float:
+        self.count += 1
+        rate = toy.PEAK[self.role] * min(1.0, self.count / toy.WARMUP)
+        self.adam.param_groups[0]["lr"] = rate
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        decay = min(toy.EMA_DECAY, (1 + self.count) / (10 + self.count))
+        for name, parameter in self.network.named_parameters():
+            self.means[name].mul_(decay).add_(parameter.detach(), alpha=1.0 - decay)
+        return rate
+
+    def state(self) -> dict[str, Tensor]:
+        state = {f"{self.role}/ema/{n}": mean for n, mean in self.means.items()}
+        for name, parameter in self.network.named_parameters():
+            state[f"{self.role}/weight/{name}"] = parameter.detach()
+            for key in ("exp_avg", "exp_avg_sq"):
+                state[f"{self.role}/{key}/{name}"] = self.adam.state[parameter][key]
+        return state

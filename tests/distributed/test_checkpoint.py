@@ -1,0 +1,184 @@
+"""A run that was stopped and resumed is the run that was not."""
+
+import dataclasses
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from idlm_ds.checkpoints import transaction
+from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from idlm_ds.engine.dist import World
+from idlm_ds.errors import UserError
+from idlm_ds.models.dit import DiTConfig
+
+from . import toy
+from .harness import run_ranks
+
+pytestmark = pytest.mark.dist
+
+PHASES = 6
+BEFORE_ANY_STUDENT, MID_CYCLE = 1, 4
+"""Steps at which runs are saved: two fake phases, then one of the student, make a cycle."""
+
+
+def _distil(
+    world: World,
+    stage: int,
+    precision: str = "fp32",
+    *,
+    dropout: float = 0.0,
+    resume: Path | None = None,
+    save_in: Path | None = None,
+    save_at: tuple[int, ...] = (),
+    stop: int = PHASES,
+) -> dict[str, Any]:
+    network = dataclasses.replace(toy.NETWORK, dropout=dropout)
+    program = toy.start_program(world, toy.engine_json(stage), precision=precision, network=network)
+    start = int(load_checkpoint(resume, program.roles)["step"]) if resume else 0
+    losses = []
+    for step, batch in enumerate(toy.make_loader(world).batches(start, stop), start=start):
+        losses.append(program.take(step, batch).loss)
+        if step + 1 in save_at:
+            assert save_in is not None
+            save_checkpoint(save_in, step + 1, program.roles, {}, world=world, keep=9)
+    return {"losses": losses, "state": toy.state_of(world, program.roles)}
+
+
+def _save(world: World, root: Path, stage: int, precision: str) -> dict[str, Any]:
+    steps = (BEFORE_ANY_STUDENT, MID_CYCLE)
+    return _distil(world, stage, precision, dropout=0.2, save_in=root, save_at=steps)
+
+
+def _resume(world: World, folder: Path, stage: int, precision: str) -> dict[str, Any]:
+    return _distil(world, stage, precision, dropout=0.2, resume=folder)
+
+
+def _do_not_stop(world: World, stage: int, precision: str) -> dict[str, Any]:
+    return _distil(world, stage, precision, dropout=0.2)
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "precision"),
+    [
+        *[(stage, size, "fp32") for stage in (1, 2, 3) for size in (1, 2)],
+        *[(stage, 2, "bf16") for stage in (1, 2, 3)],
+    ],
+)
+def test_a_resumed_run_is_the_uninterrupted_run_bit_for_bit(
+    stage: int, size: int, precision: str, tmp_path: Path
+):
+    wanted = run_ranks(_do_not_stop, size, stage, precision)[0]
+    saved = run_ranks(_save, size, tmp_path, stage, precision)[0]
+    assert saved["losses"] == wanted["losses"]
+    toy.assert_same(saved["state"], wanted["state"], "after saving")
+    for step in (BEFORE_ANY_STUDENT, MID_CYCLE):
+        resumed = run_ranks(_resume, size, tmp_path / f"step-{step}", stage, precision)[0]
+        assert resumed["losses"] == wanted["losses"][step:]
+        toy.assert_same(resumed["state"], wanted["state"], f"resumed at {step}")
+
+
+def _save_one(world: World, root: Path, stage: int) -> dict[str, Any]:
+    return _distil(world, stage, save_in=root, save_at=(MID_CYCLE,), stop=MID_CYCLE)
+
+
+def _load(world: World, folder: Path, stage: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The state as it was loaded, and that of the run which goes on from it."""
+    loaded = _distil(world, stage, resume=folder, stop=MID_CYCLE)
+    return loaded, _distil(world, stage, resume=folder)
+
+
+@cache
+def _uninterrupted_losses() -> list[float]:
+    return run_ranks(_distil, 1, 1)[0]["losses"]
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [((3, 2), (3, 1)), ((2, 1), (2, 2)), ((3, 2), (1, 2)), ((1, 1), (3, 2)), ((1, 2), (2, 1))],
+    ids=lambda case: "zero{}x{}".format(*case),
+)
+def test_another_stage_and_number_of_ranks_read_the_same_state(
+    written: tuple[int, int], read: tuple[int, int], tmp_path: Path
+):
+    wanted = run_ranks(_save_one, written[1], tmp_path, written[0])[0]
+    folder = tmp_path / f"step-{MID_CYCLE}"
+    later = pytest.approx(_uninterrupted_losses()[MID_CYCLE:], rel=1e-5, abs=1e-5)
+    for loaded, resumed in run_ranks(_load, read[1], folder, read[0]):
+        toy.assert_same(loaded["state"], wanted["state"], "after loading")
+        assert resumed["losses"] == later
+
+
+def _save_three(world: World, root: Path) -> None:
+    _distil(world, 1, save_in=root, save_at=(1, 2, 3), stop=3)
+
+
+def _find(world: World, root: Path) -> tuple[str | None, list[str]]:
+    found, problems = find_checkpoint(root, world=world)
+    return (found.name if found else None), problems
+
+
+def test_damaged_checkpoints_are_skipped_and_named_on_every_rank(tmp_path: Path):
+    run_ranks(_save_three, 2, tmp_path)
+    assert run_ranks(_find, 2, tmp_path) == [("step-3", [])] * 2
+    flipped = tmp_path / "step-3" / "fake" / "rank-00001.safetensors"
+    data = bytearray(flipped.read_bytes())
+    data[-5] ^= 1
+    flipped.write_bytes(data)
+    (tmp_path / "step-2" / "student" / "rank-00000.safetensors").unlink()
+    for found, problems in run_ranks(_find, 2, tmp_path):
+        assert found == "step-1"
+        assert len(problems) == 2
+        assert problems[0].endswith(
+            "step-3: fake/rank-00001.safetensors does not match its SHA-256"
+        )
+        assert problems[1].endswith("step-2: student/rank-00000.safetensors is missing")
+
+
+def _save_again(world: World, root: Path, step: int, keep: int) -> list[str]:
+    program = toy.start_program(world, toy.engine_json(1))
+    for earlier in (1, 2, 3):
+        save_checkpoint(root, earlier, program.roles, {}, world=world, keep=9)
+    if world.is_first:
+        (root / ".tmp-step-7").mkdir()
+        (root / ".tmp-step-7" / "half").write_text("written")
+    world.barrier()
+    path = save_checkpoint(root, step, program.roles, {}, world=world, keep=keep)
+    assert transaction.problem_with(path) is None
+    return sorted(p.name for p in root.iterdir())
+
+
+def test_a_save_removes_leftovers_and_all_but_the_newest(tmp_path: Path):
+    assert run_ranks(_save_again, 2, tmp_path, 4, 2)[0] == ["step-3", "step-4"]
+
+
+def test_a_save_never_deletes_itself_though_later_steps_exist(tmp_path: Path):
+    # As after --resume auto has skipped a damaged step 3, or --resume has named step 1.
+    assert "step-2" in run_ranks(_save_again, 1, tmp_path, 2, 1)[0]
+
+
+def _load_as(world: World, folder: Path, network: DiTConfig, roles: tuple[str, ...]) -> str:
+    program = toy.start_program(world, toy.engine_json(1), network=network)
+    with pytest.raises(UserError) as error:
+        load_checkpoint(folder, {name: program.roles[name] for name in roles})
+    return str(error.value)
+
+
+@pytest.mark.parametrize("change", [{"hidden": 8}, {"blocks": 1}, {"blocks": 3}], ids=str)
+def test_a_checkpoint_of_another_network_is_refused_in_one_line_on_every_rank(
+    change: dict[str, int], tmp_path: Path
+):
+    run_ranks(_save_one, 2, tmp_path, 1)
+    network = dataclasses.replace(toy.NETWORK, **change)
+    folder = tmp_path / f"step-{MID_CYCLE}"
+    for message in run_ranks(_load_as, 2, folder, network, ("fake", "student"), timeout_s=30.0):
+        assert str(folder) in message
+        assert "\n" not in message
+
+
+def test_a_checkpoint_of_other_roles_is_refused(tmp_path: Path):
+    run_ranks(_save_one, 1, tmp_path, 1)
+    folder = tmp_path / f"step-{MID_CYCLE}"
+    (message,) = run_ranks(_load_as, 1, folder, toy.NETWORK, ("student",))
+    assert message == f"{folder}: holds ['fake', 'student'], this run has ['student']"

@@ -1,0 +1,194 @@
+"""A distillation small enough for a test: three DiTs of 17 words, four sequences of six tokens."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from idlm_ds.data.loader import Loader
+from idlm_ds.data.windows import Windows
+from idlm_ds.engine.config import AdamW, EngineJson, Numerics
+from idlm_ds.engine.dist import World
+from idlm_ds.engine.role import RoleEngine, start_role
+from idlm_ds.engine.trio import EngineTrio
+from idlm_ds.models.dit import DiT, DiTConfig
+from idlm_ds.models.init import InitialWeights
+from idlm_ds.noise import Noise
+from idlm_ds.objectives.alternation import Alternation, Phase
+from idlm_ds.objectives.idlm import IDLM
+from idlm_ds.processes.base import Noisy, Process
+from idlm_ds.processes.mdlm import MDLM
+from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.schedules.loglinear import LogLinear
+from idlm_ds.train.lr import LearningRate
+from idlm_ds.train.program import DistillProgram, Draws
+
+VOCAB, LENGTH, GLOBAL_BATCH, SEED, T_MIN = 17, 6, 4, 5, 0.01
+NETWORK = DiTConfig(
+    vocab_size=VOCAB, hidden=16, blocks=2, heads=2, cond=8, mlp_ratio=2, time_conditioning=True
+)
+PLAN = Alternation(fake_steps=2)
+PEAK = {"fake": 6e-3, "student": 4e-3}
+WARMUP = 3
+BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-2, 0.1
+"""Adam's eps is large so that round-off in gradients that are truly zero is not blown up."""
+
+EMA_DECAY = 0.7
+
+
+def engine_json(stage: int, **zero: Any) -> EngineJson:
+    """Buckets and thresholds so small that even this network crosses them."""
+    fields: dict[str, Any] = {"stage": stage, "reduce_bucket_size": 700}
+    if stage < 3:
+        fields |= {"allgather_bucket_size": 1000}
+    if stage >= 2:
+        fields |= {"contiguous_gradients": True, "overlap_comm": True}
+    if stage == 3:
+        fields |= {
+            "sub_group_size": 1500,
+            "stage3_prefetch_bucket_size": 600,
+            "stage3_max_live_parameters": 3000,
+            "stage3_max_reuse_distance": 0,
+            "stage3_param_persistence_threshold": 20,
+        }
+    return EngineJson(f"zero{stage}.json", {"zero_optimization": fields | zero})
+
+
+class Blurred(MDLM):
+    """MDLM whose networks are shown scores that depend on the clean sequence.
+
+    In MDLM itself no gradient passes through teacher and fake; here the student's does, as it
+    does in families with relaxed inputs.
+    """
+
+    def corrupt(self, x_0: SoftTokens, t: Tensor, *, noise: Noise) -> Noisy:
+        noisy = super().corrupt(x_0, t, noise=noise)
+        clean = F.one_hot(x_0.tokens, self.vocab_size).float().flatten(0, 1)
+        clean = clean.index_put((x_0.positions,), x_0.probs).view(*x_0.tokens.shape, -1)
+        state = F.one_hot(noisy.x_t, self.vocab_size).float()
+        return dataclasses.replace(noisy, x_in=3.0 * state + 2.0 * clean)
+
+
+def make_process(family: str) -> Process:
+    kind = {"mdlm": MDLM, "blurred": Blurred}[family]
+    return kind(vocab_size=VOCAB, schedule=LogLinear(), mask_id=VOCAB - 1)
+
+
+def _draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    values = 0.3 * torch.randn(shape, generator=generator)
+    return values + 1.0 if "norm" in name else values
+
+
+def plain_network(weights: Callable[[str, tuple[int, ...]], Tensor]) -> DiT:
+    """A network without an engine, filled by name."""
+    network = DiT(NETWORK)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(weights(name, tuple(parameter.shape)))
+    return network.requires_grad_(False)
+
+
+def weights_of(role: str) -> InitialWeights:
+    """Random weights, gates and output included, other ones for every role."""
+    return InitialWeights(_draw, seed={"teacher": 1, "fake": 2, "student": 3}[role])
+
+
+def optimizer_of(role: str) -> AdamW:
+    return AdamW(lr=PEAK[role], betas=BETAS, eps=EPS, weight_decay=WEIGHT_DECAY)
+
+
+def rate_of(role: str) -> LearningRate:
+    return LearningRate(peak=PEAK[role], total=100, warmup_steps=WARMUP)
+
+
+def make_windows() -> Windows:
+    stream = np.random.default_rng(0).integers(0, VOCAB - 1, 40 * LENGTH).astype(np.int32)
+    return Windows(stream, LENGTH, SEED)
+
+
+def make_loader(world: World, accumulation: int = 1) -> Loader:
+    return Loader(
+        make_windows(),
+        global_batch=GLOBAL_BATCH,
+        micro_batch=GLOBAL_BATCH // (world.size * accumulation),
+        rank=world.rank,
+        world=world.size,
+        device=world.device,
+        prefetch=2,
+    )
+
+
+def start_program(
+    world: World,
+    json: EngineJson,
+    *,
+    family: str = "mdlm",
+    accumulation: int = 1,
+    clip: float = 0.0,
+    precision: str = "fp32",
+    network: DiTConfig = NETWORK,
+) -> DistillProgram:
+    """Three engines and the real program around them."""
+    numerics = Numerics(
+        micro_batch=GLOBAL_BATCH // (world.size * accumulation),
+        accumulation=accumulation,
+        world=world.size,
+        precision=precision,
+        clip=clip,
+    )
+
+    def start(role: str) -> RoleEngine:
+        optimizer = None if role == "teacher" else optimizer_of(role)
+        return start_role(role, lambda: DiT(network), weights_of(role), json, numerics, optimizer)
+
+    trio = EngineTrio(teacher=start("teacher"), fake=start("fake"), student=start("student"))
+    trio.fake.start_ema(EMA_DECAY)
+    trio.student.start_ema(EMA_DECAY)
+    return DistillProgram(
+        trio=trio,
+        objective=IDLM(make_process(family)),
+        plan=PLAN,
+        rates={Phase.FAKE: rate_of("fake"), Phase.STUDENT: rate_of("student")},
+        draws=Draws(
+            seed=SEED,
+            t_min=T_MIN,
+            global_batch=GLOBAL_BATCH,
+            length=LENGTH,
+            reduction="mean",
+            world=world,
+        ),
+    )
+
+
+def state_of(world: World, roles: Mapping[str, RoleEngine]) -> dict[str, Tensor]:
+    """Collective: whole fp32 weights, moments and running means of trained roles, by name."""
+    parts: dict[str, Tensor] = {}
+    for role_name, role in roles.items():
+        assert role.shards is not None
+        assert role.ema is not None
+        kinds = {"weight": role.shards.weights, **role.shards.moments(), "ema": role.ema.buffers}
+        for kind, buffers in kinds.items():
+            for fragment in role.shards.fragments:
+                key = f"{role_name}/{kind}/{fragment.name}"
+                parts.setdefault(key, torch.full(fragment.shape, torch.nan))
+                part = fragment.view(buffers).detach()
+                stop = fragment.start + fragment.numel
+                parts[key].view(-1)[fragment.start : stop] = part
+    whole: dict[str, Tensor] = {}
+    for share in world.gather({k: v.numpy() for k, v in parts.items()}):
+        for key, value in share.items():
+            theirs = torch.from_numpy(value)
+            mine = whole.setdefault(key, torch.full_like(theirs, torch.nan))
+            whole[key] = torch.where(theirs.isnan(), mine, theirs)
+    return whole
+
+
+def assert_same(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    """Bit for bit."""
+    assert got.keys() == wanted.keys(), where
+    for name, value in wanted.items():
+        assert torch.equal(got[name], value), f"{where}: {name} differs"
