@@ -24,12 +24,12 @@ from idlm_ds.samplers.sets import sample_set
 CLOSE_ENOUGH = 0.01
 """Nats of entropy within which two sets count as matched."""
 
-SEARCH_SAMPLES = 64
-"""Sequences a temperature is tried on."""
+MAX_CORRECTIONS = 3
 
-MAX_TRIES = 5
+FIRST_GUESS = 0.85
+COLDEST, HOTTEST = 0.2, 2.0
 
-TYPICAL_SLOPE = 1.3
+TYPICAL_SLOPE = 0.9
 """Nats of entropy a unit of temperature, to begin with."""
 
 
@@ -95,10 +95,11 @@ class Evaluation:
             yield measured
         for steps in self._protocol.teacher_steps:
             yield self.sample("teacher", trio.teacher.module, steps)
-        temperature = 0.9
+        temperature = FIRST_GUESS
         for steps in self._protocol.matched_steps:
-            temperature = self.match_temperature(trio.teacher.module, steps, target, temperature)
-            yield self.sample("teacher_matched", trio.teacher.module, steps, temperature)
+            matched = self.match(trio.teacher.module, steps, target, temperature)
+            temperature = matched.row.temperature
+            yield matched
 
     def sample(
         self, model: str, denoiser: Denoiser, steps: int, temperature: float = 1.0
@@ -114,31 +115,25 @@ class Evaluation:
             model, tokens, stream, steps=steps, nfe=nfe, temperature=temperature, seconds=seconds
         )
 
-    def match_temperature(
-        self, denoiser: Denoiser, steps: int, target: float, guess: float
-    ) -> float:
-        """Collective: find the temperature at which the entropy of samples is ``target``.
+    def match(self, denoiser: Denoiser, steps: int, target: float, guess: float) -> Measured:
+        """Collective: draw the teacher's set at the temperature that gives it an entropy.
 
-        Entropy rises with temperature nearly linearly here, so the secant method takes a few
-        small sets. The same random numbers serve every temperature.
+        Entropy rises with temperature nearly linearly here, so a secant step or two from a fair
+        guess suffice. The same random numbers serve every temperature, and whole sets are drawn:
+        small ones miss the target by more than the tolerance.
         """
-
-        def miss(temperature: float) -> float:
-            tokens, _ = self._draw(
-                denoiser, steps, temperature, f"search/{steps}", count=SEARCH_SAMPLES
-            )
-            return unigram_entropy(tokens).mean().item() - target
-
-        previous, miss_previous = 1.0, math.nan
-        for _ in range(MAX_TRIES):
-            missed = miss(guess)
-            if abs(missed) < CLOSE_ENOUGH:
+        measured = self.sample("teacher_matched", denoiser, steps, guess)
+        slope = TYPICAL_SLOPE
+        for _ in range(MAX_CORRECTIONS):
+            last = measured.row
+            missed = last.entropy - target
+            guess = min(HOTTEST, max(COLDEST, last.temperature - missed / slope))
+            if abs(missed) < CLOSE_ENOUGH or guess == last.temperature:
                 break
-            slope = (missed - miss_previous) / (guess - previous)
-            slope = slope if math.isfinite(slope) and slope > 0 else TYPICAL_SLOPE
-            previous, miss_previous = guess, missed
-            guess = min(2.0, max(0.2, guess - missed / slope))
-        return guess
+            measured = self.sample("teacher_matched", denoiser, steps, guess)
+            rise = (measured.row.entropy - last.entropy) / (guess - last.temperature)
+            slope = rise if rise > 0 else TYPICAL_SLOPE
+        return measured
 
     def _draw(
         self, denoiser: Denoiser, steps: int, temperature: float, stream: str, *, count: int
