@@ -9,10 +9,13 @@ from torch import Tensor
 from idlm_ds.errors import UserError
 
 
-def fingerprint(path: Path) -> str:
-    """Short SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+def fingerprint(*paths: Path) -> str:
+    """Short SHA-256 of some files together."""
+    together = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            together.update(hashlib.file_digest(file, "sha256").digest())
+    return together.hexdigest()[:16]
 
 
 class FileWeights:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card, write_network
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, read_card, write_network
 from idlm_ds.checkpoints.tensors import FileWeights, fingerprint
 from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.parts import (
@@ -84,7 +84,8 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     teacher = find_teacher(recipe, tokenizer)
     judge = load_judge(recipe.eval.judge, world.device)
     windows, heldout = _data(recipe, tokenizer)
-    state = session.state(windows, teacher=fingerprint(teacher.folder / WEIGHTS))
+    teacher_files = (teacher.folder / CONFIG, teacher.folder / WEIGHTS)
+    state = session.state(windows, teacher=fingerprint(*teacher_files))
     found = session.find_start(state)
     session.open_output()
 
