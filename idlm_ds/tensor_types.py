@@ -12,13 +12,11 @@ No alias has the axes B, L and V together. With 126k words and 4096 positions su
 
 from typing import TypeAlias
 
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 TokenIds: TypeAlias = Int[Tensor, "B L"]
 """Hard tokens in ``[0, V)``."""
-
-TokenMask: TypeAlias = Bool[Tensor, "B L"]
 
 Positions: TypeAlias = Int[Tensor, " P"]
 """Selected positions of a flattened (B, L) batch, increasing."""
@@ -35,7 +33,5 @@ PerPosition: TypeAlias = Float[Tensor, " P"]
 
 Time: TypeAlias = Float[Tensor, " B"]
 """One diffusion time per sequence, in ``[0, 1]``; 0 is data, 1 is noise."""
-
-PerSequence: TypeAlias = Float[Tensor, " B"]
 
 Scalar: TypeAlias = Float[Tensor, ""]

@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, read_card, write_network
 from idlm_ds.checkpoints.tensors import FileWeights, fingerprint
+from idlm_ds.compose.batches import load_windows, make_draws, make_loader
 from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.parts import (
+    PROCESS_KEYS,
     EngineSetup,
     Network,
     adamw,
@@ -19,13 +19,10 @@ from idlm_ds.compose.parts import (
     load_tokenizer,
     locate,
     make_process,
-    read_documents,
 )
 from idlm_ds.compose.report import load_judge, report
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
-from idlm_ds.data.loader import Loader
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.data.windows import Windows, in_order, pack
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import start_role
 from idlm_ds.engine.trio import EngineTrio
@@ -37,7 +34,7 @@ from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.train.console import say
 from idlm_ds.train.loop import run_phases
 from idlm_ds.train.preview import Preview
-from idlm_ds.train.program import DistillProgram, Draws
+from idlm_ds.train.program import DistillProgram
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +56,10 @@ def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
     folder = locate(recipe.teacher.path, "teacher.path")
     card = read_card(folder)
     process = make_process(card.process, len(tokenizer))
-    if card.process["name"] != recipe.process.name:
-        raise UserError(
-            f"process.name: {recipe.process.name!r} but {folder} is {card.process['name']!r}"
-        )
+    for key in PROCESS_KEYS:
+        asked, trained = getattr(recipe.process, key), card.process[key]
+        if asked != trained:
+            raise UserError(f"process.{key}: {asked!r}, but {folder} was trained with {trained!r}")
     if card.network.get("vocab_size") != process.vocab_size:
         raise UserError(
             f"teacher.path: {folder} has a vocabulary of {card.network.get('vocab_size')}, but "
@@ -83,7 +80,7 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     teacher = find_teacher(recipe, tokenizer)
     judge = load_judge(recipe.eval.judge, world.device)
-    windows, heldout = _data(recipe, tokenizer)
+    windows, heldout = load_windows(recipe, tokenizer, num_heldout=recipe.eval.num_samples)
     teacher_files = (teacher.folder / CONFIG, teacher.folder / WEIGHTS)
     state = session.state(windows, teacher=fingerprint(*teacher_files))
     found = session.find_start(state)
@@ -106,26 +103,11 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
         ),
         checkpointer(session, program, state, stop=stop),
     ]
-    loader = Loader(
-        windows,
-        global_batch=recipe.train.global_batch,
-        micro_batch=recipe.train.micro_batch,
-        rank=world.rank,
-        world=world.size,
-        device=world.device,
-        prefetch=recipe.data.prefetch,
-    )
+    loader = make_loader(recipe, windows, world)
     run_phases(program, loader, hooks, start=start, stop=stop)
     folder = _save_student(program.trio, teacher.network, tokenizer, session)
     report(recipe, session, program.trio, teacher.process, tokenizer, judge, heldout)
     return folder
-
-
-def _data(recipe: DistillRecipe, tokenizer: Tokenizer) -> tuple[Windows, npt.NDArray[np.int64]]:
-    train, heldout = read_documents(recipe.data)
-    windows = Windows(pack(train, tokenizer), recipe.data.length, recipe.seed)
-    unseen = in_order(pack(heldout, tokenizer), recipe.data.length, recipe.eval.num_samples)
-    return windows, unseen
 
 
 def _program(
@@ -161,14 +143,7 @@ def _program(
             Phase.FAKE: learning_rate(recipe.optim, updates * plan.fake_steps, scale=fake_scale),
             Phase.STUDENT: learning_rate(recipe.optim, updates),
         },
-        draws=Draws(
-            seed=recipe.seed,
-            t_min=recipe.process.t_min,
-            global_batch=recipe.train.global_batch,
-            length=recipe.data.length,
-            reduction=recipe.objective.reduction,
-            world=session.world,
-        ),
+        draws=make_draws(recipe, session.world),
     )
 
 

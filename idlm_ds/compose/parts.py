@@ -9,7 +9,6 @@ from torch import nn
 from transformers import GPT2Config
 
 from idlm_ds.checkpoints.model_folder import NetworkCard
-from idlm_ds.data.corpus import Document, read_corpus, split_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
 from idlm_ds.errors import UserError
@@ -19,7 +18,6 @@ from idlm_ds.processes.base import Process
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.recipes.batch import accumulation
 from idlm_ds.recipes.schema import (
-    DataSection,
     DistillRecipe,
     ModelSection,
     OptimSection,
@@ -55,22 +53,30 @@ def load_tokenizer(spec: str) -> Tokenizer:
     Raises:
         UserError: It is missing or unusable.
     """
-    try:
-        return Tokenizer(locate(spec, "data.tokenizer"))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error
+    return Tokenizer(locate(spec, "data.tokenizer"))
+
+
+PROCESS_KEYS = ("name", "schedule", "eps")
+"""What decides a diffusion family; the rest of the recipe's section is about training."""
 
 
 def make_process(fields_of: Mapping[str, Any], tokenizer_size: int) -> Process:
-    """Build a diffusion family over a tokenizer's ids and one more, the mask."""
-    schedule = LogLinear(eps=fields_of["eps"])
-    match fields_of["name"]:
-        case "mdlm":
-            return MDLM(vocab_size=tokenizer_size + 1, schedule=schedule, mask_id=tokenizer_size)
-        case other:
-            raise UserError(f"process.name: {other!r} is unknown; known: mdlm")
+    """Build a diffusion family over a tokenizer's ids and one more, the mask.
+
+    Raises:
+        UserError: A field is missing or names something unknown.
+    """
+    match [fields_of.get(key) for key in PROCESS_KEYS]:
+        case ["mdlm", "loglinear", float(eps)]:
+            return MDLM(
+                vocab_size=tokenizer_size + 1, schedule=LogLinear(eps), mask_id=tokenizer_size
+            )
+        case [name, schedule, eps]:
+            raise UserError(
+                f"process: name {name!r}, schedule {schedule!r}, eps {eps!r} is no known family; "
+                "known: mdlm, loglinear, a number"
+            )
+    raise AssertionError("three keys give three values")
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,18 +207,3 @@ def learning_rate(section: OptimSection, total: int, *, scale: float = 1.0) -> L
         warmup_steps=section.warmup_steps,
         decay_fraction=section.decay_fraction,
     )
-
-
-def read_documents(section: DataSection) -> tuple[list[Document], list[Document]]:
-    """Training and held-out documents of a recipe.
-
-    Raises:
-        UserError: The corpus is missing or unusable.
-    """
-    try:
-        documents = read_corpus(locate(section.corpus, "data.corpus"))
-        return split_documents(documents, heldout_every=section.heldout_every)
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(str(error)) from error

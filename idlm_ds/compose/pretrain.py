@@ -1,11 +1,10 @@
 """A pretraining run, from its recipe to the model folder it leaves."""
 
+from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-
 from idlm_ds.checkpoints.model_folder import write_network
+from idlm_ds.compose.batches import load_windows, make_draws, make_loader
 from idlm_ds.compose.parts import (
     EngineSetup,
     Network,
@@ -14,12 +13,9 @@ from idlm_ds.compose.parts import (
     load_tokenizer,
     make_process,
     new_network,
-    read_documents,
 )
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
-from idlm_ds.data.loader import Loader
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.data.windows import Windows, in_order, pack
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import RoleEngine, start_role
@@ -28,7 +24,7 @@ from idlm_ds.objectives.pretrain import Nelbo, NextToken, PretrainObjective
 from idlm_ds.recipes.schema import PretrainRecipe
 from idlm_ds.train.console import say
 from idlm_ds.train.loop import run_phases
-from idlm_ds.train.program import Draws, PretrainProgram
+from idlm_ds.train.program import PretrainProgram
 from idlm_ds.train.validation import Validation
 
 
@@ -43,7 +39,7 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     world = session.world
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     network = new_network(recipe, tokenizer)
-    windows, heldout = _data(recipe, tokenizer)
+    windows, heldout = load_windows(recipe, tokenizer, num_heldout=recipe.train.validation_windows)
     state = session.state(windows)
     found = session.find_start(state)
     session.open_output()
@@ -66,24 +62,9 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
         ),
         checkpointer(session, program, state, stop=stop),
     ]
-    loader = Loader(
-        windows,
-        global_batch=recipe.train.global_batch,
-        micro_batch=recipe.train.micro_batch,
-        rank=world.rank,
-        world=world.size,
-        device=world.device,
-        prefetch=recipe.data.prefetch,
-    )
+    loader = make_loader(recipe, windows, world)
     run_phases(program, loader, hooks, start=start, stop=stop)
     return _save(program.model, network, tokenizer, session)
-
-
-def _data(recipe: PretrainRecipe, tokenizer: Tokenizer) -> tuple[Windows, npt.NDArray[np.int64]]:
-    train, heldout = read_documents(recipe.data)
-    length = recipe.data.length
-    windows = Windows(pack(train, tokenizer), length, recipe.seed)
-    return windows, in_order(pack(heldout, tokenizer), length, recipe.train.validation_windows)
 
 
 def _program(
@@ -93,9 +74,8 @@ def _program(
     tokenizer: Tokenizer,
     world: World,
 ) -> PretrainProgram:
-    process_fields = {"name": recipe.process.name, "eps": recipe.process.eps}
     objective: PretrainObjective = (
-        Nelbo(make_process(process_fields, len(tokenizer)))
+        Nelbo(make_process(asdict(recipe.process), len(tokenizer)))
         if recipe.objective.name == "nelbo"
         else NextToken()
     )
@@ -106,14 +86,7 @@ def _program(
         model=model,
         objective=objective,
         rate=learning_rate(recipe.optim, recipe.train.steps),
-        draws=Draws(
-            seed=recipe.seed,
-            t_min=recipe.process.t_min,
-            global_batch=recipe.train.global_batch,
-            length=recipe.data.length,
-            reduction=recipe.objective.reduction,
-            world=world,
-        ),
+        draws=make_draws(recipe, world),
     )
 
 

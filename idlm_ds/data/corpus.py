@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from idlm_ds.errors import UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Document:
@@ -23,14 +25,14 @@ def read_corpus(path: Path) -> list[Document]:
             file (one document), or a folder of ``.txt`` files (one document each, by name).
 
     Raises:
-        ValueError: The path is none of these, is not readable text, or holds no document.
+        UserError: The path is none of these, is not readable text, or holds no document.
     """
     try:
         documents = list(_documents(path))
     except (OSError, UnicodeDecodeError, lzma.LZMAError) as error:
-        raise ValueError(f"data.corpus: cannot read {path}: {error}") from error
+        raise UserError(f"data.corpus: cannot read {path}: {error}") from error
     if not documents:
-        raise ValueError(f"data.corpus: {path} holds no document")
+        raise UserError(f"data.corpus: {path} holds no document")
     return documents
 
 
@@ -48,7 +50,7 @@ def _documents(path: Path) -> Iterator[Document]:
     elif path.suffix == ".txt":
         yield Document(path.stem, path.read_text("utf-8"))
     else:
-        raise ValueError(
+        raise UserError(
             f"data.corpus: {path} is none of: .jsonl, .jsonl.xz, .txt, a folder of .txt files"
         )
 
@@ -57,9 +59,9 @@ def _from_json(line: str, *, where: str) -> Document:
     try:
         record = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ValueError(f"data.corpus: {where}: not JSON: {error.msg}") from error
+        raise UserError(f"data.corpus: {where}: not JSON: {error.msg}") from error
     if not isinstance(record, dict) or not isinstance(record.get("text"), str):
-        raise ValueError(f"data.corpus: {where}: expected an object with a string 'text'")
+        raise UserError(f"data.corpus: {where}: expected an object with a string 'text'")
     return Document(str(record.get("id", where)), record["text"])
 
 
@@ -73,10 +75,10 @@ def split_documents(
         by that rule gives up its last one.
 
     Raises:
-        ValueError: There is only one document.
+        UserError: There is only one document.
     """
     if len(documents) < 2:
-        raise ValueError("data.corpus: at least two documents are needed to hold one out")
+        raise UserError("data.corpus: at least two documents are needed to hold one out")
     stride = min(heldout_every, len(documents))
     train = [d for i, d in enumerate(documents) if i % stride != stride - 1]
     heldout = [d for i, d in enumerate(documents) if i % stride == stride - 1]

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
+from idlm_ds.errors import UserError
+
 
 class Tokenizer:
     """Token ids, text, and the one special token the data uses."""
@@ -13,14 +15,18 @@ class Tokenizer:
         """Load a folder that holds ``tokenizer.json``.
 
         Raises:
-            ValueError: There is no such folder, or the tokenizer has no end-of-text token.
+            UserError: There is no such folder, the file is damaged, or it names no end-of-text token.
         """
         if not (folder / "tokenizer.json").is_file():
-            raise ValueError(f"data.tokenizer: {folder} holds no tokenizer.json")
+            raise UserError(f"data.tokenizer: {folder} holds no tokenizer.json")
         self.folder = folder
-        self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        try:
+            self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        except Exception as error:  # the Rust parser raises the base class itself
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise UserError(f"data.tokenizer: cannot load {folder}: {reason}") from error
         if self._tokenizer.eos_token_id is None:
-            raise ValueError(f"data.tokenizer: {folder} names no eos_token")
+            raise UserError(f"data.tokenizer: {folder} names no eos_token")
         self.eos_id = int(self._tokenizer.eos_token_id)
 
     def __len__(self) -> int:

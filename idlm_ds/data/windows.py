@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from idlm_ds.data.corpus import Document
+from idlm_ds.errors import UserError
 from idlm_ds.noise import derive_seed
 
 
@@ -43,7 +44,7 @@ class Windows:
 
     def __post_init__(self) -> None:
         if self.per_epoch < 1:
-            raise ValueError(
+            raise UserError(
                 f"data.length: {self.length} needs {2 * self.length} tokens of text, "
                 f"the corpus has {len(self.stream)}"
             )
@@ -82,12 +83,13 @@ def in_order(stream: npt.NDArray[np.int32], length: int, count: int) -> npt.NDAr
     """Cut ``count`` windows spread evenly over a stream, for held-out figures.
 
     Raises:
-        ValueError: The stream is too short.
+        UserError: The stream is too short.
     """
     available = len(stream) // length
     if available < count:
-        raise ValueError(
-            f"{count} held-out windows of {length} tokens were asked for; there are {available}"
+        raise UserError(
+            f"data.heldout_every: {count} held-out windows of {length} tokens were asked for; "
+            f"there are {available}"
         )
     starts = (np.arange(count) * available // count) * length
     return np.stack([stream[s : s + length] for s in starts]).astype(np.int64)

@@ -84,7 +84,9 @@ def _random_teacher(folder: Path, tokenizer: Tokenizer, *, dropout: float) -> No
         for n, p in module.named_parameters()
     }
     card = NetworkCard(
-        network={"kind": "dit", **sizes}, process={"name": "mdlm", "eps": 1e-3}, length=16
+        network={"kind": "dit", **sizes},
+        process={"name": "mdlm", "schedule": "loglinear", "eps": 1e-3},
+        length=16,
     )
     write_network(folder, card, weights)
     tokenizer.save(folder)

@@ -39,6 +39,9 @@ def error_of(program, arguments, monkeypatch, capsys) -> str:
         (["data.corpus=/nowhere.txt"], ["data.corpus", "/nowhere.txt"]),
         (["data.tokenizer=/nowhere"], ["data.tokenizer", "/nowhere"]),
         (["eval.judge=/nowhere"], ["eval.judge", "/nowhere"]),
+        (["data.length=100000"], ["data.length", "100000"]),
+        (["eval.num_samples=100000"], ["100000 held-out windows"]),
+        (["process.eps=0.01"], ["process.eps", "0.01", "0.001"]),
         (["--outptu", "x"], ["--outptu"]),
         (["--output", "/proc/idlm"], ["--output", "/proc/idlm"]),
         (["--resume", "/nowhere"], ["--resume", "/nowhere"]),
@@ -91,6 +94,14 @@ def test_a_teacher_of_another_vocabulary_is_refused(toy, tmp_path, monkeypatch, 
     assert "2049" in err
 
 
+@pytest.mark.parametrize("process", [{}, {"name": "mdml", "schedule": "loglinear", "eps": 0.001}])
+def test_a_teacher_of_an_unknown_family_is_refused(process, toy, tmp_path, monkeypatch, capsys):
+    card = json.loads((toy.folder / "teacher" / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(card | {"process": process}))
+    arguments = ["--config", ZERO3, *toy.overrides, "--teacher", tmp_path]
+    assert "no known family" in error_of(distill, arguments, monkeypatch, capsys)
+
+
 def test_a_judge_is_not_a_teacher(toy, monkeypatch, capsys):
     arguments = ["--config", ZERO3, *toy.overrides, "--teacher", toy.folder / "judge"]
     assert "another kind of model" in error_of(distill, arguments, monkeypatch, capsys)
@@ -112,6 +123,13 @@ def test_a_recipe_of_the_other_kind_is_refused(monkeypatch, capsys):
 def test_sampling_refuses_nonsense(more, word, toy, monkeypatch, capsys):
     arguments = ["--checkpoint", toy.folder / "teacher", *more]
     assert word in error_of(sample, arguments, monkeypatch, capsys)
+
+
+def test_a_damaged_tokenizer_is_refused(toy, tmp_path, monkeypatch, capsys):
+    (tmp_path / "tokenizer.json").write_text('{"model": {')
+    arguments = ["--config", ZERO3, *toy.overrides, f"data.tokenizer={tmp_path}"]
+    err = error_of(distill, arguments, monkeypatch, capsys)
+    assert "data.tokenizer: cannot load" in err
 
 
 def test_a_truncated_weights_file_is_refused(toy, tmp_path, monkeypatch, capsys):
