@@ -15,7 +15,7 @@ class Tokenizer:
         """Load a folder that holds ``tokenizer.json``.
 
         Raises:
-            UserError: There is no such folder, the file is damaged, or it names no end-of-text token.
+            UserError: The folder or its file is missing or damaged, or names no end-of-text token.
         """
         if not (folder / "tokenizer.json").is_file():
             raise UserError(f"data.tokenizer: {folder} holds no tokenizer.json")
