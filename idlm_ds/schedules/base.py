@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
+import torch
+
 from idlm_ds.tensor_types import Time
 
 
@@ -11,7 +13,7 @@ class ScheduleAt:
     """A schedule read at some times."""
 
     alpha: Time
-    """Probability that a token is still itself: 1 at t=0, nearly 0 at t=1."""
+    """Probability that a token is still itself: 1 or nearly so at t=0, nearly 0 at t=1."""
 
     dalpha: Time
     """Time derivative of ``alpha``, negative."""
@@ -36,3 +38,17 @@ class NoiseSchedule(ABC):
     @abstractmethod
     def inverse(self, alpha: Time) -> Time:
         """Return the time at which the survival probability is ``alpha``."""
+
+    def target(self, s: Time) -> ScheduleAt:
+        """Evaluate the schedule where a reverse step ends, time 0 meaning clean text.
+
+        Some schedules leave a little noise at t=0; a chain that walks to 0 has to remove it.
+        """
+        at_s = self.at(s)
+        is_clean = s == 0
+        return ScheduleAt(
+            alpha=torch.where(is_clean, 1.0, at_s.alpha),
+            dalpha=at_s.dalpha,
+            masked=torch.where(is_clean, 0.0, at_s.masked),
+            sigma=torch.where(is_clean, 0.0, at_s.sigma),
+        )

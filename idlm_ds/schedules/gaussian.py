@@ -1,0 +1,160 @@
+"""The clock of Duo: Gaussian noise on one-hot vectors, seen as noise on tokens.
+
+A one-hot vector with Gaussian noise, ``alpha~ e_k + sigma~ xi``, has its largest entry at k with
+some probability, and otherwise at any other of the N entries equally often. So its argmax is a
+token under uniform noise, whose survival probability is a function of the log noise-to-signal
+ratio ``gamma`` alone (arXiv:2506.10892).
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
+from idlm_ds.tensor_types import Time
+
+REACH = 12.0
+"""The normal density is integrated this far out; what lies beyond weighs under 1e-32."""
+
+NODES = 401
+"""Trapezoid nodes; against 8001 of them nothing changes above 1e-14."""
+
+LOWEST, HIGHEST = -40.0, 40.0
+"""Where ``gamma`` is looked for; the survival probability is 1 and 0 there in float64."""
+
+BISECTIONS = 64
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GaussianMap:
+    """Survival probability of the argmax as a function of ``gamma``, and back.
+
+    Exact by quadrature: no table, nothing to cache, any vocabulary.
+    """
+
+    vocab_size: int
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 2:
+            raise ValueError(f"vocab_size must be at least 2, got {self.vocab_size}")
+
+    def masked(self, gamma: Time) -> Time:
+        """One minus the survival probability.
+
+        Precision: float64; relative near gamma's lower end, where it is small.
+        """
+        u, weight = self._nodes(gamma)
+        lost = -torch.expm1(self._log_rest(gamma, u))
+        return self._scale * (weight * lost).sum(-1)
+
+    def slope(self, gamma: Time) -> Time:
+        """Derivative of the survival probability by ``gamma``, negative."""
+        u, weight = self._nodes(gamma)
+        mu = _signal(gamma)[:, None]
+        return self._scale * (weight * (-0.5 * mu * u) * self._log_rest(gamma, u).exp()).sum(-1)
+
+    def gamma(self, masked: Time) -> Time:
+        """Invert ``masked`` by bisection, to the last bit of ``gamma``.
+
+        Args:
+            masked: One minus the survival probability, in (0, 1).
+        """
+        low = torch.full_like(masked, LOWEST, dtype=torch.float64)
+        high = torch.full_like(low, HIGHEST)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            is_below = self.masked(middle) < masked
+            low, high = torch.where(is_below, middle, low), torch.where(is_below, high, middle)
+        return 0.5 * (low + high)
+
+    @property
+    def _scale(self) -> float:
+        return self.vocab_size / (self.vocab_size - 1)
+
+    def _nodes(self, gamma: Time) -> tuple[Tensor, Tensor]:
+        u = torch.linspace(-REACH, REACH, NODES, dtype=torch.float64, device=gamma.device)
+        weight = torch.exp(-0.5 * u**2)
+        return u, weight / weight.sum()
+
+    def _log_rest(self, gamma: Time, u: Tensor) -> Tensor:
+        """Log probability that every other entry stays below ``mu + u``; (B, nodes)."""
+        at_node = _signal(gamma)[:, None] + u
+        return (self.vocab_size - 1) * torch.special.log_ndtr(at_node)
+
+
+class DuoClock(NoiseSchedule):
+    """A schedule on tokens that also says how much Gaussian noise it stands for."""
+
+    @abstractmethod
+    def gamma(self, t: Time) -> Time:
+        """Log noise-to-signal ratio at ``t``."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GaussianClock(DuoClock):
+    """``gamma`` rises linearly with time; the published runs train on this.
+
+    A narrow range leaves out both ends, where there is little to learn.
+    """
+
+    map: GaussianMap
+    gamma_min: float = -3.55
+    gamma_max: float = -1.85
+
+    def __post_init__(self) -> None:
+        if not LOWEST < self.gamma_min < self.gamma_max < HIGHEST:
+            raise ValueError(
+                f"need {LOWEST} < gamma_min < gamma_max < {HIGHEST}, got "
+                f"gamma_min={self.gamma_min}, gamma_max={self.gamma_max}"
+            )
+
+    def at(self, t: Time) -> ScheduleAt:
+        """See base class; the derivative is that of the exact map."""
+        gamma = self.gamma(t)
+        masked = self.map.masked(gamma)
+        return ScheduleAt(
+            alpha=1.0 - masked,
+            dalpha=(self.gamma_max - self.gamma_min) * self.map.slope(gamma),
+            masked=masked,
+            sigma=-torch.log1p(-masked),
+        )
+
+    def gamma(self, t: Time) -> Time:
+        """See base class."""
+        return self.gamma_min + (self.gamma_max - self.gamma_min) * t.double()
+
+    def inverse(self, alpha: Time) -> Time:
+        """See base class."""
+        gamma = self.map.gamma(1.0 - alpha)
+        return (gamma - self.gamma_min) / (self.gamma_max - self.gamma_min)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TokenClock(DuoClock):
+    """A schedule given on tokens, and the Gaussian noise that amounts to it."""
+
+    map: GaussianMap
+    schedule: NoiseSchedule
+
+    def at(self, t: Time) -> ScheduleAt:
+        """See base class."""
+        return self.schedule.at(t)
+
+    def gamma(self, t: Time) -> Time:
+        """See base class."""
+        return self.map.gamma(self.schedule.at(t).masked)
+
+    def inverse(self, alpha: Time) -> Time:
+        """See base class."""
+        return self.schedule.inverse(alpha)
+
+
+def _signal(gamma: Time) -> Time:
+    """Signal-to-noise amplitude ``exp(-gamma / 2)``."""
+    return torch.exp(-0.5 * gamma.double())
