@@ -52,6 +52,14 @@ class Noise:
         ]
         return torch.stack(rows)
 
+    def normal(self, *shape: int) -> Float[Tensor, "B *shape"]:
+        """Draw a standard normal array from every stream.
+
+        Precision: float32, which is all a network's input can hold.
+        """
+        rows = [torch.randn(shape, generator=g, device=self.device) for g in self._generators]
+        return torch.stack(rows)
+
 
 def stratified_times(seed: int, *path: str | int, count: int, t_min: float) -> Time:
     """Draw one diffusion time per stratum of ``[t_min, 1]``, in random order.

@@ -10,6 +10,7 @@ No alias has the axes B, L and V together. With 126k words and 4096 positions su
 2 GB a sequence, so scores exist only at positions somebody asked for.
 """
 
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from jaxtyping import Float, Int
@@ -35,3 +36,29 @@ Time: TypeAlias = Float[Tensor, " B"]
 """One diffusion time per sequence, in ``[0, 1]``; 0 is data, 1 is noise."""
 
 Scalar: TypeAlias = Float[Tensor, ""]
+
+
+@dataclass(frozen=True, slots=True)
+class SoftInput:
+    """What a network is shown in place of token ids: a mixture of tokens at every position.
+
+    Networks read it through one method of their embedding, which may take the rows in pieces.
+    """
+
+    scores: Logits
+    """One row for each of the B * L positions; the mixture is their softmax."""
+
+    shape: tuple[int, int]
+    """Sequences and positions of a sequence."""
+
+    @property
+    def requires_grad(self) -> bool:
+        """Whether a graph leads to it."""
+        return self.scores.requires_grad
+
+    def detach(self) -> "SoftInput":
+        """The same mixtures without their graph."""
+        return SoftInput(self.scores.detach(), self.shape)
+
+
+NetworkInput: TypeAlias = TokenIds | SoftInput

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from idlm_ds.models.attention import attend
 from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding
 from idlm_ds.models.rotary import rotary_angles, rotate
+from idlm_ds.tensor_types import NetworkInput, SoftInput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,17 +102,20 @@ class DiT(nn.Module):
         self.output_layer = OutputLayer(config)
 
     def forward(
-        self, x: Tensor, sigma_B: Tensor, readout: Callable[[Callable[[Tensor], Tensor]], Tensor]
+        self,
+        x: NetworkInput,
+        sigma_B: Tensor,
+        readout: Callable[[Callable[[Tensor], Tensor]], Tensor],
     ) -> Tensor:
         """Run the trunk, then let ``readout`` project the positions it wants.
 
         Args:
-            x: Token ids (B, L) or scores (B, L, V).
+            x: Token ids (B, L), or a mixture of tokens at every position.
             sigma_B: Total noise; not looked at without time conditioning.
             readout: Gets ``project``, which maps positions (P,) to float32 scores (P, V).
         """
-        length = x.shape[1]
-        h = self.vocab_embed(x)
+        batch, length = x.shape
+        h = self.vocab_embed(x.scores if isinstance(x, SoftInput) else x).view(batch, length, -1)
         sigma_B = sigma_B.float() if self.config.time_conditioning else torch.zeros_like(sigma_B)
         c = F.silu(self.sigma_map(sigma_B))
         head_dim = self.config.hidden // self.config.heads

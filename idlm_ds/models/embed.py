@@ -1,6 +1,7 @@
 """Token and time embeddings.
 
-Shapes: B sequences, L positions, V vocabulary entries, D hidden width, C condition width.
+Shapes: B sequences, L positions, P positions of a flattened batch, V vocabulary entries,
+D hidden width, C condition width.
 """
 
 import math
@@ -14,7 +15,7 @@ MAX_PERIOD = 10_000.0
 
 
 class SoftEmbedding(nn.Module):
-    """Look-up for token ids (B, L), weighted mean for scores (B, L, V).
+    """Look-up for token ids (B, L), weighted mean for scores (P, V).
 
     Both live in one module so that ZeRO-3 gathers the table for either. Soft input arrives as
     logits, as the published Duo networks take it, and is normalised here in float32.

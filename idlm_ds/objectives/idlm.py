@@ -22,6 +22,13 @@ class IDLM:
 
     process: Process
 
+    is_input_differentiated: bool = True
+    """Whether the student's gradient also passes through the networks to what they are shown.
+
+    Only Duo shows them something with a graph. Without this path the method is DMD-like: the
+    teacher and the fake score the sample, and nothing flows back through them.
+    """
+
     def student_input(self, tokens: TokenIds, t: Time, *, noise: Noise) -> Noisy:
         """Noise data to time ``t``: what the student turns into a clean sequence."""
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
@@ -48,8 +55,9 @@ class IDLM:
         gradient passes through them, and they run without a graph.
         """
         noisy = self.process.corrupt(x_0, t, noise=noise)
+        x_in = noisy.x_in if self.is_input_differentiated else noisy.x_in.detach()
         read = at(noisy.positions)
-        with torch.set_grad_enabled(noisy.x_in.requires_grad):
-            raw_teacher = teacher(noisy.x_in, noisy.at_t.sigma, read)
-            raw_fake = fake(noisy.x_in, noisy.at_t.sigma, read)
+        with torch.set_grad_enabled(x_in.requires_grad):
+            raw_teacher = teacher(x_in, noisy.at_t.sigma, read)
+            raw_fake = fake(x_in, noisy.at_t.sigma, read)
         return self.process.gap(raw_teacher, raw_fake, noisy)

@@ -10,7 +10,16 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
-from idlm_ds.tensor_types import Logits, PerPosition, Positions, Probs, Time, TokenIds
+from idlm_ds.tensor_types import (
+    Logits,
+    LogProbs,
+    NetworkInput,
+    PerPosition,
+    Positions,
+    Probs,
+    Time,
+    TokenIds,
+)
 
 Project: TypeAlias = Callable[[Tensor], Tensor]
 """Positions (P,) to raw scores (P, V): the vocabulary projection, applied where it is asked for."""
@@ -23,7 +32,7 @@ Readout: TypeAlias = Callable[[Project], Tensor]
 class Denoiser(Protocol):
     """A network, or anything that can stand in for one."""
 
-    def __call__(self, x: TokenIds, sigma: Time, readout: Readout, /) -> Tensor:
+    def __call__(self, x: NetworkInput, sigma: Time, readout: Readout, /) -> Tensor:
         """Run the trunk on ``x`` and return ``readout(project)``.
 
         ``sigma`` is the total noise ``-log alpha_t``; networks that are not conditioned on time
@@ -48,8 +57,8 @@ class Noisy:
     x_t: TokenIds
     """The hard state, which indexes the loss; never carries a graph."""
 
-    x_in: TokenIds
-    """What networks are shown: ``x_t``, or a family's relaxation of it."""
+    x_in: NetworkInput
+    """What networks are shown: ``x_t``, or a family's relaxation of it, which may carry a graph."""
 
     at_t: ScheduleAt
 
@@ -68,6 +77,7 @@ class Process(ABC):
     """Number of token ids, the mask id included where there is one."""
 
     schedule: NoiseSchedule
+    """What the reverse chain walks on; a family may train on another clock."""
 
     @abstractmethod
     def prior(self, batch: int, length: int, *, noise: Noise) -> TokenIds:
@@ -93,6 +103,19 @@ class Process(ABC):
 
         Units: nats. Gradient: reaches ``noisy.x_0`` and both arguments.
         """
+
+    @abstractmethod
+    def predict(self, raw: Logits) -> LogProbs:
+        """Turn a network's scores into log-probabilities of the clean token.
+
+        Applied to its own result it changes nothing.
+
+        Precision: float32 or wider.
+        """
+
+    @abstractmethod
+    def undecided(self, x_t: TokenIds) -> Positions:
+        """Where a reverse step may still change ``x_t``."""
 
     @abstractmethod
     def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:

@@ -1,116 +1,32 @@
 """Masked diffusion with the SUBS parameterisation (MDLM, arXiv:2406.07524)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-import torch
-
-from idlm_ds.noise import Noise, draw_categorical
-from idlm_ds.processes.base import Noisy, Process
-from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.schedules.base import NoiseSchedule
-from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
-
-FORBIDDEN = -1e6
-"""Added to the mask's score. Finite: minus infinity times a zero target would be NaN."""
+from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.base import Noisy
+from idlm_ds.tensor_types import Logits, LogProbs, PerPosition
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class MDLM(Process):
-    """Tokens survive with probability ``alpha_t`` or become the mask.
+class MDLM(Absorbing):
+    """Scores are those of the clean word at a masked position.
 
-    A network answers only at masked positions; a visible token is its own answer, so it costs
-    nothing and gets no gradient.
+    LLaDA's process is this one with its own mask id and a network that is not shown the time.
     """
-
-    vocab_size: int
-    schedule: NoiseSchedule
-    mask_id: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.mask_id < self.vocab_size:
-            raise ValueError(f"mask_id must be in [0, {self.vocab_size}), got {self.mask_id}")
-
-    def prior(self, batch: int, length: int, *, noise: Noise) -> TokenIds:
-        """See base class; the prior is the all-mask sequence."""
-        return torch.full((batch, length), self.mask_id, device=noise.device)
-
-    def corrupt(self, x_0: SoftTokens, t: Time, *, noise: Noise) -> Noisy:
-        """See base class.
-
-        A soft position is drawn from its distribution, then masked: exactly a draw from
-        ``alpha_t x_0 + (1 - alpha_t) mask``.
-        """
-        at_t = self.schedule.at(t)
-        words = x_0.draw(noise=noise)
-        is_masked = noise.uniform(words.shape[1]) < at_t.masked[:, None]
-        x_t = torch.where(is_masked, self.mask_id, words)
-        return Noisy(x_0=x_0, x_t=x_t, x_in=x_t, at_t=at_t, positions=_flat(is_masked))
 
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
         """See base class; the integrand of eq. (10) of arXiv:2406.07524v2 at one drawn t."""
-        words = self._log_words(raw)
-        return self._weight(noisy, words.dtype) * noisy.x_0.expect(words, noisy.positions)
+        words = self.predict(raw)
+        return -self._weight(noisy, words.dtype) * noisy.x_0.expect(words, noisy.positions)
 
     def gap(self, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy) -> PerPosition:
         """See base class; every visible position cancels, one inner product remains."""
-        advantage = self._log_words(raw_teacher) - self._log_words(raw_fake)
+        advantage = self.predict(raw_teacher) - self.predict(raw_fake)
         weight = self._weight(noisy, advantage.dtype)
-        return weight * noisy.x_0.expect(advantage, noisy.positions)
+        return -weight * noisy.x_0.expect(advantage, noisy.positions)
 
-    def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
-        """See base class; SUBS copies visible tokens, so only masked positions are soft."""
-        return SoftTokens(noisy.x_t, noisy.positions, self._log_words(raw).exp())
-
-    def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
-        """See base class; eq. (7) of arXiv:2406.07524v2.
-
-        Precision: float64.
-        """
-        length = x_t.shape[1]
-        unmask = self._unmask(t, s)[positions // length][:, None]
-        p_s = unmask * self._log_words(raw.double()).exp()
-        p_s[:, self.mask_id] = 1.0 - unmask[:, 0]
-        here = x_t.flatten()[positions]
-        stay = torch.nn.functional.one_hot(here, self.vocab_size).to(p_s.dtype)
-        return torch.where((here == self.mask_id)[:, None], p_s, stay)
-
-    def step(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
-        """See base class.
-
-        Whether a masked position is revealed does not depend on the network, so that is
-        drawn first, and only revealed positions are projected.
-
-        Precision: float64.
-        """
-        u_reveal, u_word = noise.uniform(x_t.shape[1]), noise.uniform(x_t.shape[1])
-        revealed = _flat((x_t == self.mask_id) & (u_reveal < self._unmask(t, s)[:, None]))
-        words = self._log_words(ask(revealed).double()).exp()
-        x_s = x_t.clone(memory_format=torch.contiguous_format)
-        x_s.view(-1)[revealed] = draw_categorical(words, u_word.flatten()[revealed])
-        return x_s
-
-    def _unmask(self, t: Time, s: Time) -> Time:
-        """Probability that a masked position is revealed between ``t`` and ``s``."""
-        masked_t, masked_s = self.schedule.at(t).masked, self.schedule.at(s).masked
-        return (masked_t - masked_s) / masked_t
-
-    def _weight(self, noisy: Noisy, dtype: torch.dtype) -> PerPosition:
-        """Time weight of the ELBO, negative, for each of ``noisy.positions``."""
-        weight = noisy.at_t.dalpha / noisy.at_t.masked
-        return weight[noisy.positions // noisy.x_t.shape[1]].to(dtype)
-
-    def _log_words(self, raw: Logits) -> LogProbs:
-        """Forbid the mask as an answer, then normalise in float32 or wider."""
-        wide = raw.to(torch.promote_types(raw.dtype, torch.float32))
-        penalty = torch.zeros(self.vocab_size, dtype=wide.dtype, device=wide.device)
-        penalty[self.mask_id] = FORBIDDEN
-        return (wide + penalty).log_softmax(-1)
-
-
-def _flat(mask: torch.Tensor) -> Positions:
-    return mask.flatten().nonzero()[:, 0]
+    def log_ratio(self, raw: Logits, log_r: PerPosition) -> LogProbs:
+        """See base class; here the ratios sum to ``r`` by construction."""
+        return self.predict(raw) + log_r[:, None]

@@ -1,5 +1,6 @@
 """Clean sequences that may be soft at some positions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,6 +57,54 @@ class SoftTokens:
         hard = values.gather(1, self.tokens.flatten()[at][:, None])[:, 0]
         inner = (self.probs[row[is_soft]] * values[is_soft]).sum(-1)
         return hard.masked_scatter(is_soft, inner.to(hard.dtype))
+
+    def pick(self, tokens: TokenIds, at: Positions) -> PerPosition:
+        """Probability of the given ``tokens`` at each of the positions ``at``.
+
+        Gradient: reaches ``probs``.
+        """
+        row = self._soft_row()[at]
+        is_soft = row >= 0
+        asked = tokens.flatten()[at]
+        hard = (self.tokens.flatten()[at] == asked).to(self.probs.dtype)
+        soft = self.probs[row[is_soft]].gather(1, asked[is_soft][:, None])[:, 0]
+        return hard.masked_scatter(is_soft, soft)
+
+    def neg_entropy(self, at: Positions) -> PerPosition:
+        """Sum of ``p log p`` at each of the positions ``at``; zero where the sequence is hard.
+
+        Gradient: reaches ``probs``.
+        """
+        hard = torch.zeros(len(at), dtype=self.probs.dtype, device=at.device)
+        return self.summed(at, hard, lambda p, _: torch.xlogy(p, p))
+
+    def summed(
+        self, at: Positions, hard: PerPosition, term: Callable[[Probs, Positions], Probs]
+    ) -> PerPosition:
+        """Sum a function of the probabilities over the vocabulary at each of ``at``.
+
+        Args:
+            at: Any positions, soft or hard.
+            hard: What the sum is where the sequence is hard.
+            term: The summand of soft rows; gets them and which of ``at`` they are.
+
+        Gradient: reaches ``probs``.
+        """
+        row = self._soft_row()[at]
+        is_soft = row >= 0
+        soft = term(self.probs[row[is_soft]], is_soft.nonzero()[:, 0]).sum(-1)
+        return hard.masked_scatter(is_soft, soft.to(hard.dtype))
+
+    def rows(self) -> Probs:
+        """Lay out the distribution of every position, one-hot where the sequence is hard.
+
+        Gradient: reaches ``probs``.
+        """
+        vocab_size = self.probs.shape[1]
+        if len(self.positions) == self.tokens.numel():
+            return self.probs
+        hard = torch.nn.functional.one_hot(self.tokens.flatten(), vocab_size).to(self.probs.dtype)
+        return hard.index_put((self.positions,), self.probs)
 
     def _soft_row(self) -> Tensor:
         """Map every position to its row in ``probs``, or to -1."""

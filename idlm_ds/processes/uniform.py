@@ -1,0 +1,201 @@
+"""What the families that replace tokens by random ones share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from idlm_ds.noise import Noise, draw_categorical
+from idlm_ds.processes.base import Noisy, Process
+from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
+from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
+
+
+@dataclass(frozen=True, slots=True)
+class Uniform(Process):
+    """Tokens survive with probability ``alpha_t`` or become any of the V ids, equally often.
+
+    No position shows whether it was replaced, so every one costs something and may change until
+    the last step. Losses compare two distributions of the *noised* token, ``q`` of the target
+    and ``q_f`` of the network's answer (UDLM, arXiv:2412.10193; the form with a KL and an
+    Itakura-Saito term is derived in the README beside this file).
+    """
+
+    vocab_size: int
+    schedule: NoiseSchedule
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 2:
+            raise ValueError(f"vocab_size must be at least 2, got {self.vocab_size}")
+
+    def prior(self, batch: int, length: int, *, noise: Noise) -> TokenIds:
+        """See base class; any id, the mask's too where the tokenizer has one."""
+        return (noise.uniform(length) * self.vocab_size).long().view(batch, length)
+
+    def predict(self, raw: Logits) -> LogProbs:
+        """See base class."""
+        return raw.to(torch.promote_types(raw.dtype, torch.float32)).log_softmax(-1)
+
+    def undecided(self, x_t: TokenIds) -> Positions:
+        """See base class: all of them."""
+        return torch.arange(x_t.numel(), device=x_t.device)
+
+    def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
+        """See base class; every position is soft."""
+        return SoftTokens(noisy.x_t, noisy.positions, self.predict(raw).exp())
+
+    def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
+        """See base class; eq. (18) of arXiv:2412.10193v2 at one drawn t.
+
+        ``-dalpha / (V alpha q_i) [KL(q | q_f) + d - log d - 1]`` with ``d = q_i / q_f_i`` and i the
+        hard state, for hard and soft targets alike.
+        """
+        at = _PerPosition.of(noisy)
+        log_q_f = self._noised(self.predict(raw), at)
+        q_i = self._noised_pick(noisy, at)
+        log_d = q_i.log() - _entry(log_q_f, noisy)
+        kl = self._neg_entropy(noisy, at) - self._expect(log_q_f, noisy, at)
+        return self._weight(at, q_i) * (kl + torch.expm1(log_d) - log_d)
+
+    def gap(self, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy) -> PerPosition:
+        """See base class; logs are subtracted before they are summed over the vocabulary.
+
+        Gradient: reaches ``noisy.x_0``, the arguments, and through them the networks' input.
+        """
+        at = _PerPosition.of(noisy)
+        log_teacher = self._noised(self.predict(raw_teacher), at)
+        log_fake = self._noised(self.predict(raw_fake), at)
+        advantage = log_teacher - log_fake
+        q_i = self._noised_pick(noisy, at)
+        inverse = torch.exp(-_entry(log_teacher, noisy)) - torch.exp(-_entry(log_fake, noisy))
+        inner = self._expect(advantage, noisy, at)
+        return self._weight(at, q_i) * (_entry(advantage, noisy) - inner + q_i * inverse)
+
+    def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
+        """See base class; the posterior averaged over the answer, not the answer's posterior.
+
+        Precision: float64.
+        """
+        chain = self._chain(t, s, positions // x_t.shape[1])
+        here = x_t.flatten()[positions]
+        f = self.predict(raw.double()).exp()
+        f_i = f.gather(1, here[:, None])
+        p_s = chain.model[:, None] * f + (chain.replace / self.vocab_size)[:, None]
+        stay = self.vocab_size * chain.alpha_t[:, None] * f_i + chain.keep[:, None]
+        p_s = p_s.scatter_add(1, here[:, None], stay)
+        return p_s / p_s.sum(-1, keepdim=True)
+
+    def step(
+        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
+    ) -> TokenIds:
+        """See base class.
+
+        The posterior mixes staying, the network's answer and any token. How likely the last two
+        are depends on the network, but has a bound that does not; positions above it stay, and
+        only the others are projected. They are few: over a whole run of K steps about
+        ``log(K) + 7`` per position.
+
+        Precision: float64.
+        """
+        length = x_t.shape[1]
+        u, u_word = noise.uniform(length).flatten(), noise.uniform(length).flatten()
+        every = self._chain(t, s, self.undecided(x_t) // length)
+        bound = (every.model + every.replace) / (every.model + every.replace + every.keep)
+        asked = _flat(u < bound)
+
+        chain = self._chain(t, s, asked // length)
+        here = x_t.flatten()[asked]
+        f = self.predict(ask(asked).double()).exp()
+        f_i = f.gather(1, here[:, None])[:, 0]
+        total = self.vocab_size * chain.alpha_t * f_i + chain.keep + chain.model + chain.replace
+        threshold = u[asked] * total
+        answer = draw_categorical(f, u_word[asked])
+        anything = (u_word[asked] * self.vocab_size).long()
+        word = torch.where(threshold < chain.model, answer, anything)
+        word = torch.where(threshold < chain.model + chain.replace, word, here)
+        x_s = x_t.clone(memory_format=torch.contiguous_format)
+        x_s.view(-1)[asked] = word
+        return x_s
+
+    def _chain(self, t: Time, s: Time, row: Tensor) -> "_Mixture":
+        at_t, at_s = self.schedule.at(t), self.schedule.target(s)
+        model = at_t.masked - at_s.masked
+        ratio_lost = model / at_s.alpha
+        keep = at_t.alpha / at_s.alpha - at_t.alpha
+        return _Mixture(at_t.alpha[row], keep[row], model[row], (ratio_lost * at_s.masked)[row])
+
+    def _noised(self, words: LogProbs, at: "_PerPosition") -> LogProbs:
+        """Log of ``alpha f + (1 - alpha) / V``."""
+        alpha, floor = at.alpha.to(words.dtype), at.floor(self.vocab_size).to(words.dtype)
+        return torch.logaddexp(words + alpha.log()[:, None], floor.log()[:, None])
+
+    def _noised_pick(self, noisy: Noisy, at: "_PerPosition") -> PerPosition:
+        """Probability q of the hard state; float64, since it is divided by."""
+        picked = noisy.x_0.pick(noisy.x_t, noisy.positions).double()
+        return at.alpha * picked + at.floor(self.vocab_size)
+
+    def _expect(self, values: LogProbs, noisy: Noisy, at: "_PerPosition") -> PerPosition:
+        """Sum of ``q_j values_j`` over the vocabulary."""
+        inner = noisy.x_0.expect(values, noisy.positions).double()
+        everywhere = values.sum(-1, dtype=torch.float64)
+        return at.alpha * inner + at.floor(self.vocab_size) * everywhere
+
+    def _neg_entropy(self, noisy: Noisy, at: "_PerPosition") -> PerPosition:
+        """Sum of ``q_j log q_j``."""
+        floor = at.floor(self.vocab_size)
+        top = at.alpha + floor
+        hard = torch.xlogy(top, top) + (self.vocab_size - 1) * torch.xlogy(floor, floor)
+
+        def term(probs: Probs, which: Positions) -> Probs:
+            q = at.alpha[which, None] * probs + floor[which, None]
+            return torch.xlogy(q, q)
+
+        return noisy.x_0.summed(noisy.positions, hard, term)
+
+    def _weight(self, at: "_PerPosition", q_i: PerPosition) -> PerPosition:
+        return -at.dalpha / (self.vocab_size * at.alpha * q_i)
+
+
+@dataclass(frozen=True, slots=True)
+class _PerPosition:
+    """A schedule read at the time of each position; float64."""
+
+    alpha: Tensor
+    dalpha: Tensor
+    masked: Tensor
+
+    @classmethod
+    def of(cls, noisy: Noisy) -> "_PerPosition":
+        row = noisy.positions // noisy.x_t.shape[1]
+        at_t: ScheduleAt = noisy.at_t
+        return cls(at_t.alpha.double()[row], at_t.dalpha.double()[row], at_t.masked.double()[row])
+
+    def floor(self, vocab_size: int) -> Tensor:
+        """What every token has at least, after noise."""
+        return self.masked / vocab_size
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixture:
+    """Weights of a reverse step at each position, up to a factor common to all four.
+
+    The token stays with ``V alpha_t f_i + keep``, is the network's answer with ``model`` and any
+    token with ``replace``.
+    """
+
+    alpha_t: Tensor
+    keep: Tensor
+    model: Tensor
+    replace: Tensor
+
+
+def _entry(rows: LogProbs, noisy: Noisy) -> PerPosition:
+    """The entry of the hard state in each row; float64."""
+    here = noisy.x_t.flatten()[noisy.positions]
+    return rows.gather(1, here[:, None])[:, 0].double()
+
+
+def _flat(mask: Tensor) -> Positions:
+    return mask.flatten().nonzero()[:, 0]
