@@ -40,14 +40,14 @@ class Noise:
         """Give every global sample index its own stream under ``path``."""
         return cls([derive_seed(seed, *path, i) for i in samples], device=device)
 
-    def uniform(self, length: int) -> Float[Tensor, "B length"]:
-        """Draw the next ``length`` numbers of every stream.
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Float[Tensor, "B *shape"]:
+        """Draw the next numbers of every stream, in [0, 1).
 
-        Precision: float64; float32 uniforms have a smallest step of 6e-8, below which rare
-        tokens are never drawn.
+        Precision: float64 unless asked otherwise; float32 uniforms have a smallest step of 6e-8,
+        below which rare tokens are never drawn.
         """
         rows = [
-            torch.rand(length, generator=g, dtype=torch.float64, device=self.device)
+            torch.rand(shape, generator=g, dtype=dtype, device=self.device)
             for g in self._generators
         ]
         return torch.stack(rows)

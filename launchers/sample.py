@@ -17,7 +17,15 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--steps", type=int, default=8, help="network calls a sample")
     parser.add_argument("--num-samples", type=int, default=4)
     parser.add_argument("--length", type=int, help="tokens a sample (default: as in training)")
+    parser.add_argument(
+        "--sampler", choices=("ancestral", "analytic", "euler"), default="ancestral"
+    )
+    parser.add_argument(
+        "--tail", choices=("ancestral", "greedy", "none"), default="ancestral", help="last step"
+    )
+    parser.add_argument("--precision", choices=("float64", "float32"), default="float64")
     parser.add_argument("--temperature", type=float, default=1.0)
+    parser.add_argument("--nucleus", type=float, default=1.0, help="mass of tokens kept")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=64, help="samples drawn at once")
     parser.add_argument("--judge", default="assets:judge", help="scores what --output gets")

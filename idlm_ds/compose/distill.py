@@ -1,6 +1,6 @@
 """A distillation run, from its recipe to the student and the report it leaves."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -8,9 +8,9 @@ import torch
 from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, read_card, write_network
 from idlm_ds.checkpoints.tensors import FileWeights, fingerprint
 from idlm_ds.compose.batches import load_windows, make_draws, make_loader
+from idlm_ds.compose.families import check_kin, make_process, read_family
 from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.parts import (
-    PROCESS_KEYS,
     EngineSetup,
     Network,
     adamw,
@@ -18,9 +18,8 @@ from idlm_ds.compose.parts import (
     learning_rate,
     load_tokenizer,
     locate,
-    make_process,
 )
-from idlm_ds.compose.report import load_judge, report
+from idlm_ds.compose.report import load_judge, make_chain, report
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
@@ -55,15 +54,12 @@ def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
     """
     folder = locate(recipe.teacher.path, "teacher.path")
     card = read_card(folder)
-    process = make_process(card.process, len(tokenizer))
-    for key in PROCESS_KEYS:
-        asked, trained = getattr(recipe.process, key), card.process[key]
-        if asked != trained:
-            raise UserError(f"process.{key}: {asked!r}, but {folder} was trained with {trained!r}")
+    check_kin(recipe.process, read_family(card.process, folder), folder)
+    process = make_process(recipe.process, len(tokenizer))
     if card.network.get("vocab_size") != process.vocab_size:
         raise UserError(
             f"teacher.path: {folder} has a vocabulary of {card.network.get('vocab_size')}, but "
-            f"data.tokenizer gives {len(tokenizer)} words and a mask, {process.vocab_size} in all"
+            f"data.tokenizer gives {len(tokenizer)} words and one more, {process.vocab_size} in all"
         )
     return Teacher(folder, known_network(card), process)
 
@@ -96,7 +92,7 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
             teacher.process,
             tokenizer,
             every=recipe.log.sample_every,
-            steps=min(8, recipe.eval.steps[-1]),
+            chain=replace(make_chain(recipe.eval), steps=min(8, recipe.eval.steps[-1])),
             length=recipe.data.length,
             seed=recipe.eval.seed,
             world=world,
@@ -106,7 +102,16 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     loader = make_loader(recipe, windows, world)
     run_phases(program, loader, hooks, start=start, stop=stop)
     folder = _save_student(program.trio, teacher.network, tokenizer, session)
-    report(recipe, session, program.trio, teacher.process, tokenizer, judge, heldout)
+    report(
+        recipe,
+        session,
+        program.trio.teacher,
+        program.trio.student,
+        teacher.process,
+        tokenizer,
+        judge,
+        heldout,
+    )
     return folder
 
 

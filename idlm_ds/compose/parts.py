@@ -9,13 +9,12 @@ from torch import nn
 from transformers import GPT2Config
 
 from idlm_ds.checkpoints.model_folder import NetworkCard
+from idlm_ds.compose.families import make_process
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
 from idlm_ds.errors import UserError
 from idlm_ds.models import causal, dit
 from idlm_ds.models.init import InitialValue
-from idlm_ds.processes.base import Process
-from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.recipes.batch import accumulation
 from idlm_ds.recipes.schema import (
     DistillRecipe,
@@ -23,7 +22,6 @@ from idlm_ds.recipes.schema import (
     OptimSection,
     PretrainRecipe,
 )
-from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.train.lr import LearningRate
 
 ASSETS = Path(__file__).resolve().parents[1] / "assets"
@@ -56,29 +54,6 @@ def load_tokenizer(spec: str) -> Tokenizer:
     return Tokenizer(locate(spec, "data.tokenizer"))
 
 
-PROCESS_KEYS = ("name", "schedule", "eps")
-"""What decides a diffusion family; the rest of the recipe's section is about training."""
-
-
-def make_process(fields_of: Mapping[str, Any], tokenizer_size: int) -> Process:
-    """Build a diffusion family over a tokenizer's ids and one more, the mask.
-
-    Raises:
-        UserError: A field is missing or names something unknown.
-    """
-    match [fields_of.get(key) for key in PROCESS_KEYS]:
-        case ["mdlm", "loglinear", float(eps)]:
-            return MDLM(
-                vocab_size=tokenizer_size + 1, schedule=LogLinear(eps), mask_id=tokenizer_size
-            )
-        case [name, schedule, eps]:
-            raise UserError(
-                f"process: name {name!r}, schedule {schedule!r}, eps {eps!r} is no known family; "
-                "known: mdlm, loglinear, a number"
-            )
-    raise AssertionError("three keys give three values")
-
-
 @dataclass(frozen=True, slots=True)
 class Network:
     """How to build a network, how to start it and how to write it down."""
@@ -108,7 +83,8 @@ def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
         return _gpt2(recipe.model, recipe.data.length, tokenizer)
     section = asdict(recipe.model)
     names = {f.name for f in fields(dit.DiTConfig)}
-    sizes = {k: v for k, v in section.items() if k in names} | {"vocab_size": len(tokenizer) + 1}
+    vocab_size = make_process(recipe.process, len(tokenizer)).vocab_size
+    sizes = {k: v for k, v in section.items() if k in names} | {"vocab_size": vocab_size}
     card = NetworkCard(
         network={"kind": "dit", **sizes},
         process=asdict(recipe.process),

@@ -1,17 +1,18 @@
 """A pretraining run, from its recipe to the model folder it leaves."""
 
-from dataclasses import asdict
 from pathlib import Path
 
-from idlm_ds.checkpoints.model_folder import write_network
+from idlm_ds.checkpoints.model_folder import WEIGHTS, write_network
+from idlm_ds.checkpoints.tensors import FileWeights
 from idlm_ds.compose.batches import load_windows, make_draws, make_loader
+from idlm_ds.compose.families import make_process
 from idlm_ds.compose.parts import (
     EngineSetup,
     Network,
     adamw,
     learning_rate,
     load_tokenizer,
-    make_process,
+    locate,
     new_network,
 )
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
@@ -19,6 +20,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import RoleEngine, start_role
+from idlm_ds.engine.weights import WeightSource
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.objectives.pretrain import Nelbo, NextToken, PretrainObjective
 from idlm_ds.recipes.schema import PretrainRecipe
@@ -75,11 +77,13 @@ def _program(
     world: World,
 ) -> PretrainProgram:
     objective: PretrainObjective = (
-        Nelbo(make_process(asdict(recipe.process), len(tokenizer)))
+        Nelbo(make_process(recipe.process, len(tokenizer)))
         if recipe.objective.name == "nelbo"
         else NextToken()
     )
-    source = InitialWeights(network.initial_value, seed=recipe.seed)
+    source: WeightSource = InitialWeights(network.initial_value, seed=recipe.seed)
+    if recipe.model.init:
+        source = FileWeights(locate(recipe.model.init, "model.init") / WEIGHTS)
     optimizer = adamw(recipe.optim)
     model = start_role("model", network.make, source, setup.json, setup.numerics, optimizer)
     return PretrainProgram(

@@ -9,13 +9,14 @@ import torch
 from idlm_ds.compose.parts import locate
 from idlm_ds.compose.session import Session
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.trio import EngineTrio
+from idlm_ds.engine.role import RoleEngine
 from idlm_ds.errors import UserError
 from idlm_ds.evals.judge import Judge
 from idlm_ds.evals.report import format_table, write_report
 from idlm_ds.evals.samples import write_samples
 from idlm_ds.processes.base import Process
-from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.recipes.schema import DistillRecipe, EvalSection
+from idlm_ds.samplers.chain import Chain
 from idlm_ds.train.console import say
 from idlm_ds.train.evaluation import Evaluation, Measured, Protocol
 
@@ -34,10 +35,22 @@ def load_judge(spec: str, device: torch.device | str) -> Judge:
         raise UserError(f"eval.judge: cannot load {folder}: {first}") from error
 
 
+def make_chain(section: EvalSection) -> Chain:
+    """How a recipe has samples drawn; steps are set row by row."""
+    return Chain(
+        steps=section.steps[-1],
+        sampler=section.sampler,
+        precision=section.precision,
+        tail=section.tail,
+        nucleus=section.nucleus,
+    )
+
+
 def report(
     recipe: DistillRecipe,
     session: Session,
-    trio: EngineTrio,
+    teacher: RoleEngine,
+    student: RoleEngine,
     process: Process,
     tokenizer: Tokenizer,
     judge: Judge,
@@ -57,13 +70,14 @@ def report(
         target_steps=8 if 8 in section.steps else section.steps[-1],
         batch=section.batch,
         seed=section.seed,
+        chain=make_chain(section),
     )
     evaluation = Evaluation(process, tokenizer, judge, protocol, world=session.world)
     is_first = session.world.is_first
     if is_first:
         say(f"\nmeasuring: {section.num_samples} samples a row, judge {judge.name}")
     measured = []
-    for one in evaluation.run(trio, torch.from_numpy(heldout)):
+    for one in evaluation.run(teacher, student, torch.from_numpy(heldout)):
         measured.append(one)
         if is_first:
             _note(one)
@@ -82,7 +96,7 @@ def _write(recipe: DistillRecipe, output: Path, judge: Judge, measured: list[Mea
     rows = [m.row for m in measured]
     settings = {
         "judge": judge.name,
-        "sampler": recipe.eval.sampler,
+        "sampler": make_chain(recipe.eval).label,
         "precision": recipe.eval.precision,
         "seed": str(recipe.eval.seed),
         "samples a row": str(recipe.eval.num_samples),

@@ -8,14 +8,16 @@ import torch
 
 from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card
 from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.compose.families import make_process, read_family
 from idlm_ds.compose.output import git_commit
-from idlm_ds.compose.parts import known_network, load_tokenizer, locate, make_process
+from idlm_ds.compose.parts import known_network, load_tokenizer, locate
 from idlm_ds.compose.report import load_judge
 from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.evals.accumulate import PerplexityAccumulator
 from idlm_ds.evals.entropy import unigram_entropy
 from idlm_ds.evals.samples import write_samples
+from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.sets import sample_set
 from idlm_ds.train.console import say
 
@@ -30,7 +32,11 @@ class SampleOptions:
     steps: int
     num_samples: int
     length: int | None
+    sampler: str
+    tail: str
+    precision: str
     temperature: float
+    nucleus: float
     seed: int
     batch: int
     judge: str
@@ -43,6 +49,21 @@ class SampleOptions:
                 raise UserError(f"--{name.replace('_', '-')}: must be at least 1, got {value}")
         if not self.temperature > 0:
             raise UserError(f"--temperature: must be above 0, got {self.temperature}")
+        if not 0 < self.nucleus <= 1:
+            raise UserError(f"--nucleus: must be in (0, 1], got {self.nucleus}")
+
+    @property
+    def chain(self) -> Chain:
+        """How each sample is drawn.
+
+        Raises:
+            UserError: Two options exclude each other.
+        """
+        names = ("steps", "sampler", "tail", "precision", "temperature", "nucleus")
+        try:
+            return Chain(**{name: getattr(self, name) for name in names})
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
 
 
 def run_sample(options: SampleOptions) -> None:
@@ -51,10 +72,15 @@ def run_sample(options: SampleOptions) -> None:
     Raises:
         UserError: The checkpoint or the judge cannot be used.
     """
+    chain = options.chain
     folder = locate(options.checkpoint, "--checkpoint")
     card = read_card(folder)
     tokenizer = load_tokenizer(str(folder))
-    process = make_process(card.process, len(tokenizer))
+    process = make_process(read_family(card.process, folder), len(tokenizer))
+    try:
+        chain.move(process)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = known_network(card).make()
     fill_weights(network, FileWeights(folder / WEIGHTS))
@@ -65,13 +91,12 @@ def run_sample(options: SampleOptions) -> None:
         process,
         network,
         range(options.num_samples),
+        chain,
         length=options.length or card.length,
-        steps=options.steps,
         seed=options.seed,
         stream="sample",
         batch=options.batch,
         device=device,
-        temperature=options.temperature,
     )
     seconds = time.perf_counter() - began
     texts = tokenizer.decode(sampled.tokens.tolist())
@@ -80,9 +105,9 @@ def run_sample(options: SampleOptions) -> None:
         "checkpoint": str(folder),
         "steps": options.steps,
         "nfe": sampled.evaluations.double().mean().item(),
-        "sampler": "ancestral",
-        "precision": "float64",
-        "temperature": options.temperature,
+        "sampler": chain.label,
+        "precision": chain.precision,
+        "temperature": chain.temperature,
         "seed": options.seed,
         "num_samples": options.num_samples,
         "seconds": round(seconds, 3),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from idlm_ds.recipes.errors import RecipeError
+from idlm_ds.recipes.networks import ModelSection, ProcessSection, TeacherSection
 from idlm_ds.recipes.section import Section
 from idlm_ds.recipes.sections import (
     CheckpointSection,
@@ -12,12 +13,9 @@ from idlm_ds.recipes.sections import (
     EmaSection,
     EvalSection,
     LogSection,
-    ModelSection,
     OptimSection,
     PretrainObjective,
     PretrainTrain,
-    ProcessSection,
-    TeacherSection,
 )
 
 __all__ = [

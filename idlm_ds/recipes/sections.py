@@ -15,66 +15,6 @@ Reduction = Literal["mean", "sum"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ProcessSection(Section):
-    """How clean text turns into noise."""
-
-    prefix: ClassVar[str] = "process"
-    name: Literal["mdlm"]
-    """Diffusion family: mdlm (absorbing mask)."""
-    schedule: Literal["loglinear"] = "loglinear"
-    """How the survival probability falls with time: loglinear."""
-    eps: float = 1e-3
-    """Survival probability left at time 1; in (0, 1)."""
-    t_min: float = 1e-3
-    """Smallest diffusion time drawn in training; in [0, 1)."""
-
-    def __post_init__(self) -> None:
-        self._require("eps", 0 < self.eps < 1, "in (0, 1)")
-        self._require("t_min", 0 <= self.t_min < 1, "in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModelSection(Section):
-    """The network that pretraining starts from."""
-
-    prefix: ClassVar[str] = "model"
-    kind: Literal["dit", "gpt2"] = "dit"
-    """Architecture: dit (sees both sides) or gpt2 (sees what came before)."""
-    hidden: int
-    """Width of the residual stream, features; heads of even width must fill it."""
-    blocks: int
-    """Number of transformer blocks; at least 1."""
-    heads: int
-    """Attention heads per block; at least 1."""
-    cond: int = 128
-    """Width of the time embedding, features; at least 1."""
-    mlp_ratio: int = 4
-    """Width of the feed-forward layer as a multiple of hidden; at least 1."""
-    dropout: float = 0.0
-    """Probability of dropping a feature in training; in [0, 1)."""
-    time_conditioning: bool = False
-    """Whether the network is told the noise level."""
-
-    def __post_init__(self) -> None:
-        self._require_at_least(1, "hidden", "blocks", "heads", "cond", "mlp_ratio")
-        fits = self.hidden % (2 * self.heads) == 0
-        self._require("hidden", fits, f"model.heads {self.heads} times an even width")
-        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TeacherSection(Section):
-    """The network that is distilled."""
-
-    prefix: ClassVar[str] = "teacher"
-    path: str = "assets:teacher"
-    """A folder, or assets:NAME for one that ships with the package."""
-
-    def __post_init__(self) -> None:
-        self._require_text("path")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class DataSection(Section):
     """The text, and how it is cut."""
 
@@ -224,12 +164,16 @@ class EvalSection(Section):
     """Steps of the control: the teacher at the temperature that gives it the student's entropy."""
     judge: str = "assets:judge"
     """Model that scores samples: a folder, or assets:NAME."""
-    precision: Literal["float64"] = "float64"
-    """Arithmetic of the draw from a categorical: float64."""
+    precision: Literal["float64", "float32"] = "float64"
+    """Arithmetic of draws; float32 repeats the bias of published samplers."""
     batch: int = 64
     """Samples drawn or scored at once; at least 1."""
-    sampler: Literal["ancestral"] = "ancestral"
-    """How the reverse process is walked."""
+    sampler: Literal["ancestral", "analytic", "euler"] = "ancestral"
+    """How the reverse process is walked; analytic and euler are SEDD's."""
+    tail: Literal["ancestral", "greedy", "none"] = "ancestral"
+    """How the last noise goes: drawn, by the likeliest token, or not at all."""
+    nucleus: float = 1.0
+    """Mass of the likeliest tokens kept of each answer; in (0, 1]; 1 = all."""
     seed: int = 1234
     """Seed of the evaluation's own draws; 0 or more."""
 
@@ -242,6 +186,11 @@ class EvalSection(Section):
         self._require_text("judge")
         self._require_at_least(1, "batch")
         self._require_at_least(0, "seed")
+        self._require("nucleus", 0 < self.nucleus <= 1, "in (0, 1]")
+        if self.sampler != "ancestral":
+            plain = self.precision == "float64" and self.nucleus == 1 and not self.matched_steps
+            needs = "ancestral with precision float32, a nucleus or matched_steps"
+            self._require("sampler", plain, needs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

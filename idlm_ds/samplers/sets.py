@@ -6,22 +6,21 @@ import torch
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.ancestral import Sampled, sample_ancestral
-from idlm_ds.samplers.grid import uniform_grid
+from idlm_ds.samplers.chain import Chain
+from idlm_ds.samplers.walk import Sampled
 
 
 def sample_set(
     process: Process,
     denoiser: Denoiser,
     samples: Sequence[int],
+    chain: Chain,
     *,
     length: int,
-    steps: int,
     seed: int,
     stream: str,
     batch: int,
     device: torch.device | str = "cpu",
-    temperature: float = 1.0,
     num_batches: int | None = None,
 ) -> Sampled:
     """Draw the samples with these indices.
@@ -30,13 +29,12 @@ def sample_set(
         process: The diffusion family.
         denoiser: The network.
         samples: Indices within the whole set; each names its random stream.
+        chain: How each is drawn.
         length: Positions of a sequence.
-        steps: Network calls, not counting the removal of the last noise.
         seed: Seed of the set.
         stream: What the set is for, so that two sets of one seed are independent.
         batch: Sequences at a time.
         device: Where to draw.
-        temperature: Scores are divided by it.
         num_batches: How often to sample, at least; ranks that share ZeRO-3 weights must sample
             equally often, so the ones with fewer samples draw some that are thrown away.
     """
@@ -46,10 +44,7 @@ def sample_set(
     for part in [*parts, *([[0]] * idle)]:
         noise = Noise.of_samples(seed, stream, samples=part, device=device)
         x = process.prior(len(part), length, noise=noise)
-        times = uniform_grid(steps)
-        drawn.append(
-            sample_ancestral(process, denoiser, x, times, noise=noise, temperature=temperature)
-        )
+        drawn.append(chain.draw(process, denoiser, x, noise=noise))
     kept = drawn[: len(parts)]
     if not kept:
         nothing = torch.zeros(0, length, dtype=torch.long)

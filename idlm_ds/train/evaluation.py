@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import RoleEngine
-from idlm_ds.engine.trio import EngineTrio
 from idlm_ds.evals.accumulate import Estimate, MeanAccumulator, PerplexityAccumulator
 from idlm_ds.evals.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.evals.judge import Judge
 from idlm_ds.evals.row import Row
 from idlm_ds.processes.base import Denoiser, Process
+from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.sets import sample_set
 
 CLOSE_ENOUGH = 0.01
@@ -48,6 +48,9 @@ class Protocol:
     batch: int
     seed: int
 
+    chain: Chain
+    """How samples are drawn; steps and temperature are set row by row."""
+
 
 @dataclass(frozen=True, slots=True)
 class Measured:
@@ -76,28 +79,29 @@ class Evaluation:
         self._protocol = protocol
         self._world = world
 
-    def run(self, trio: EngineTrio, heldout: Tensor) -> Iterator[Measured]:
+    def run(self, teacher: RoleEngine, student: RoleEngine, heldout: Tensor) -> Iterator[Measured]:
         """Yield one measurement after the other, students first.
 
         Collective: every rank must draw all of them; the yielded values are the same on all.
 
         Args:
-            trio: The networks; the student is taken at its running mean.
+            teacher: The network that was distilled.
+            student: What came of it; it is taken at its running mean.
             heldout: (num_samples, length) windows of unseen text.
         """
-        yield self._score("held_out", heldout, stream="heldout")
+        yield self._score("held_out", heldout)
         target = math.nan
         for steps in self._protocol.student_steps:
-            with _averaged(trio.student):
-                measured = self.sample("student", trio.student.module, steps)
+            with _averaged(student):
+                measured = self.sample("student", student.module, steps)
             if steps == self._protocol.target_steps:
                 target = measured.row.entropy
             yield measured
         for steps in self._protocol.teacher_steps:
-            yield self.sample("teacher", trio.teacher.module, steps)
+            yield self.sample("teacher", teacher.module, steps)
         temperature = FIRST_GUESS
         for steps in self._protocol.matched_steps:
-            matched = self.match(trio.teacher.module, steps, target, temperature)
+            matched = self.match(teacher.module, steps, target, temperature)
             temperature = matched.row.temperature
             yield matched
 
@@ -107,13 +111,10 @@ class Evaluation:
         """Collective: draw a whole set and score it."""
         began = time.perf_counter()
         stream = f"{model}/{steps}"
-        tokens, nfe = self._draw(
-            denoiser, steps, temperature, stream, count=self._protocol.num_samples
-        )
+        chain = replace(self._protocol.chain, steps=steps, temperature=temperature)
+        tokens, nfe = self._draw(denoiser, chain, stream)
         seconds = time.perf_counter() - began
-        return self._score(
-            model, tokens, stream, steps=steps, nfe=nfe, temperature=temperature, seconds=seconds
-        )
+        return self._score(model, tokens, chain=chain, nfe=nfe, seconds=seconds)
 
     def match(self, denoiser: Denoiser, steps: int, target: float, guess: float) -> Measured:
         """Collective: draw the teacher's set at the temperature that gives it an entropy.
@@ -135,21 +136,19 @@ class Evaluation:
             slope = rise if rise > 0 else TYPICAL_SLOPE
         return measured
 
-    def _draw(
-        self, denoiser: Denoiser, steps: int, temperature: float, stream: str, *, count: int
-    ) -> tuple[Tensor, float]:
+    def _draw(self, denoiser: Denoiser, chain: Chain, stream: str) -> tuple[Tensor, float]:
+        count = self._protocol.num_samples
         shares = [range(rank, count, self._world.size) for rank in range(self._world.size)]
         sampled = sample_set(
             self._process,
             denoiser,
             shares[self._world.rank],
+            chain,
             length=self._protocol.length,
-            steps=steps,
             seed=self._protocol.seed,
             stream=stream,
             batch=self._protocol.batch,
             device=self._world.device,
-            temperature=temperature,
             num_batches=-(-len(shares[0]) // self._protocol.batch),
         )
         tokens = torch.empty(count, self._protocol.length, dtype=torch.long)
@@ -162,11 +161,9 @@ class Evaluation:
         self,
         model: str,
         tokens: Tensor,
-        stream: str,
         *,
-        steps: int | None = None,
+        chain: Chain | None = None,
         nfe: float | None = None,
-        temperature: float = 1.0,
         seconds: float | None = None,
     ) -> Measured:
         texts = self._tokenizer.decode(tokens.tolist())
@@ -176,11 +173,11 @@ class Evaluation:
         spread = entropy.compute()
         row = Row(
             model=model,
-            steps=steps,
+            steps=chain.steps if chain else None,
             nfe=nfe,
-            sampler="ancestral" if steps else "none",
-            precision="float64" if steps else "none",
-            temperature=temperature,
+            sampler=chain.label if chain else "none",
+            precision=chain.precision if chain else "none",
+            temperature=chain.temperature if chain else 1.0,
             gen_ppl=gen_ppl.value,
             gen_ppl_se=gen_ppl.se,
             entropy=spread.value,

@@ -7,6 +7,7 @@ from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import RoleEngine
 from idlm_ds.evals.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.processes.base import Process
+from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.sets import sample_set
 from idlm_ds.train.console import say
 from idlm_ds.train.loop import PhaseRecord
@@ -26,7 +27,7 @@ class Preview:
         tokenizer: Tokenizer,
         *,
         every: int,
-        steps: int,
+        chain: Chain,
         length: int,
         seed: int,
         world: World,
@@ -35,7 +36,7 @@ class Preview:
         self._process = process
         self._tokenizer = tokenizer
         self._every = every
-        self._steps = steps
+        self._chain = chain
         self._length = length
         self._seed = seed
         self._world = world
@@ -51,8 +52,8 @@ class Preview:
                 self._process,
                 self._student.module,
                 range(first, first + COUNT),
+                self._chain,
                 length=self._length,
-                steps=self._steps,
                 seed=self._seed,
                 stream="preview",
                 batch=COUNT,
@@ -63,8 +64,9 @@ class Preview:
             entropy = unigram_entropy(sampled.tokens).mean().item()
             distinct = distinct_ngrams(sampled.tokens)
             say(
-                f"  student after {record.update} updates, {self._steps} steps, {COUNT} samples: "
-                f"entropy {entropy:.2f} nats, distinct bigrams {distinct:.2f}"
+                f"  student after {record.update} updates, {self._chain.steps} steps, "
+                f"{COUNT} samples: entropy {entropy:.2f} nats, "
+                f"distinct bigrams {distinct:.2f}"
             )
             say(f"  | {' '.join(text.split())}")
 

@@ -5,9 +5,11 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Readout
 from idlm_ds.processes.mdlm import MDLM
-from idlm_ds.samplers.ancestral import Sampled, sample_ancestral
+from idlm_ds.samplers.ancestral import sample_ancestral
+from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.sets import sample_set
+from idlm_ds.samplers.walk import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
 
 V, MASK, LENGTH, STEPS = 12, 11, 9, 3
@@ -27,13 +29,15 @@ class Counting:
         return readout(lambda positions: -distance[positions // LENGTH].abs())
 
 
-def draw(samples: range, *, batch: int, stream: str = "eval", **more: object) -> Sampled:
+def draw(
+    samples: range, *, batch: int, stream: str = "eval", temperature: float = 1.0, **more: object
+) -> Sampled:
     return sample_set(
         PROCESS,
         more.pop("denoiser", Counting()),
         samples,
+        Chain(steps=STEPS, temperature=temperature),
         length=LENGTH,
-        steps=STEPS,
         seed=5,
         stream=stream,
         batch=batch,

@@ -1,0 +1,71 @@
+"""SEDD's own steps, in which the ratios also decide how soon a token is revealed.
+
+An ancestral step reveals masked positions at the rate of the forward process and uses ratios only
+to say what appears. These two take the rate from the ratios too, so every masked position is
+projected in every step; where ratios sum to what true ones sum to, ``Analytic`` is ancestral.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from idlm_ds.noise import Noise, draw_categorical
+from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreMove(ABC):
+    """A step that reveals each word with a probability proportional to its ratio."""
+
+    process: Absorbing
+
+    def __call__(
+        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
+    ) -> TokenIds:
+        """See ``Move``. Where the probabilities add to more than one they are scaled down.
+
+        Precision: float64.
+        """
+        length, mask_id = x_t.shape[1], self.process.mask_id
+        masked = self.process.undecided(x_t)
+        row = masked // length
+        at_t = self.process.schedule.at(t)
+        log_r = torch.log(at_t.alpha / at_t.masked)[row]
+        ratios = self.process.log_ratio(ask(masked).double(), log_r).exp()
+        ratios[:, mask_id] = 0.0
+        probs = self._rate(t, s)[row][:, None] * ratios
+        is_last = (s == 0)[row]
+        probs[:, mask_id] = torch.where(is_last, 0.0, (1.0 - probs.sum(-1)).clamp(min=0.0))
+        u = noise.uniform(length).flatten()[masked]
+        x_s = x_t.clone(memory_format=torch.contiguous_format)
+        x_s.view(-1)[masked] = draw_categorical(probs, u)
+        return x_s
+
+    @abstractmethod
+    def _rate(self, t: Time, s: Time) -> Tensor:
+        """What a ratio is multiplied with, one number per sequence."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Analytic(ScoreMove):
+    """Tweedie's step: exact where the ratios are, for steps of any size (arXiv:2310.16834)."""
+
+    def _rate(self, t: Time, s: Time) -> Tensor:
+        at_t, at_s = self.process.schedule.at(t), self.process.schedule.target(s)
+        return (at_t.masked - at_s.masked) / at_t.alpha
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Euler(ScoreMove):
+    """A step of first order in ``t - s``; the last one draws from the ratios at its start."""
+
+    def _rate(self, t: Time, s: Time) -> Tensor:
+        at_t = self.process.schedule.at(t)
+        return (t - s) * -at_t.dalpha / at_t.alpha
