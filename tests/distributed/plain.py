@@ -39,7 +39,7 @@ def distil(world: World, family: str, clip: float, phases: int) -> dict[str, obj
             if learner is learners["fake"]:
                 loss = _fake_loss(process, fake, x_0, t, noise)
             else:
-                loss = _gap(process, teacher, fake, x_0, t, noise)
+                loss = _gap(process, teacher, fake, x_0, t, noise, is_stopped=family == "dmd")
             loss.backward()
         losses.append(loss.item())
         num_visible += int((given.x_t != toy.VOCAB - 1).all(-1).sum())
@@ -62,10 +62,18 @@ def _fake_loss(process: Process, fake: DiT, x_0: SoftTokens, t: Tensor, noise: N
 
 
 def _gap(
-    process: Process, teacher: DiT, fake: DiT, x_0: SoftTokens, t: Tensor, noise: Noise
+    process: Process,
+    teacher: DiT,
+    fake: DiT,
+    x_0: SoftTokens,
+    t: Tensor,
+    noise: Noise,
+    *,
+    is_stopped: bool,
 ) -> Tensor:
     noisy = process.corrupt(x_0, t, noise=noise)
-    raws = [net(noisy.x_in, noisy.at_t.sigma, at(noisy.positions)) for net in (teacher, fake)]
+    x_in = noisy.x_in.detach() if is_stopped else noisy.x_in
+    raws = [net(x_in, noisy.at_t.sigma, at(noisy.positions)) for net in (teacher, fake)]
     return process.gap(*raws, noisy).sum() / (toy.GLOBAL_BATCH * toy.LENGTH)
 
 

@@ -93,7 +93,7 @@ def _assert_at_rest(role: RoleEngine, where: str) -> None:
         )
 
 
-@pytest.mark.parametrize(("family", "clip"), [("mdlm", 0.0), ("blurred", 0.1)])
+@pytest.mark.parametrize(("family", "clip"), [("mdlm", 0.0), ("duo", 0.1), ("dmd", 0.0)])
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
