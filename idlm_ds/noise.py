@@ -40,6 +40,12 @@ class Noise:
         """Give every global sample index its own stream under ``path``."""
         return cls([derive_seed(seed, *path, i) for i in samples], device=device)
 
+    def copy(self) -> "Noise":
+        """The same streams at the same place, to be drawn from again."""
+        twin = Noise([], device=self.device)
+        twin._generators = [g.clone_state() for g in self._generators]
+        return twin
+
     def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Float[Tensor, "B *shape"]:
         """Draw the next numbers of every stream, in [0, 1).
 

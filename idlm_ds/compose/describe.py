@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from idlm_ds.compose.distill import find_teacher
+from idlm_ds.compose.methods import find_teacher
 from idlm_ds.compose.parts import EngineSetup, Network, load_tokenizer, locate, new_network
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
@@ -25,9 +25,11 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     locate(recipe.data.corpus, "data.corpus")
     if isinstance(recipe, DistillRecipe):
-        network = find_teacher(recipe, tokenizer).network
+        teacher = find_teacher(recipe, tokenizer)
+        network = teacher.network
         locate(recipe.eval.judge, "eval.judge")
-        trained = {"teacher": False, "fake": True, "student": True}
+        fake = {} if teacher.method else {"fake": True}
+        trained = {"teacher": False, **fake, "student": True}
     else:
         network = new_network(recipe, tokenizer)
         trained = {"model": True}

@@ -1,67 +1,26 @@
 """A distillation run, from its recipe to the student and the report it leaves."""
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, read_card, write_network
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, write_network
 from idlm_ds.checkpoints.tensors import FileWeights, fingerprint
-from idlm_ds.compose.batches import load_windows, make_draws, make_loader
-from idlm_ds.compose.families import check_kin, make_process, read_family
+from idlm_ds.compose.batches import load_windows, make_loader
+from idlm_ds.compose.methods import find_teacher, make_program
 from idlm_ds.compose.output import git_commit
-from idlm_ds.compose.parts import (
-    EngineSetup,
-    Network,
-    adamw,
-    known_network,
-    learning_rate,
-    load_tokenizer,
-    locate,
-)
+from idlm_ds.compose.parts import EngineSetup, Network, load_tokenizer
 from idlm_ds.compose.report import load_judge, make_chain, report
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
-from idlm_ds.engine.role import start_role
-from idlm_ds.engine.trio import EngineTrio
-from idlm_ds.errors import UserError
-from idlm_ds.objectives.alternation import Alternation, Phase
-from idlm_ds.objectives.idlm import IDLM
-from idlm_ds.processes.base import Process
+from idlm_ds.engine.role import RoleEngine
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.train.console import say
 from idlm_ds.train.loop import run_phases
 from idlm_ds.train.preview import Preview
-from idlm_ds.train.program import DistillProgram
-
-
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """A checked model folder and what was found in it."""
-
-    folder: Path
-    network: Network
-    process: Process
-
-
-def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
-    """Read the teacher's card and hold it against the recipe.
-
-    Raises:
-        UserError: The folder is unusable, or the teacher was trained with another vocabulary
-            or another diffusion family.
-    """
-    folder = locate(recipe.teacher.path, "teacher.path")
-    card = read_card(folder)
-    check_kin(recipe.process, read_family(card.process, folder), folder)
-    process = make_process(recipe.process, len(tokenizer))
-    if card.network.get("vocab_size") != process.vocab_size:
-        raise UserError(
-            f"teacher.path: {folder} has a vocabulary of {card.network.get('vocab_size')}, but "
-            f"data.tokenizer gives {len(tokenizer)} words and one more, {process.vocab_size} in all"
-        )
-    return Teacher(folder, known_network(card), process)
+from idlm_ds.train.self_distillation import SelfDistillProgram
 
 
 def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> Path:
@@ -82,13 +41,13 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     found = session.find_start(state)
     session.open_output()
 
-    program = _program(recipe, setup, teacher, session)
+    program = make_program(recipe, setup, teacher, session.world)
     start = session.restore(found, program)
     stop = recipe.train.student_steps * program.plan.cycle
-    hooks, _ = logging_hooks(session, start=start, stop=stop)
+    hooks, _ = logging_hooks(session, program, start=start, stop=stop)
     hooks += [
         Preview(
-            program.trio.student,
+            program.student,
             teacher.process,
             tokenizer,
             every=recipe.log.sample_every,
@@ -101,12 +60,14 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     ]
     loader = make_loader(recipe, windows, world)
     run_phases(program, loader, hooks, start=start, stop=stop)
-    folder = _save_student(program.trio, teacher.network, tokenizer, session)
+    folder = _save_student(program.student, teacher.network, tokenizer, session)
+    if isinstance(program, SelfDistillProgram):
+        program.teacher.reload(FileWeights(teacher.folder / WEIGHTS))
     report(
         recipe,
         session,
-        program.trio.teacher,
-        program.trio.student,
+        program.teacher,
+        program.student,
         teacher.process,
         tokenizer,
         judge,
@@ -115,54 +76,17 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     return folder
 
 
-def _program(
-    recipe: DistillRecipe, setup: EngineSetup, teacher: Teacher, session: Session
-) -> DistillProgram:
-    """Three engines that start as the same network."""
-    fake_scale = recipe.optim.fake_lr_scale
-    optimizers = {
-        "teacher": None,
-        "fake": adamw(recipe.optim, scale=fake_scale),
-        "student": adamw(recipe.optim),
-    }
-    roles = {
-        name: start_role(
-            name,
-            teacher.network.make,
-            FileWeights(teacher.folder / WEIGHTS),
-            setup.json,
-            setup.numerics,
-            optimizer,
-        )
-        for name, optimizer in optimizers.items()
-    }
-    for name in ("fake", "student"):
-        roles[name].start_ema(recipe.ema.decay)
-    plan = Alternation(recipe.objective.fake_steps)
-    updates = recipe.train.student_steps
-    return DistillProgram(
-        trio=EngineTrio(**roles),
-        objective=IDLM(teacher.process),
-        plan=plan,
-        rates={
-            Phase.FAKE: learning_rate(recipe.optim, updates * plan.fake_steps, scale=fake_scale),
-            Phase.STUDENT: learning_rate(recipe.optim, updates),
-        },
-        draws=make_draws(recipe, session.world),
-    )
-
-
 @torch.no_grad()
 def _save_student(
-    trio: EngineTrio, network: Network, tokenizer: Tokenizer, session: Session
+    student: RoleEngine, network: Network, tokenizer: Tokenizer, session: Session
 ) -> Path:
     folder = session.options.output / "student"
-    weights = gather_weights(trio.student, is_first=session.world.is_first)
+    weights = gather_weights(student, is_first=session.world.is_first)
     if session.world.is_first:
         origin = {
-            "made_by": "inverse distillation, running-mean weights",
+            "made_by": f"{session.recipe.objective.name}, running-mean weights",
             "recipe": session.recipe.name,
-            "student_updates": trio.student.updates,
+            "student_updates": student.updates,
             "commit": git_commit(),
         }
         write_network(folder, network.card, weights, origin=origin)

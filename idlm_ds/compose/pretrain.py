@@ -50,7 +50,7 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     program.model.start_ema(recipe.ema.decay)
     start = session.restore(found, program)
     stop = recipe.train.steps
-    hooks, metrics = logging_hooks(session, start=start, stop=stop)
+    hooks, metrics = logging_hooks(session, program, start=start, stop=stop)
     hooks += [
         Validation(
             program.model,

@@ -1,8 +1,10 @@
 """Samples from a saved network, on one device and without DeepSpeed."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,16 +14,28 @@ from idlm_ds.compose.families import make_process, read_family
 from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.parts import known_network, load_tokenizer, locate
 from idlm_ds.compose.report import load_judge
+from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.evals.accumulate import PerplexityAccumulator
 from idlm_ds.evals.entropy import unigram_entropy
 from idlm_ds.evals.samples import write_samples
+from idlm_ds.noise import Noise
+from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.base import Denoiser, Process
+from idlm_ds.samplers.blockwise import check_blockwise, sample_blockwise
 from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.sets import sample_set
+from idlm_ds.samplers.walk import Sampled
 from idlm_ds.train.console import say
 
 SHOWN = 4
+
+ONLY_BLOCKWISE = ("prompt", "block", "remasking", "guidance")
+"""Options of that sampler; None where not given."""
+
+ONLY_CHAINS = {"tail": "ancestral", "precision": "float64", "nucleus": 1.0}
+"""Options of the other samplers, and what they are where not given."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,16 +55,29 @@ class SampleOptions:
     batch: int
     judge: str
     output: Path | None
+    prompt: str | None = None
+    block: int | None = None
+    remasking: str | None = None
+    guidance: float | None = None
 
     def __post_init__(self) -> None:
         for name in ("steps", "num_samples", "batch", "length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')}: must be at least 1, got {value}")
-        if not self.temperature > 0:
+        if not self.temperature > 0 and not self.is_blockwise:
             raise UserError(f"--temperature: must be above 0, got {self.temperature}")
         if not 0 < self.nucleus <= 1:
             raise UserError(f"--nucleus: must be in (0, 1], got {self.nucleus}")
+        absent = ONLY_CHAINS if self.is_blockwise else dict.fromkeys(ONLY_BLOCKWISE)
+        for name, value in absent.items():
+            if getattr(self, name) != value:
+                raise UserError(f"--{name}: means nothing to --sampler {self.sampler}")
+
+    @property
+    def is_blockwise(self) -> bool:
+        """Whether prompts are continued, block by block."""
+        return self.sampler == "blockwise"
 
     @property
     def chain(self) -> Chain:
@@ -66,38 +93,115 @@ class SampleOptions:
             raise UserError(f"--{error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A way to draw that has been found to fit the model."""
+
+    settings: dict[str, Any]
+    """What is written beside the samples."""
+
+    draw: Callable[[Denoiser, torch.device], Sampled]
+
+
+def plan_chain(options: SampleOptions, process: Process, trained_length: int) -> Plan:
+    """Walk down from noise.
+
+    Raises:
+        UserError: The family has no such sampler.
+    """
+    chain = options.chain
+    try:
+        chain.move(process)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+
+    def draw(network: Denoiser, device: torch.device) -> Sampled:
+        return sample_set(
+            process,
+            network,
+            range(options.num_samples),
+            chain,
+            length=options.length or trained_length,
+            seed=options.seed,
+            stream="sample",
+            batch=options.batch,
+            device=device,
+        )
+
+    settings = {
+        "sampler": chain.label,
+        "precision": chain.precision,
+        "temperature": chain.temperature,
+    }
+    return Plan(settings, draw)
+
+
+def plan_blockwise(
+    options: SampleOptions, process: Process, trained_length: int, tokenizer: Tokenizer
+) -> Plan:
+    """Continue a prompt, by default up to the length of a training sequence.
+
+    Raises:
+        UserError: The family masks no tokens, or lengths do not divide.
+    """
+    if not isinstance(process, Absorbing):
+        raise UserError("--sampler: blockwise needs a masked family; use ancestral")
+    prompt = tokenizer.encode([options.prompt or ""])[0]
+    length = options.length or trained_length - len(prompt)
+    if length < 1:
+        raise UserError(
+            f"--prompt: {len(prompt)} tokens fill a training sequence of {trained_length}; "
+            "pass a shorter one, or --length"
+        )
+    settings: dict[str, Any] = {
+        "block": length if options.block is None else options.block,
+        "temperature": options.temperature,
+        "remasking": options.remasking or "low_confidence",
+        "guidance": options.guidance or 0.0,
+    }
+    arguments = settings | {"length": length, "steps": options.steps}
+    try:
+        check_blockwise(process, len(prompt), **arguments)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+
+    def draw(network: Denoiser, device: torch.device) -> Sampled:
+        parts = []
+        for first in range(0, options.num_samples, options.batch):
+            samples = range(first, min(first + options.batch, options.num_samples))
+            noise = Noise.of_samples(options.seed, "sample", samples=samples, device=device)
+            given = torch.tensor([prompt] * len(samples), dtype=torch.long, device=device)
+            parts.append(sample_blockwise(process, network, given, noise=noise, **arguments))
+        return Sampled(
+            torch.cat([p.tokens.cpu() for p in parts]), torch.cat([p.evaluations for p in parts])
+        )
+
+    return Plan({"sampler": "blockwise", "prompt": options.prompt or ""} | settings, draw)
+
+
 def run_sample(options: SampleOptions) -> None:
     """Draw, print and, where asked, score and write samples.
 
     Raises:
         UserError: The checkpoint or the judge cannot be used.
     """
-    chain = options.chain
+    if not options.is_blockwise:
+        options.chain  # noqa: B018
     folder = locate(options.checkpoint, "--checkpoint")
     card = read_card(folder)
     tokenizer = load_tokenizer(str(folder))
     process = make_process(read_family(card.process, folder), len(tokenizer))
-    try:
-        chain.move(process)
-    except ValueError as error:
-        raise UserError(f"--{error}") from error
+    if options.is_blockwise:
+        plan = plan_blockwise(options, process, card.length, tokenizer)
+    else:
+        plan = plan_chain(options, process, card.length)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = known_network(card).make()
     fill_weights(network, FileWeights(folder / WEIGHTS))
     network.to(device).eval().requires_grad_(False)
 
     began = time.perf_counter()
-    sampled = sample_set(
-        process,
-        network,
-        range(options.num_samples),
-        chain,
-        length=options.length or card.length,
-        seed=options.seed,
-        stream="sample",
-        batch=options.batch,
-        device=device,
-    )
+    sampled = plan.draw(network, device)
     seconds = time.perf_counter() - began
     texts = tokenizer.decode(sampled.tokens.tolist())
     entropy = unigram_entropy(sampled.tokens).mean().item()
@@ -105,9 +209,7 @@ def run_sample(options: SampleOptions) -> None:
         "checkpoint": str(folder),
         "steps": options.steps,
         "nfe": sampled.evaluations.double().mean().item(),
-        "sampler": chain.label,
-        "precision": chain.precision,
-        "temperature": chain.temperature,
+        **plan.settings,
         "seed": options.seed,
         "num_samples": options.num_samples,
         "seconds": round(seconds, 3),

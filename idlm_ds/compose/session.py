@@ -140,14 +140,14 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def logging_hooks(
-    session: Session, *, start: int, stop: int
+    session: Session, program: Program, *, start: int, stop: int
 ) -> tuple[list[Hook], MetricsFile | None]:
     """Where figures go; on ranks other than the first, nowhere."""
     if not session.world.is_first:
         return [], None
     metrics = MetricsFile(session.options.output / "metrics.jsonl", start=start)
     log = session.recipe.log
-    progress = Progress(start=start, stop=stop, every=log.every)
+    progress = Progress(program.loss_names, start=start, stop=stop, every=log.every)
     return [metrics, progress, *_sinks(session, log)], metrics
 
 

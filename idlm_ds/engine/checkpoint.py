@@ -111,8 +111,7 @@ def load_checkpoint(folder: Path, roles: Mapping[str, RoleEngine]) -> dict[str, 
 
 def _buffers(role: RoleEngine) -> dict[str, list[Tensor]]:
     assert role.shards is not None
-    kinds = {"weight": role.shards.weights, **role.shards.moments()}
-    return kinds | ({"ema": role.ema.buffers} if role.ema is not None else {})
+    return {"weight": role.shards.weights, **role.shards.moments(), **role.kept}
 
 
 def _write_shard(path: Path, role: RoleEngine) -> None:

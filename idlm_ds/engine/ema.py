@@ -38,16 +38,8 @@ class Ema:
 
         Collective: every rank must enter and leave.
         """
-        self._exchange()
+        self._shards.exchange(self.buffers)
         try:
             yield
         finally:
-            self._exchange()
-
-    @torch.no_grad()
-    def _exchange(self) -> None:
-        for mean, weight in zip(self.buffers, self._shards.weights, strict=True):
-            kept = weight.detach().clone()
-            weight.data.copy_(mean)
-            mean.copy_(kept)
-        self._shards.publish()
+            self._shards.exchange(self.buffers)

@@ -54,6 +54,8 @@ class RoleEngine:
         self.updates = 0
         self.shards = Shards(engine) if is_trained else None
         self.ema: Ema | None = None
+        self.kept: dict[str, list[Tensor]] = {}
+        """What checkpoints carry beside weights and moments, laid out like the weights."""
         engine.module.requires_grad_(False)
         engine.module.eval()
 
@@ -67,6 +69,7 @@ class RoleEngine:
         if self.shards is None:
             raise TypeError(f"{self.name} does not learn, so it has no running mean")
         self.ema = Ema(self.shards, decay)
+        self.kept["ema"] = self.ema.buffers
 
     @contextmanager
     def learning(self) -> Iterator[Callable[..., Tensor]]:
@@ -114,6 +117,13 @@ class RoleEngine:
         if self.ema is not None and was_applied:
             self.ema.update(self.updates)
         return StepReport(float(self._engine.get_global_grad_norm() or 0.0), lr, was_applied)
+
+    def reload(self, source: WeightSource) -> None:
+        """Put other weights into a network that does not learn."""
+        if self.is_trained:
+            raise TypeError(f"{self.name} learns; its weights belong to its optimizer")
+        self.release()
+        fill_weights(self.module, source)
 
     def release(self) -> None:
         """Give back weights that ZeRO-3 gathered for a forward whose backward never came.

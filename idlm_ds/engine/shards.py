@@ -90,6 +90,15 @@ class Shards:
         if small := self._zero.persistent_parameters:
             small[0].all_gather(small)
 
+    @torch.no_grad()
+    def exchange(self, buffers: list[Tensor]) -> None:
+        """Collective: swap the weights with buffers laid out like them, and publish."""
+        for other, weight in zip(buffers, self.weights, strict=True):
+            held = weight.detach().clone()
+            weight.data.copy_(other)
+            other.copy_(held)
+        self.publish()
+
     def _adam_state(self, flat: Tensor) -> dict[str, Tensor]:
         return self._zero.optimizer.state[flat]
 

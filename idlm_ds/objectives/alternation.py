@@ -45,14 +45,15 @@ class Alternation:
 @final
 @dataclass(frozen=True, slots=True)
 class Single:
-    """One network, so every phase is the same."""
+    """One network that learns, so every phase is the same."""
 
+    learner: Phase = Phase.PRETRAIN
     cycle: int = 1
 
     def phase(self, step: int) -> Phase:
         """See ``Alternation.phase``."""
         del step
-        return Phase.PRETRAIN
+        return self.learner
 
     def updates(self, phase: Phase, step: int) -> int:
         """See ``Alternation.updates``."""

@@ -115,15 +115,22 @@ class DistillObjective(Section):
     """What student and fake descend."""
 
     prefix: ClassVar[str] = "objective"
-    name: Literal["idlm"] = "idlm"
-    """Distillation method: idlm."""
+    name: Literal["idlm", "dmd", "sdtt", "dcd"] = "idlm"
+    """Distillation method: idlm, or as baselines dmd, sdtt (mdlm, sedd), dcd (duo, udlm)."""
     fake_steps: int = 1
-    """Updates of the fake before each update of the student; at least 1."""
+    """Updates of the fake before each update of the student (idlm, dmd); at least 1."""
+    rounds: int = 3
+    """How often the student becomes its own teacher (sdtt, dcd); at least 1."""
+    grid: int = 64
+    """Steps from noise to text the first teacher takes (sdtt, dcd); at least 2 ** rounds."""
     reduction: Reduction = "mean"
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
 
     def __post_init__(self) -> None:
-        self._require_at_least(1, "fake_steps")
+        self._require_at_least(1, "fake_steps", "rounds")
+        self._require("rounds", self.rounds <= 20, "at most 20")
+        least = 2**self.rounds
+        self._require("grid", self.grid >= least, f"at least 2 ** objective.rounds, {least}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import final
 
 import torch
-from torch import Tensor
 
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.absorbing import Absorbing
@@ -34,11 +33,8 @@ class ScoreMove(ABC):
         length, mask_id = x_t.shape[1], self.process.mask_id
         masked = self.process.undecided(x_t)
         row = masked // length
-        at_t = self.process.schedule.at(t)
-        log_r = torch.log(at_t.alpha / at_t.masked)[row]
-        ratios = self.process.log_ratio(ask(masked).double(), log_r).exp()
-        ratios[:, mask_id] = 0.0
-        probs = self._rate(t, s)[row][:, None] * ratios
+        probs = self.process.log_ratio(ask(masked).double(), self._share(t, s).log()[row]).exp()
+        probs[:, mask_id] = 0.0
         is_last = (s == 0)[row]
         probs[:, mask_id] = torch.where(is_last, 0.0, (1.0 - probs.sum(-1)).clamp(min=0.0))
         u = noise.uniform(length).flatten()[masked]
@@ -47,8 +43,11 @@ class ScoreMove(ABC):
         return x_s
 
     @abstractmethod
-    def _rate(self, t: Time, s: Time) -> Tensor:
-        """What a ratio is multiplied with, one number per sequence."""
+    def _share(self, t: Time, s: Time) -> Time:
+        """The share of masked positions that true ratios have revealed in this step.
+
+        Ratios alone are never formed: at t=1 they may all be 0, and their factor infinite.
+        """
 
 
 @final
@@ -56,9 +55,9 @@ class ScoreMove(ABC):
 class Analytic(ScoreMove):
     """Tweedie's step: exact where the ratios are, for steps of any size (arXiv:2310.16834)."""
 
-    def _rate(self, t: Time, s: Time) -> Tensor:
-        at_t, at_s = self.process.schedule.at(t), self.process.schedule.target(s)
-        return (at_t.masked - at_s.masked) / at_t.alpha
+    def _share(self, t: Time, s: Time) -> Time:
+        masked_t = self.process.schedule.at(t).masked
+        return (masked_t - self.process.schedule.target(s).masked) / masked_t
 
 
 @final
@@ -66,6 +65,6 @@ class Analytic(ScoreMove):
 class Euler(ScoreMove):
     """A step of first order in ``t - s``; the last one draws from the ratios at its start."""
 
-    def _rate(self, t: Time, s: Time) -> Tensor:
+    def _share(self, t: Time, s: Time) -> Time:
         at_t = self.process.schedule.at(t)
-        return (t - s) * -at_t.dalpha / at_t.alpha
+        return (t - s) * -at_t.dalpha / at_t.masked

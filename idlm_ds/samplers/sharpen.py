@@ -30,7 +30,8 @@ class Sharpen:
     def __call__(self, raw: Logits) -> Logits:
         """Return scores that stand for the sharper distribution."""
         if self.temperature != 1:
-            raw = raw / self.temperature
+            # First without the mask, whose score a low temperature would else blow up.
+            raw = self.process.predict(raw) / self.temperature
         return raw if self.nucleus == 1 else self._cut(raw)
 
     def _cut(self, raw: Logits) -> Logits:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 
 from tqdm import tqdm
 
@@ -17,7 +18,16 @@ def say(text: str = "") -> None:
 class Progress:
     """A bar on a terminal, a line now and then in a log file."""
 
-    def __init__(self, *, start: int, stop: int, every: int) -> None:
+    def __init__(self, names: Mapping[str, str], *, start: int, stop: int, every: int) -> None:
+        """See class.
+
+        Args:
+            names: What to call the loss of each phase.
+            start: Phases done before.
+            stop: Phases in all.
+            every: Phases from one update to the next.
+        """
+        self._names = names
         self._latest: dict[str, PhaseRecord] = {}
         self._every = every
         self._stop = stop
@@ -52,8 +62,9 @@ class Progress:
         self._bar.close()
 
     def _figures(self, record: PhaseRecord) -> str:
-        names = {"fake": "fake loss", "student": "gap", "pretrain": "loss"}
-        losses = "  ".join(f"{names[k]} {r.loss:.3f}" for k, r in sorted(self._latest.items()))
+        losses = "  ".join(
+            f"{self._names[k]} {r.loss:.3f}" for k, r in sorted(self._latest.items())
+        )
         return (
             f"{losses}  |grad| {record.grad_norm:.2f}  {record.tokens_per_s:,.0f} tok/s  "
             f"{record.memory_gb:.1f} GB  wait {record.loader_wait_s * 1e3:.0f} ms"

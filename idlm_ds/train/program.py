@@ -94,6 +94,11 @@ class Program(Protocol):
         ...
 
     @property
+    def loss_names(self) -> Mapping[str, str]:
+        """What the loss of each phase is called on the console."""
+        ...
+
+    @property
     def roles(self) -> Mapping[str, RoleEngine]:
         """The networks that learn, by name."""
         ...
@@ -114,6 +119,21 @@ class DistillProgram:
     rates: Mapping[Phase, LearningRate]
     draws: Draws
     main_phase: Phase = Phase.STUDENT
+
+    @property
+    def teacher(self) -> RoleEngine:
+        """What is distilled."""
+        return self.trio.teacher
+
+    @property
+    def student(self) -> RoleEngine:
+        """What comes of it."""
+        return self.trio.student
+
+    @property
+    def loss_names(self) -> Mapping[str, str]:
+        """See ``Program``."""
+        return {"fake": "fake loss", "student": "gap"}
 
     @property
     def roles(self) -> Mapping[str, RoleEngine]:
@@ -166,6 +186,11 @@ class PretrainProgram:
     draws: Draws
     plan: Single = Single()
     main_phase: Phase = Phase.PRETRAIN
+
+    @property
+    def loss_names(self) -> Mapping[str, str]:
+        """See ``Program``."""
+        return {"pretrain": "loss"}
 
     @property
     def roles(self) -> Mapping[str, RoleEngine]:

@@ -1,0 +1,140 @@
+"""Distillation methods by name, and the teacher they start from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card
+from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.compose.batches import make_draws
+from idlm_ds.compose.families import check_kin, make_process, read_family
+from idlm_ds.compose.parts import (
+    EngineSetup,
+    Network,
+    adamw,
+    known_network,
+    learning_rate,
+    locate,
+)
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.config import AdamW
+from idlm_ds.engine.dist import World
+from idlm_ds.engine.handover import Handover
+from idlm_ds.engine.role import RoleEngine, start_role
+from idlm_ds.engine.trio import EngineTrio
+from idlm_ds.errors import UserError
+from idlm_ds.objectives.alternation import Alternation, Phase
+from idlm_ds.objectives.idlm import IDLM
+from idlm_ds.objectives.self_distillation import Rounds, SelfDistillation, self_distillation
+from idlm_ds.processes.base import Process
+from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.train.program import DistillProgram
+from idlm_ds.train.self_distillation import SelfDistillProgram
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A checked model folder and what was found in it."""
+
+    folder: Path
+    network: Network
+    process: Process
+
+    method: SelfDistillation | None
+    """How it is distilled, where that needs no fake."""
+
+
+def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
+    """Read the teacher's card and hold it against the recipe.
+
+    Raises:
+        UserError: The folder is unusable, the teacher was trained with another vocabulary or
+            another diffusion family, or the method is not defined for that family.
+    """
+    folder = locate(recipe.teacher.path, "teacher.path")
+    card = read_card(folder)
+    check_kin(recipe.process, read_family(card.process, folder), folder)
+    process = make_process(recipe.process, len(tokenizer))
+    if card.network.get("vocab_size") != process.vocab_size:
+        raise UserError(
+            f"teacher.path: {folder} has a vocabulary of {card.network.get('vocab_size')}, but "
+            f"data.tokenizer gives {len(tokenizer)} words and one more, {process.vocab_size} in all"
+        )
+    return Teacher(folder, known_network(card), process, _method(recipe, process))
+
+
+def _method(recipe: DistillRecipe, process: Process) -> SelfDistillation | None:
+    name = recipe.objective.name
+    if name in ("idlm", "dmd"):
+        return None
+    if recipe.train.student_steps < recipe.objective.rounds:
+        raise UserError(
+            f"objective.rounds: {recipe.objective.rounds} do not fit into "
+            f"train.student_steps {recipe.train.student_steps}"
+        )
+    try:
+        return self_distillation(name, process)
+    except ValueError as error:
+        raise UserError(
+            f"objective.name: {error}; process.name is {recipe.process.name}"
+        ) from error
+
+
+def make_program(
+    recipe: DistillRecipe, setup: EngineSetup, teacher: Teacher, world: World
+) -> DistillProgram | SelfDistillProgram:
+    """Start the engines of the recipe's method, all with the teacher's weights."""
+    if teacher.method is not None:
+        return _self_distillation(recipe, setup, teacher, teacher.method, world)
+    return _inverse_distillation(recipe, setup, teacher, world)
+
+
+def _inverse_distillation(
+    recipe: DistillRecipe, setup: EngineSetup, teacher: Teacher, world: World
+) -> DistillProgram:
+    fake_scale = recipe.optim.fake_lr_scale
+    trio = EngineTrio(
+        teacher=_start("teacher", setup, teacher, None),
+        fake=_start("fake", setup, teacher, adamw(recipe.optim, scale=fake_scale)),
+        student=_start("student", setup, teacher, adamw(recipe.optim)),
+    )
+    trio.fake.start_ema(recipe.ema.decay)
+    trio.student.start_ema(recipe.ema.decay)
+    plan = Alternation(recipe.objective.fake_steps)
+    updates = recipe.train.student_steps
+    return DistillProgram(
+        trio=trio,
+        objective=IDLM(teacher.process, is_input_differentiated=recipe.objective.name != "dmd"),
+        plan=plan,
+        rates={
+            Phase.FAKE: learning_rate(recipe.optim, updates * plan.fake_steps, scale=fake_scale),
+            Phase.STUDENT: learning_rate(recipe.optim, updates),
+        },
+        draws=make_draws(recipe, world),
+    )
+
+
+def _self_distillation(
+    recipe: DistillRecipe,
+    setup: EngineSetup,
+    teacher: Teacher,
+    method: SelfDistillation,
+    world: World,
+) -> SelfDistillProgram:
+    frozen = _start("teacher", setup, teacher, None)
+    student = _start("student", setup, teacher, adamw(recipe.optim))
+    student.start_ema(recipe.ema.decay)
+    updates = recipe.train.student_steps
+    return SelfDistillProgram(
+        teacher=frozen,
+        student=student,
+        objective=method,
+        rounds=Rounds(updates=updates, count=recipe.objective.rounds, grid=recipe.objective.grid),
+        rate=learning_rate(recipe.optim, updates),
+        draws=make_draws(recipe, world),
+        handover=Handover(student, frozen),
+    )
+
+
+def _start(name: str, setup: EngineSetup, teacher: Teacher, optimizer: AdamW | None) -> RoleEngine:
+    source = FileWeights(teacher.folder / WEIGHTS)
+    return start_role(name, teacher.network.make, source, setup.json, setup.numerics, optimizer)

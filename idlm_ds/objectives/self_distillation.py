@@ -1,0 +1,182 @@
+"""Methods in which one network learns to do in one step what its former self does in two.
+
+They are baselines: no fake, no samples of the student. Training goes in rounds; at the start of
+each the student becomes its own teacher and the steps to be saved double in length.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+
+from idlm_ds.noise import Noise
+from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.base import Denoiser, Noisy, Process, at
+from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.processes.uniform import Uniform
+from idlm_ds.tensor_types import LogProbs, PerPosition, Positions, Time, TokenIds
+
+EARLIEST = 1e-5
+"""Teachers walk back no further than this; what is still noise there is predicted, not drawn."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rounds:
+    """When the teacher is renewed, and how long its steps are."""
+
+    updates: int
+    """Updates of the student in the whole run."""
+
+    count: int
+    """Rounds they are divided into."""
+
+    grid: int
+    """The teacher's steps in round 0 have length ``1 / grid``."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= self.updates:
+            raise ValueError(f"count must be in [1, {self.updates}], got {self.count}")
+        if self.grid < 2**self.count:
+            raise ValueError(f"grid must be at least {2**self.count}, got {self.grid}")
+
+    def index(self, step: int) -> int:
+        """The round of update ``step``, counted from 0."""
+        return step * self.count // self.updates
+
+    def is_first_of_round(self, step: int) -> bool:
+        """Whether a round begins with update ``step``."""
+        return step == 0 or self.index(step) != self.index(step - 1)
+
+    def length(self, step: int) -> float:
+        """The teacher's step in diffusion time, doubled from round to round."""
+        return 2.0 ** self.index(step) / self.grid
+
+
+class SelfDistillation(ABC):
+    """A divergence between the student's answer and its former self's after smaller steps."""
+
+    @abstractmethod
+    def loss(
+        self,
+        student: Denoiser,
+        teacher: Denoiser,
+        tokens: TokenIds,
+        t: Time,
+        dt: float,
+        *,
+        noise: Noise,
+    ) -> PerPosition:
+        """Divergence at the positions that are undecided at ``t``.
+
+        Units: nats. Gradient: reaches the student's parameters; the teacher runs without a graph.
+        """
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class SDTT(SelfDistillation):
+    """Self-distillation through time (arXiv:2410.21035), for masked families.
+
+    The teacher draws two steps of length ``dt``. Where a token appears in the first of them, its
+    answer at that moment is the target, elsewhere the answer it gives after it.
+    """
+
+    process: Absorbing
+    num_substeps: int = 2
+
+    def loss(
+        self,
+        student: Denoiser,
+        teacher: Denoiser,
+        tokens: TokenIds,
+        t: Time,
+        dt: float,
+        *,
+        noise: Noise,
+    ) -> PerPosition:
+        """See base class; KL from the target to the student, both over words."""
+        x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
+        noisy = self.process.corrupt(x_0, t, noise=noise)
+        target = self._target(teacher, noisy, t, dt, noise)
+        raw = student(noisy.x_in, noisy.at_t.sigma, at(noisy.positions))
+        return _kl(target, self.process.predict(raw))
+
+    @torch.no_grad()
+    def _target(
+        self, teacher: Denoiser, noisy: Noisy, t: Time, dt: float, noise: Noise
+    ) -> LogProbs:
+        x, positions = noisy.x_t, noisy.positions
+        row_of = torch.full((x.numel(),), -1, device=x.device)
+        row_of[positions] = torch.arange(len(positions), device=x.device)
+        target: LogProbs | None = None
+        for k in range(self.num_substeps):
+            now, then = ((t - i * dt).clamp(min=EARLIEST) for i in (k, k + 1))
+            sigma = self.process.schedule.at(now).sigma
+            answer = self.process.predict(teacher(x, sigma, at(positions)))
+            is_masked = (x.flatten()[positions] == self.process.mask_id)[:, None]
+            target = answer if target is None else torch.where(is_masked, answer, target)
+
+            def ask(wanted: Positions, answer: LogProbs = answer) -> LogProbs:
+                return answer[row_of[wanted]]
+
+            x = self.process.step(x, now, then, ask, noise=noise)
+        assert target is not None
+        return target
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class DCD(SelfDistillation):
+    """Discrete consistency distillation (Duo, arXiv:2506.10892), for uniform families.
+
+    Student and teacher see one clean sequence under one noise, at ``t`` and ``t - dt``: two points
+    of a deterministic path of the underlying Gaussian diffusion.
+    """
+
+    process: Uniform
+
+    def loss(
+        self,
+        student: Denoiser,
+        teacher: Denoiser,
+        tokens: TokenIds,
+        t: Time,
+        dt: float,
+        *,
+        noise: Noise,
+    ) -> PerPosition:
+        """See base class; KL from the student to the teacher."""
+        x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
+        later = (t + dt).clamp(max=1.0)
+        same = noise.copy()
+        at_s = self.process.corrupt(x_0, (later - dt).clamp(min=0.0), noise=same)
+        at_t = self.process.corrupt(x_0, later, noise=noise)
+        with torch.no_grad():
+            target = self._answer(teacher, at_s)
+        return _kl(self._answer(student, at_t), target)
+
+    def _answer(self, network: Denoiser, noisy: Noisy) -> LogProbs:
+        return self.process.predict(network(noisy.x_t, noisy.at_t.sigma, at(noisy.positions)))
+
+
+def self_distillation(method: str, process: Process) -> SelfDistillation:
+    """Build a method for a family.
+
+    Raises:
+        ValueError: It is not defined for that family.
+    """
+    if method == "sdtt":
+        if not isinstance(process, Absorbing):
+            raise ValueError("sdtt is defined for masked families: mdlm, sedd")
+        return SDTT(process)
+    if not isinstance(process, Uniform):
+        raise ValueError("dcd is defined for uniform families: duo, udlm")
+    return DCD(process)
+
+
+def _kl(log_p: LogProbs, log_q: LogProbs) -> Tensor:
+    """Divergence of q from p, row by row; words of probability zero cost nothing."""
+    return torch.where(log_p > -1e5, log_p.exp() * (log_p - log_q), 0.0).sum(-1)
