@@ -6,7 +6,7 @@ from jaxtyping import TypeCheckError
 
 from idlm_ds.noise import Noise, derive_seed, draw_categorical, stratified_times
 
-from .tolerances import assert_frequencies
+from .tolerances import assert_frequencies, within_standard_errors
 
 ALMOST_ONE = 1 - 2**-53
 """The largest float64 below 1."""
@@ -65,10 +65,51 @@ def test_draws_of_one_stream_go_on_instead_of_repeating():
     assert not noise.uniform(8).equal(noise.uniform(8))
 
 
+def test_a_copy_goes_on_from_the_same_place_without_moving_the_original():
+    def draw(noise: Noise) -> torch.Tensor:
+        return torch.cat([noise.uniform(8), noise.normal(2, 5).flatten(1), noise.uniform(1)], dim=1)
+
+    noise, undisturbed = Noise([11, 12]), Noise([11, 12])
+    assert noise.uniform(3).equal(undisturbed.uniform(3))
+    drawn = draw(noise.copy())
+    assert draw(noise.copy()).equal(drawn)
+    assert draw(noise).equal(drawn)
+    assert draw(undisturbed).equal(drawn)
+    assert not draw(noise).equal(drawn)
+
+
 def test_uniform_numbers_are_finer_than_float32():
     numbers = Noise([1]).uniform(100)
     assert numbers.dtype == torch.float64
     assert ((numbers * 2**32).frac() != 0).any()
+
+
+def test_normal_numbers_are_standard_normal():
+    draws = Noise([7]).normal(400, 500)[0].double().flatten()
+    # Ten cells of equal probability, by the inverse of the normal distribution function.
+    edges = torch.special.ndtri(torch.linspace(0.1, 0.9, 9, dtype=torch.float64))
+    assert_frequencies(torch.bucketize(draws, edges).bincount(minlength=10), torch.full((10,), 0.1))
+    for power, moment, variance in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
+        se = math.sqrt(variance / len(draws))
+        assert within_standard_errors((draws**power).mean().item(), moment, se)
+
+
+def test_a_sequence_has_the_same_normal_numbers_in_any_batch():
+    together = Noise.of_samples(3, "noise", samples=[4, 9, 5])
+    alone = Noise.of_samples(3, "noise", samples=[9])
+    for shape in ((7,), (3, 5), (2, 3, 4)):
+        rows, row = together.normal(*shape), alone.normal(*shape)
+        assert rows.shape == (3, *shape)
+        assert rows[1].equal(row[0])
+        # What else a stream was asked for does not tie it to its neighbours.
+        assert together.uniform(2)[1].equal(alone.uniform(2)[0])
+
+
+def test_normal_numbers_of_sequences_entries_and_calls_are_unrelated():
+    noise = Noise.of_samples(3, "a", samples=[0, 1])
+    streams = torch.cat([noise.normal(2, 5000).flatten(0, 1), noise.normal(2, 5000).flatten(0, 1)])
+    others = torch.corrcoef(streams) - torch.eye(8)
+    assert others.abs().max() < 5 / math.sqrt(5000)
 
 
 @pytest.mark.parametrize(("count", "t_min"), [(1, 1e-3), (6, 0.0), (64, 1e-3), (500, 0.25)])

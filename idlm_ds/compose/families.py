@@ -12,6 +12,7 @@ from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.recipes.schema import ProcessSection
+from idlm_ds.recipes.typed import build
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.schedules.cosine import Cosine
 from idlm_ds.schedules.gaussian import DuoClock, GaussianClock, GaussianMap, TokenClock
@@ -73,9 +74,9 @@ def read_family(found: Mapping[str, Any], folder: Path) -> ProcessSection:
     """
     known = {f.name for f in fields(ProcessSection)}
     try:
-        return ProcessSection(**{k: v for k, v in found.items() if k in known})
-    except (TypeError, ValueError, UserError) as error:
-        raise UserError(f"{folder}: process: {error}") from error
+        return build(ProcessSection, {k: v for k, v in found.items() if k in known}, "process")
+    except UserError as error:
+        raise UserError(f"{folder}: no known family: {error}") from error
 
 
 def check_kin(asked: ProcessSection, trained: ProcessSection, folder: Path) -> None:

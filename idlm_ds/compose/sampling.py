@@ -107,7 +107,7 @@ def plan_chain(options: SampleOptions, process: Process, trained_length: int) ->
     """Walk down from noise.
 
     Raises:
-        UserError: The family has no such sampler.
+        UserError: The family has no such sampler, or two options exclude each other.
     """
     chain = options.chain
     try:
@@ -139,7 +139,9 @@ def plan_chain(options: SampleOptions, process: Process, trained_length: int) ->
 def plan_blockwise(
     options: SampleOptions, process: Process, trained_length: int, tokenizer: Tokenizer
 ) -> Plan:
-    """Continue a prompt, by default up to the length of a training sequence.
+    """Continue a prompt, by default by as many whole blocks as fit in a training sequence.
+
+    Texts begin with the prompt, and so do the sequences whose entropy is measured.
 
     Raises:
         UserError: The family masks no tokens, or lengths do not divide.
@@ -147,11 +149,12 @@ def plan_blockwise(
     if not isinstance(process, Absorbing):
         raise UserError("--sampler: blockwise needs a masked family; use ancestral")
     prompt = tokenizer.encode([options.prompt or ""])[0]
-    length = options.length or trained_length - len(prompt)
+    room = trained_length - len(prompt)
+    length = options.length or room - room % max(options.block or 1, 1)
     if length < 1:
         raise UserError(
-            f"--prompt: {len(prompt)} tokens fill a training sequence of {trained_length}; "
-            "pass a shorter one, or --length"
+            f"--prompt: {len(prompt)} tokens leave no room for a block in the {trained_length} of "
+            "a training sequence; pass a shorter prompt, or --length"
         )
     settings: dict[str, Any] = {
         "block": length if options.block is None else options.block,
@@ -176,7 +179,8 @@ def plan_blockwise(
             torch.cat([p.tokens.cpu() for p in parts]), torch.cat([p.evaluations for p in parts])
         )
 
-    return Plan({"sampler": "blockwise", "prompt": options.prompt or ""} | settings, draw)
+    told = {"sampler": "blockwise", "precision": "float64", "prompt": options.prompt or ""}
+    return Plan(told | settings, draw)
 
 
 def run_sample(options: SampleOptions) -> None:
@@ -185,8 +189,6 @@ def run_sample(options: SampleOptions) -> None:
     Raises:
         UserError: The checkpoint or the judge cannot be used.
     """
-    if not options.is_blockwise:
-        options.chain  # noqa: B018
     folder = locate(options.checkpoint, "--checkpoint")
     card = read_card(folder)
     tokenizer = load_tokenizer(str(folder))
@@ -217,7 +219,7 @@ def run_sample(options: SampleOptions) -> None:
     }
     for text in texts[:SHOWN]:
         say(f"| {' '.join(text.split())}")
-    figures = ", ".join(f"{k} {v}" for k, v in provenance.items() if k not in ("commit",))
+    figures = ", ".join(f"{k} {v}" for k, v in provenance.items() if k not in ("commit", "prompt"))
     say(f"entropy {entropy:.3f} nats; {figures}")
     if options.output is not None:
         _score_and_write(options, texts, entropy, provenance, device)

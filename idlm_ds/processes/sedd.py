@@ -23,7 +23,7 @@ class SEDD(Absorbing):
     """
 
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
-        """See base class; score entropy, eq. (5) of arXiv:2310.16834v3 at one drawn t.
+        """See base class; the score entropy bound of arXiv:2310.16834 at one drawn t.
 
         It includes the constant that makes it vanish at the true ratios, also for a soft target.
         """

@@ -76,7 +76,12 @@ class SoftTokens:
         Gradient: reaches ``probs``.
         """
         hard = torch.zeros(len(at), dtype=self.probs.dtype, device=at.device)
-        return self.summed(at, hard, lambda p, _: torch.xlogy(p, p))
+
+        def term(probs: Probs, _: Positions) -> Probs:
+            # The logarithm of a bounded number: at zero, 0 log 0 has a value but no derivative.
+            return probs * probs.clamp(min=torch.finfo(probs.dtype).tiny).log()
+
+        return self.summed(at, hard, term)
 
     def summed(
         self, at: Positions, hard: PerPosition, term: Callable[[Probs, Positions], Probs]

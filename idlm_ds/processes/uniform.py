@@ -47,16 +47,16 @@ class Uniform(Process):
         return SoftTokens(noisy.x_t, noisy.positions, self.predict(raw).exp())
 
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
-        """See base class; eq. (18) of arXiv:2412.10193v2 at one drawn t.
+        """See base class; the continuous-time bound of arXiv:2412.10193 at one drawn t.
 
         ``-dalpha / (V alpha q_i) [KL(q | q_f) + d - log d - 1]`` with ``d = q_i / q_f_i`` and i the
         hard state, for hard and soft targets alike.
         """
         at = _PerPosition.of(noisy)
-        log_q_f = self._noised(self.predict(raw), at)
+        answer = self._lift(self.predict(raw), at)
         q_i = self._noised_pick(noisy, at)
-        log_d = q_i.log() - _entry(log_q_f, noisy)
-        kl = self._neg_entropy(noisy, at) - self._expect(log_q_f, noisy, at)
+        log_d = (q_i / at.floor(self.vocab_size)).log() - _entry(answer, noisy)
+        kl = self._lift_of_target(noisy, at) - self._expect(answer, noisy, at)
         return self._weight(at, q_i) * (kl + torch.expm1(log_d) - log_d)
 
     def gap(self, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy) -> PerPosition:
@@ -65,16 +65,17 @@ class Uniform(Process):
         Gradient: reaches ``noisy.x_0``, the arguments, and through them the networks' input.
         """
         at = _PerPosition.of(noisy)
-        log_teacher = self._noised(self.predict(raw_teacher), at)
-        log_fake = self._noised(self.predict(raw_fake), at)
-        advantage = log_teacher - log_fake
+        teacher = self._lift(self.predict(raw_teacher), at)
+        fake = self._lift(self.predict(raw_fake), at)
+        advantage = teacher - fake
         q_i = self._noised_pick(noisy, at)
-        inverse = torch.exp(-_entry(log_teacher, noisy)) - torch.exp(-_entry(log_fake, noisy))
+        inverse = torch.exp(-_entry(teacher, noisy)) - torch.exp(-_entry(fake, noisy))
         inner = self._expect(advantage, noisy, at)
-        return self._weight(at, q_i) * (_entry(advantage, noisy) - inner + q_i * inverse)
+        share = q_i / at.floor(self.vocab_size)
+        return self._weight(at, q_i) * (_entry(advantage, noisy) - inner + share * inverse)
 
     def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
-        """See base class; the posterior averaged over the answer, not the answer's posterior.
+        """See base class; Bayes' rule with the answer as prior of the clean token.
 
         Precision: float64.
         """
@@ -94,8 +95,8 @@ class Uniform(Process):
 
         The posterior mixes staying, the network's answer and any token. How likely the last two
         are depends on the network, but has a bound that does not; positions above it stay, and
-        only the others are projected. They are few: over a whole run of K steps about
-        ``log(K) + 7`` per position.
+        only the others are projected. They are few: on the log-linear schedule about
+        ``log(K) + 8`` per position over a whole run of K steps.
 
         Precision: float64.
         """
@@ -126,10 +127,14 @@ class Uniform(Process):
         keep = at_t.alpha / at_s.alpha - at_t.alpha
         return _Mixture(at_t.alpha[row], keep[row], model[row], (ratio_lost * at_s.masked)[row])
 
-    def _noised(self, words: LogProbs, at: "_PerPosition") -> LogProbs:
-        """Log of ``alpha f + (1 - alpha) / V``."""
-        alpha, floor = at.alpha.to(words.dtype), at.floor(self.vocab_size).to(words.dtype)
-        return torch.logaddexp(words + alpha.log()[:, None], floor.log()[:, None])
+    def _lift(self, words: LogProbs, at: "_PerPosition") -> LogProbs:
+        """Log of ``alpha f + (1 - alpha) / V`` above its floor, the second term.
+
+        The floor is common to all words and to both networks and cancels from every loss. Left in,
+        float32 would round it alike everywhere, and near t=1 the rounding is divided by alpha.
+        """
+        ratio = (at.alpha / at.floor(self.vocab_size)).log().to(words.dtype)[:, None]
+        return torch.logaddexp(words + ratio, torch.zeros_like(words[:, :1]))
 
     def _noised_pick(self, noisy: Noisy, at: "_PerPosition") -> PerPosition:
         """Probability q of the hard state; float64, since it is divided by."""
@@ -142,17 +147,16 @@ class Uniform(Process):
         everywhere = values.sum(-1, dtype=torch.float64)
         return at.alpha * inner + at.floor(self.vocab_size) * everywhere
 
-    def _neg_entropy(self, noisy: Noisy, at: "_PerPosition") -> PerPosition:
-        """Sum of ``q_j log q_j``."""
+    def _lift_of_target(self, noisy: Noisy, at: "_PerPosition") -> PerPosition:
+        """Sum of ``q_j log(q_j / floor)``: what ``_expect`` of a perfect answer would give."""
         floor = at.floor(self.vocab_size)
         top = at.alpha + floor
-        hard = torch.xlogy(top, top) + (self.vocab_size - 1) * torch.xlogy(floor, floor)
 
         def term(probs: Probs, which: Positions) -> Probs:
-            q = at.alpha[which, None] * probs + floor[which, None]
-            return torch.xlogy(q, q)
+            alpha, least = at.alpha[which, None].to(probs.dtype), floor[which, None].to(probs.dtype)
+            return (alpha * probs + least) * torch.log1p(alpha / least * probs)
 
-        return noisy.x_0.summed(noisy.positions, hard, term)
+        return noisy.x_0.summed(noisy.positions, torch.xlogy(top, top / floor), term)
 
     def _weight(self, at: "_PerPosition", q_i: PerPosition) -> PerPosition:
         return -at.dalpha / (self.vocab_size * at.alpha * q_i)

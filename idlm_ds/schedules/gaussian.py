@@ -55,7 +55,8 @@ class GaussianMap:
         """Derivative of the survival probability by ``gamma``, negative."""
         u, weight = self._nodes(gamma)
         mu = _signal(gamma)[:, None]
-        return self._scale * (weight * (-0.5 * mu * u) * self._log_rest(gamma, u).exp()).sum(-1)
+        lost = -torch.expm1(self._log_rest(gamma, u))
+        return self._scale * (weight * (0.5 * mu * u) * lost).sum(-1)
 
     def gamma(self, masked: Time) -> Time:
         """Invert ``masked`` by bisection, to the last bit of ``gamma``.

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,11 +28,23 @@ def dense(x: SoftTokens) -> Tensor:
     return rows.view(*x.tokens.shape, V)
 
 
-@pytest.mark.parametrize(
+anywhere = pytest.mark.parametrize(
     "at",
     [EVERYWHERE, EVERYWHERE[:0], POSITIONS, torch.tensor([1, 2, 6]), torch.tensor([11, 2, 3])],
     ids=["everywhere", "nowhere", "soft", "hard", "out of order"],
 )
+
+
+def assert_same_gradient(got: Tensor, expected: Tensor, x: SoftTokens, generator) -> None:
+    weights = torch.randn(len(got), generator=generator, dtype=got.dtype)
+    grad, want = (
+        torch.autograd.grad((y * weights).sum(), x.probs, retain_graph=True)[0]
+        for y in (got, expected)
+    )
+    assert_close(grad, want)
+
+
+@anywhere
 def test_expectation_and_its_gradients_are_those_of_the_dense_simplex(at, generator):
     x = random_soft(generator)
     values = torch.randn(len(at), V, generator=generator, dtype=torch.float64).requires_grad_()
@@ -107,3 +121,81 @@ def test_hard_sequences_draw_themselves(generator):
     tokens = torch.randint(0, V, (BATCH, LENGTH), generator=generator)
     x = SoftTokens.hard(tokens, vocab_size=V)
     assert x.draw(noise=Noise(range(BATCH))).equal(tokens)
+
+
+@anywhere
+def test_picking_is_a_look_up_in_the_dense_simplex(at, generator):
+    x = random_soft(generator)
+    asked = torch.randint(0, V, (BATCH, LENGTH), generator=generator)
+    # Some hard tokens are asked for themselves, so that both answers occur.
+    asked[:, 1:3] = x.tokens[:, 1:3]
+    expected = dense(x).flatten(0, 1)[at].gather(1, asked.flatten()[at][:, None])[:, 0]
+    got = x.pick(asked, at)
+    assert_close(got, expected)
+    assert_same_gradient(got, expected, x, generator)
+
+
+def test_picking_from_hard_sequences_asks_whether_the_token_is_the_same():
+    x = SoftTokens.hard(torch.tensor([[1, 2], [0, 3]]), vocab_size=V)
+    picked = x.pick(torch.tensor([[1, 0], [0, 2]]), torch.arange(4))
+    assert picked.tolist() == [1, 0, 1, 0]
+
+
+@anywhere
+def test_negative_entropy_is_that_of_the_dense_simplex(at, generator):
+    x = random_soft(generator)
+    rows = dense(x).flatten(0, 1)[at]
+    expected = (rows * rows.clamp(min=1e-300).log()).sum(-1)
+    got = x.neg_entropy(at)
+    assert_close(got, expected)
+    assert_same_gradient(got, expected, x, generator)
+    is_hard = ~torch.isin(at, POSITIONS)
+    assert (got[is_hard] == 0).all()
+
+
+def test_negative_entropy_of_known_distributions():
+    rows = [[0.25] * 4, [0.5, 0.5, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]]
+    probs = torch.tensor(rows, dtype=torch.float64)
+    x = SoftTokens(torch.zeros(1, 4, dtype=torch.long), torch.tensor([0, 1, 2]), probs)
+    expected = torch.tensor([-math.log(4), -math.log(2), 0.0, 0.0], dtype=torch.float64)
+    assert_close(x.neg_entropy(torch.arange(4)), expected)
+
+
+@anywhere
+def test_a_sum_gets_the_soft_rows_and_the_right_ones_of_what_belongs_to_positions(at, generator):
+    x = random_soft(generator)
+    scale = torch.rand(len(at), generator=generator, dtype=torch.float64) + 0.5
+
+    def square(probs: Tensor, which: Tensor) -> Tensor:
+        return (scale[which, None] * probs) ** 2
+
+    # A one-hot row scaled by c has the sum of squares c squared.
+    got = x.summed(at, scale**2, square)
+    expected = ((scale[:, None] * dense(x).flatten(0, 1)[at]) ** 2).sum(-1)
+    assert_close(got, expected)
+    assert_same_gradient(got, expected, x, generator)
+
+
+def test_a_sum_leaves_what_was_said_about_hard_positions_alone(generator):
+    x = random_soft(generator)
+    told = torch.arange(BATCH * LENGTH, dtype=torch.float64)
+    got = x.summed(EVERYWHERE, told, lambda probs, _: probs).detach()
+    told[POSITIONS] = 1.0
+    assert_close(got, told)
+
+
+def test_rows_are_the_dense_simplex(generator):
+    x = random_soft(generator)
+    expected = dense(x).flatten(0, 1)
+    got = x.rows()
+    assert_close(got, expected)
+    weights = torch.randn(*got.shape, generator=generator, dtype=torch.float64)
+    assert_same_gradient((got * weights).sum(-1), (expected * weights).sum(-1), x, generator)
+
+
+def test_rows_of_hard_and_of_wholly_soft_sequences(generator):
+    tokens = torch.randint(0, V, (BATCH, LENGTH), generator=generator)
+    one_hot = F.one_hot(tokens.flatten(), V).float()
+    assert SoftTokens.hard(tokens, vocab_size=V).rows().equal(one_hot)
+    probs = torch.rand(BATCH * LENGTH, V, generator=generator, dtype=torch.float64)
+    assert SoftTokens(tokens, EVERYWHERE, probs).rows().equal(probs)
