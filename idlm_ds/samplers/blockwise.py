@@ -31,7 +31,7 @@ def check_blockwise(
     complaints = {
         f"length: must be at least 1, got {length}": length >= 1,
         f"block: must divide length {length}, got {block}": block >= 1 and length % block == 0,
-        f"steps: must be a multiple of {blocks} (blocks), got {steps}": steps > 0 == steps % blocks,
+        f"steps: must divide into {blocks} blocks, got {steps}": steps > 0 and steps % blocks == 0,
         f"temperature: must be 0 or more, got {temperature}": 0 <= temperature < math.inf,
         f"remasking: must be one of {known}, got {remasking}": remasking in known,
         f"guidance: must be 0 or more, got {guidance}": 0 <= guidance < math.inf,
