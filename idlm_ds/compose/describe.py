@@ -30,9 +30,10 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         locate(recipe.eval.judge, "eval.judge")
         fake = {} if teacher.method else {"fake": True}
         trained = {"teacher": False, **fake, "student": True}
+        copies = 2 if teacher.method else 1
     else:
         network = new_network(recipe, tokenizer)
-        trained = {"model": True}
+        trained, copies = {"model": True}, 1
     size = count_parameters(network)
     say(to_yaml(recipe).rstrip())
     say()
@@ -40,9 +41,10 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     say(f"engines     {setup.json.name}, ZeRO stage {setup.json.stage}")
     say(f"batch       {batch_arithmetic(recipe, setup)}")
     say(f"parameters  {size:,} a network: {', '.join(trained)}")
-    for name, amount in memory_estimate(size, setup, trained).items():
+    for name, amount in memory_estimate(size, setup, trained, copies=copies).items():
         say(f"memory      {name:<8} {amount / GB:8.3f} GB a process")
-    say("            weights, gradients, Adam and running mean; activations come on top")
+    say("            weights, gradients, Adam, running mean and former teacher where there is one;")
+    say("            activations come on top")
 
 
 def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup) -> str:
@@ -61,11 +63,13 @@ def count_parameters(network: Network) -> int:
         return sum(p.numel() for p in network.make().parameters())
 
 
-def memory_estimate(size: int, setup: EngineSetup, trained: Mapping[str, bool]) -> dict[str, float]:
+def memory_estimate(
+    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int = 1
+) -> dict[str, float]:
     """Bytes each role holds on one process between steps.
 
     Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; the running
-    mean is always sharded.
+    mean is always sharded, and so are other ``copies`` of a trained network's weights.
     """
     world, stage = setup.numerics.world, setup.json.stage
     compute = 2 if setup.numerics.precision == "bf16" else 4
@@ -78,5 +82,6 @@ def memory_estimate(size: int, setup: EngineSetup, trained: Mapping[str, bool]) 
         memory[name] = shared(compute * size, 3)
         if learns:
             gradients = shared(4 * size, 2)
-            memory[name] += gradients + shared(ADAM_AND_MASTER * size, 1) + 4 * size / world
+            memory[name] += gradients + shared(ADAM_AND_MASTER * size, 1)
+            memory[name] += copies * 4 * size / world
     return memory | {"together": sum(memory.values())}

@@ -1,5 +1,6 @@
 """A pretraining run, from its recipe to the model folder it leaves."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from idlm_ds.checkpoints.model_folder import WEIGHTS, write_network
@@ -54,7 +55,7 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     hooks += [
         Validation(
             program.model,
-            program.objective,
+            make_objective(recipe, tokenizer, is_validation=True),
             heldout,
             every=recipe.train.validate_every,
             stop=stop,
@@ -69,6 +70,22 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     return _save(program.model, network, tokenizer, session)
 
 
+def make_objective(
+    recipe: PretrainRecipe, tokenizer: Tokenizer, *, is_validation: bool = False
+) -> PretrainObjective:
+    """What the network is trained on, or measured by.
+
+    A network that trains on Duo's relaxed inputs and part of the range of times is measured as what
+    it samples like: by the bound of uniform diffusion, on tokens and the whole range.
+    """
+    if recipe.objective.name == "ar":
+        return NextToken()
+    section = recipe.process
+    if is_validation and section.name == "duo":
+        section = replace(section, name="udlm")
+    return Nelbo(make_process(section, len(tokenizer)))
+
+
 def _program(
     recipe: PretrainRecipe,
     setup: EngineSetup,
@@ -76,11 +93,6 @@ def _program(
     tokenizer: Tokenizer,
     world: World,
 ) -> PretrainProgram:
-    objective: PretrainObjective = (
-        Nelbo(make_process(recipe.process, len(tokenizer)))
-        if recipe.objective.name == "nelbo"
-        else NextToken()
-    )
     source: WeightSource = InitialWeights(network.initial_value, seed=recipe.seed)
     if recipe.model.init:
         source = FileWeights(locate(recipe.model.init, "model.init") / WEIGHTS)
@@ -88,7 +100,7 @@ def _program(
     model = start_role("model", network.make, source, setup.json, setup.numerics, optimizer)
     return PretrainProgram(
         model=model,
-        objective=objective,
+        objective=make_objective(recipe, tokenizer),
         rate=learning_rate(recipe.optim, recipe.train.steps),
         draws=make_draws(recipe, world),
     )

@@ -132,6 +132,8 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys that must not change within a run."""
     sections = ("process", "model", "data", "optim", "objective", "ema")
     flat = {"seed": recipe["seed"], "train.global_batch": recipe["train"]["global_batch"]}
+    if recipe["objective"]["name"] in ("sdtt", "dcd"):  # its rounds are shares of the whole run
+        flat["train.student_steps"] = recipe["train"]["student_steps"]
     for section in sections:
         for key, value in recipe.get(section, {}).items():
             flat[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value

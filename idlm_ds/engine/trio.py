@@ -67,8 +67,8 @@ class EngineTrio:
     def backward_from(self, phase: Phase, output: Tensor, cotangent: Tensor) -> None:
         """Add the gradient of a loss of which only the derivative at ``output`` is known.
 
-        Cutting the graph at the student's output keeps one set of activations alive at a time:
-        the student's, and those of teacher or fake only while their part is differentiated.
+        No backward runs through two engines, which DeepSpeed does not support, and what teacher and
+        fake stored is gone before the student's backward begins.
         """
         self.active(phase).backward_from(output, cotangent)
 

@@ -127,10 +127,11 @@ class DistillObjective(Section):
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
 
     def __post_init__(self) -> None:
-        self._require_at_least(1, "fake_steps", "rounds")
-        self._require("rounds", self.rounds <= 20, "at most 20")
-        least = 2**self.rounds
-        self._require("grid", self.grid >= least, f"at least 2 ** objective.rounds, {least}")
+        self._require_at_least(1, "fake_steps", "rounds", "grid")
+        if self.name in ("sdtt", "dcd"):
+            self._require("rounds", self.rounds <= 20, "at most 20")
+            least = 2**self.rounds
+            self._require("grid", self.grid >= least, f"at least 2 ** objective.rounds, {least}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

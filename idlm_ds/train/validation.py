@@ -1,5 +1,6 @@
 """Held-out loss of a network that is being pretrained."""
 
+import math
 from typing import final
 
 import numpy as np
@@ -47,8 +48,13 @@ class Validation:
             return
         nats = self.measure()
         if self._metrics is not None:
-            self._metrics.write({"step": record.step, "phase": "heldout", "loss": nats})
-            say(f"  step {done}: held-out {nats:.4f} nats/token, {len(self._windows)} windows, EMA")
+            bits, ppl = nats / math.log(2), math.exp(nats)
+            figures = {"loss": nats, "bits": bits, "ppl": ppl}
+            self._metrics.write({"step": record.step, "phase": "heldout", **figures})
+            say(
+                f"  step {done}: held-out {nats:.4f} nats/token ({bits:.3f} bits, "
+                f"perplexity {ppl:.1f}), {len(self._windows)} windows, EMA"
+            )
 
     @torch.no_grad()
     def measure(self) -> float:

@@ -4,10 +4,15 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.objectives.idlm import IDLM
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Process, Readout
+from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
+from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.processes.udlm import UDLM
+from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
+from idlm_ds.tensor_types import SoftInput
 
 from ..tolerances import assert_close
 
@@ -164,3 +169,71 @@ def test_student_is_shown_noised_data_and_its_time(objective, generator):
     ((shown, sigma, _),) = student.calls
     assert shown.equal(given.x_in)
     assert_close(sigma, -torch.log(1 - 0.999 * t))
+
+
+class Reading:
+    """A network whose scores are linear in what it is shown, through an input that may be cut."""
+
+    def __init__(self, seed: int, *, is_cut: bool = False) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.matrix = torch.randn(V, V, generator=generator, dtype=torch.float64)
+        self.is_cut = is_cut
+        self.had_graph: list[bool] = []
+
+    def __call__(self, x: Tensor | SoftInput, sigma: Tensor, readout: Readout, /) -> Tensor:
+        if isinstance(x, SoftInput):
+            shown = x.scores.softmax(-1)
+        else:
+            shown = torch.nn.functional.one_hot(x.flatten(), V).double()
+        raw = (shown.detach() if self.is_cut else shown) @ self.matrix
+        self.had_graph.append(raw.requires_grad)
+        return readout(lambda positions: raw[positions])
+
+
+def gap_and_gradient(
+    process: Process, networks: tuple[Reading, Reading], *, is_input_differentiated: bool
+) -> tuple[Tensor, Tensor]:
+    """The gap of eight noisy sequences, and what the student's scores get of it."""
+    objective = IDLM(process, is_input_differentiated)
+    tokens = torch.randint(0, MASK, (8, 6), generator=torch.Generator().manual_seed(1))
+    t = torch.linspace(0.3, 0.9, 8, dtype=torch.float64)
+    given = objective.student_input(tokens, t, noise=noise_for(0, "input", 8))
+    scores = torch.randn(48, V, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    scores = scores[: len(given.positions)].requires_grad_()
+    x_0 = process.relax(scores, given)
+    gap = objective.gap(*networks, x_0, t.flip(0), noise=noise_for(0, "again", 8))
+    return gap.detach(), torch.autograd.grad(gap.sum(), scores)[0]
+
+
+def test_the_stopped_gradient_is_that_of_networks_whose_input_is_cut():
+    duo = Duo(V, LogLinear(), TokenClock(GaussianMap(V), LogLinear()), tau=0.3)
+
+    def answers(*, is_cut: bool, is_full: bool) -> tuple[Tensor, Tensor, list[bool]]:
+        networks = Reading(3, is_cut=is_cut), Reading(4, is_cut=is_cut)
+        gap, gradient = gap_and_gradient(duo, networks, is_input_differentiated=is_full)
+        return gap, gradient, [had for network in networks for had in network.had_graph]
+
+    gap, full, had_graph = answers(is_cut=False, is_full=True)
+    assert had_graph == [True, True]
+    stopped_gap, stopped, had_graph = answers(is_cut=False, is_full=False)
+    assert had_graph == [False, False]
+    cut_gap, cut, _ = answers(is_cut=True, is_full=True)
+    assert stopped.equal(cut)
+    assert stopped_gap.equal(gap)
+    assert cut_gap.equal(gap)
+    assert stopped.abs().max() > 0.01
+    assert (full - stopped).abs().max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "process",
+    [MDLM(V, LogLinear(), MASK), SEDD(V, LogLinear(), MASK), UDLM(V, LogLinear())],
+    ids=lambda process: type(process).__name__,
+)
+def test_where_networks_are_shown_tokens_both_gradients_are_the_same_bits(process):
+    networks = Reading(3), Reading(4)
+    gap, full = gap_and_gradient(process, networks, is_input_differentiated=True)
+    stopped_gap, stopped = gap_and_gradient(process, networks, is_input_differentiated=False)
+    assert stopped_gap.equal(gap)
+    assert stopped.equal(full)
+    assert full.abs().max() > 0.01

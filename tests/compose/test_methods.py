@@ -1,0 +1,153 @@
+"""What each method needs, and what it refuses before anything is started."""
+
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
+from idlm_ds.compose import methods
+from idlm_ds.compose.methods import find_teacher, make_program
+from idlm_ds.compose.parts import ASSETS
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.config import AdamW
+from idlm_ds.errors import UserError
+from idlm_ds.objectives.alternation import Alternation, Phase
+from idlm_ds.objectives.idlm import IDLM
+from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds
+from idlm_ds.recipes.load import load_recipe
+from idlm_ds.recipes.schema import DistillRecipe, ProcessSection
+from idlm_ds.train.program import DistillProgram
+from idlm_ds.train.self_distillation import SelfDistillProgram
+
+TRAINED = {"mdlm": "mdlm", "sedd": "sedd", "udlm": "udlm", "duo": "udlm"}
+"""What the teacher of each family was trained as."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(ASSETS / "tokenizer")
+
+
+def teacher_folder(folder: Path, family: str, vocab_size: int) -> Path:
+    sizes = {"hidden": 8, "blocks": 1, "heads": 1, "cond": 4, "vocab_size": vocab_size}
+    process = asdict(ProcessSection(name=family))
+    card = NetworkCard(network={"kind": "dit", **sizes}, process=process, length=8)
+    write_network(folder, card, {})
+    return folder
+
+
+def recipe_for(folder: Path, family: str, method: str, *more: str) -> DistillRecipe:
+    overrides = [f"teacher.path={folder}", f"process.name={family}", f"objective.name={method}"]
+    return load_recipe(DistillRecipe, "quickstart", [*overrides, *more])
+
+
+@pytest.fixture
+def find(tokenizer, tmp_path):
+    def find(family: str, method: str, *more: str) -> tuple[DistillRecipe, methods.Teacher]:
+        folder = teacher_folder(tmp_path, TRAINED[family], len(tokenizer) + 1)
+        recipe = recipe_for(folder, family, method, *more)
+        return recipe, find_teacher(recipe, tokenizer)
+
+    return find
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_inverse_distillation_fits_every_family_and_the_baselines_their_own(family, find):
+    for method in ("idlm", "dmd"):
+        assert find(family, method)[1].method is None
+    mine, other = ("sdtt", "dcd") if family in ("mdlm", "sedd") else ("dcd", "sdtt")
+    _, teacher = find(family, mine)
+    kind = {"sdtt": SDTT, "dcd": DCD}[mine]
+    assert teacher.method == kind(teacher.process)
+    with pytest.raises(
+        UserError, match=rf"^objective\.name: {other} is .*process\.name is {family}$"
+    ):
+        find(family, other)
+
+
+def test_rounds_must_fit_into_the_run_where_there_are_rounds(find):
+    three, four = "train.student_steps=3", "train.student_steps=4"
+    with pytest.raises(UserError, match=r"^objective\.rounds: 4 do not fit .*student_steps 3$"):
+        find("mdlm", "sdtt", three, "objective.rounds=4")
+    find("mdlm", "sdtt", four, "objective.rounds=4")
+    find("mdlm", "idlm", three, "objective.rounds=4")
+
+
+def test_a_teacher_of_another_vocabulary_or_family_is_refused(tokenizer, tmp_path):
+    folder = teacher_folder(tmp_path, "mdlm", 50258)
+    with pytest.raises(UserError, match=rf"^teacher\.path: .* 50258, .* {len(tokenizer) + 1} in"):
+        find_teacher(recipe_for(folder, "mdlm", "sdtt"), tokenizer)
+    with pytest.raises(UserError, match=r"^process\.name: 'sedd', but .* with 'mdlm'$"):
+        find_teacher(recipe_for(folder, "sedd", "sdtt"), tokenizer)
+
+
+class Role:
+    """Stands for an engine; knows how it was started."""
+
+    def __init__(self, name: str, optimizer: AdamW | None) -> None:
+        self.name = name
+        self.optimizer = optimizer
+        self.ema_decay: float | None = None
+        self.kept: dict[str, Any] = {}
+        weights = [torch.zeros(3)]
+        self.shards = SimpleNamespace(weights=weights) if optimizer is not None else None
+
+    def start_ema(self, decay: float) -> None:
+        self.ema_decay = decay
+
+
+@pytest.fixture
+def program(find, monkeypatch):
+    def program(family: str, method: str) -> tuple[Any, dict[str, Role]]:
+        started: dict[str, Role] = {}
+
+        def start(name: str, setup: object, teacher: object, optimizer: AdamW | None) -> Role:
+            return started.setdefault(name, Role(name, optimizer))
+
+        monkeypatch.setattr(methods, "_start", start)
+        more = ["train.student_steps=12", "objective.fake_steps=2", "objective.rounds=2"]
+        more += ["objective.grid=5", "optim.lr=0.5", "optim.fake_lr_scale=3", "ema.decay=0.9"]
+        recipe, teacher = find(family, method, *more, "optim.warmup_steps=0")
+        world = SimpleNamespace(size=1, rank=0)
+        return make_program(recipe, None, teacher, world), started
+
+    return program
+
+
+@pytest.mark.parametrize("method", ["idlm", "dmd"])
+def test_inverse_distillation_starts_three_networks_of_which_two_learn(method, program):
+    made, started = program("duo", method)
+    assert isinstance(made, DistillProgram)
+    assert {n: role.optimizer and role.optimizer.lr for n, role in started.items()} == {
+        "teacher": None,
+        "fake": 1.5,
+        "student": 0.5,
+    }
+    assert [started[n].ema_decay for n in ("teacher", "fake", "student")] == [None, 0.9, 0.9]
+    assert made.objective == IDLM(made.objective.process, method == "idlm")
+    assert made.plan == Alternation(fake_steps=2)
+    assert {p: (rate.peak, rate.total) for p, rate in made.rates.items()} == {
+        Phase.FAKE: (1.5, 24),
+        Phase.STUDENT: (0.5, 12),
+    }
+
+
+@pytest.mark.parametrize(("family", "method"), [("mdlm", SDTT), ("duo", DCD)])
+def test_self_distillation_starts_a_student_and_who_it_was(family, method, program):
+    made, started = program(family, method.__name__.lower())
+    assert isinstance(made, SelfDistillProgram)
+    assert {n: role.optimizer and role.optimizer.lr for n, role in started.items()} == {
+        "teacher": None,
+        "student": 0.5,
+    }
+    assert [started[n].ema_decay for n in ("teacher", "student")] == [None, 0.9]
+    assert (made.teacher, made.student) == (started["teacher"], started["student"])
+    assert made.roles == {"student": started["student"]}
+    assert started["student"].kept.keys() == {"handover"}
+    assert isinstance(made.objective, method)
+    assert made.rounds == Rounds(updates=12, count=2, grid=5)
+    assert (made.rate.peak, made.rate.total) == (0.5, 12)

@@ -1,0 +1,295 @@
+"""The teacher of a round is the student of its beginning, exactly, and nothing else moves."""
+
+import dataclasses
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from idlm_ds.engine.checkpoint import load_checkpoint, save_checkpoint
+from idlm_ds.engine.config import Numerics
+from idlm_ds.engine.dist import World
+from idlm_ds.engine.export import gather_weights
+from idlm_ds.engine.handover import Handover
+from idlm_ds.engine.role import RoleEngine, start_role
+from idlm_ds.models.dit import DiT
+from idlm_ds.noise import Noise, stratified_times
+from idlm_ds.objectives.self_distillation import Rounds, self_distillation
+from idlm_ds.processes.base import at
+from idlm_ds.train.program import Draws
+from idlm_ds.train.self_distillation import SelfDistillProgram
+
+from . import plain, toy
+from .harness import run_ranks
+from .test_parity import LOSS_TOLERANCE, TOLERANCE, _assert_at_rest, _everything
+
+pytestmark = pytest.mark.dist
+
+UPDATES, GRID = 6, 8
+BOUNDARIES = {2: 1 / 4, 4: 1 / 2}
+"""First updates of the second and third round, and the length of their steps."""
+
+MID_FIRST, MID_ROUND, BOUNDARY = 1, 3, 4
+"""Steps at which runs are saved."""
+
+LAYOUTS = [(stage, size) for stage in (1, 2, 3) for size in (1, 2)]
+FAMILY = {"sdtt": "mdlm", "dcd": "duo"}
+
+
+def _start(
+    world: World,
+    stage: int,
+    *,
+    method: str = "sdtt",
+    precision: str = "fp32",
+    dropout: float = 0.0,
+) -> SelfDistillProgram:
+    """A teacher and a student with its weights."""
+    json, network = toy.engine_json(stage), dataclasses.replace(toy.NETWORK, dropout=dropout)
+    numerics = Numerics(
+        micro_batch=toy.GLOBAL_BATCH // world.size,
+        accumulation=1,
+        world=world.size,
+        precision=precision,
+        clip=0.0,
+    )
+
+    def start(role: str) -> RoleEngine:
+        optimizer = None if role == "teacher" else toy.optimizer_of(role)
+        source = toy.weights_of("teacher")
+        return start_role(role, lambda: DiT(network), source, json, numerics, optimizer)
+
+    teacher, student = start("teacher"), start("student")
+    student.start_ema(toy.EMA_DECAY)
+    return SelfDistillProgram(
+        teacher=teacher,
+        student=student,
+        objective=self_distillation(method, toy.make_process(FAMILY[method])),
+        rounds=Rounds(updates=UPDATES, count=3, grid=GRID),
+        rate=toy.rate_of("student"),
+        draws=Draws(
+            seed=toy.SEED,
+            t_min=toy.T_MIN,
+            global_batch=toy.GLOBAL_BATCH,
+            length=toy.LENGTH,
+            reduction="mean",
+            world=world,
+        ),
+        handover=Handover(student, teacher),
+    )
+
+
+@torch.no_grad()
+def _answer(role: RoleEngine) -> Tensor:
+    """Also leaves some weights whole, as any use of a network at stage 3 does."""
+    tokens = torch.arange(2 * toy.LENGTH).view(2, -1)
+    return role.module(tokens, torch.tensor([0.5, 1.5]), at(torch.arange(tokens.numel())))
+
+
+def _plain(world: World, method: str) -> dict[str, Any]:
+    """The same rounds in plain PyTorch: one process, the global batch at once."""
+    del world
+    objective = self_distillation(method, toy.make_process(FAMILY[method]))
+    teacher, student = plain._network("teacher"), plain._network("teacher")
+    learner = plain._Learner(student, "student", clip=0.0)
+    losses, norms, dt = [], [], 1 / GRID
+    for step in range(UPDATES):
+        if step in BOUNDARIES:
+            teacher.load_state_dict(student.state_dict())
+            dt = BOUNDARIES[step]
+        samples = range(step * toy.GLOBAL_BATCH, (step + 1) * toy.GLOBAL_BATCH)
+        tokens = torch.from_numpy(toy.make_windows().take(samples))
+        t = stratified_times(toy.SEED, "t", step, count=toy.GLOBAL_BATCH, t_min=toy.T_MIN)
+        noise = Noise.of_samples(toy.SEED, "noise", samples=samples)
+        with learner.learning():
+            nats = objective.loss(student, teacher, tokens, t, dt, noise=noise)
+            loss = nats.sum() / (toy.GLOBAL_BATCH * toy.LENGTH)
+            loss.backward()
+        losses.append(loss.item())
+        norms.append(learner.norm())
+        learner.step()
+    return {"losses": losses, "norms": norms, "state": learner.state()}
+
+
+@cache
+def _wanted(method: str) -> dict[str, Any]:
+    return run_ranks(_plain, 1, method)[0]
+
+
+def _distil(world: World, stage: int, method: str) -> dict[str, Any]:
+    program = _start(world, stage, method=method)
+    losses, norms = [], []
+    for step, batch in enumerate(toy.make_loader(world).batches(0, UPDATES)):
+        before = _everything(program.teacher)
+        result = program.take(step, batch)
+        after = _everything(program.teacher)
+        if step in BOUNDARIES:
+            assert any(not before[name].equal(after[name]) for name in before), step
+        else:
+            toy.assert_same(after, before, f"teacher after update {step}")
+        for role in (program.teacher, program.student):
+            _assert_at_rest(role, f"update {step}, {role.name}")
+        losses.append(result.loss)
+        norms.append(result.report.grad_norm)
+    return {"losses": losses, "norms": norms, "state": toy.state_of(world, program.roles)}
+
+
+@pytest.mark.parametrize("method", FAMILY)
+@pytest.mark.parametrize(("stage", "size"), LAYOUTS)
+def test_rounds_on_engines_are_rounds_in_plain_torch(stage: int, size: int, method: str):
+    wanted = _wanted(method)
+    assert min(wanted["losses"]) > 1e-3
+    for rank, answer in enumerate(run_ranks(_distil, size, stage, method)):
+        for key in ("losses", "norms"):
+            assert answer[key] == pytest.approx(
+                wanted[key], rel=LOSS_TOLERANCE, abs=LOSS_TOLERANCE
+            ), f"{key} on rank {rank}"
+        assert answer["state"].keys() == wanted["state"].keys()
+        for name, value in wanted["state"].items():
+            off = (answer["state"][name] - value).abs().max().item()
+            assert off <= TOLERANCE[name.split("/")[1]], (
+                f"{name} on rank {rank} is off by {off:.1e}"
+            )
+
+
+def _untouched(program: SelfDistillProgram, action: Callable[[], None]) -> None:
+    """Run a collective that must leave every number of the student as it is."""
+    before = _everything(program.student)
+    action()
+    toy.assert_same(_everything(program.student), before, "student")
+
+
+def _hand_over(world: World, stage: int, precision: str) -> None:
+    program = _start(world, stage, precision=precision)
+    teacher, student = program.teacher, program.student
+    batches = list(toy.make_loader(world).batches(0, 3))
+    for batch in batches[:2]:
+        program.take(0, batch)
+    at_first = _answer(teacher)
+
+    _untouched(program, program.handover.take)
+    taken = _answer(teacher)
+    assert taken.equal(_answer(student))
+    assert not taken.equal(at_first)
+    raw = toy.state_of(world, program.roles)
+    for name, weight in gather_weights(teacher, is_first=world.is_first).items():
+        assert weight.equal(raw[f"student/weight/{name}"].to(weight.dtype)), name
+
+    program.take(0, batches[2])
+    assert _answer(teacher).equal(taken)
+    assert not _answer(student).equal(taken)
+
+    teacher.reload(toy.weights_of("fake"))
+    assert not _answer(teacher).equal(taken)
+    kept = [shard.clone() for shard in student.kept["handover"]]
+    _untouched(program, program.handover.renew)
+    assert _answer(teacher).equal(taken)
+    assert all(map(torch.equal, student.kept["handover"], kept))
+    assert program.take(0, batches[0]).report.was_applied
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "precision"),
+    [*[(*layout, "fp32") for layout in LAYOUTS], *[(stage, 2, "bf16") for stage in (1, 2, 3)]],
+)
+def test_the_teacher_computes_what_the_student_did_when_it_was_taken(
+    stage: int, size: int, precision: str
+):
+    run_ranks(_hand_over, size, stage, precision)
+
+
+def _run(
+    world: World, stage: int, precision: str, root: Path | None, resume: Path | None
+) -> dict[str, Any]:
+    """Losses, the teacher at every update, and the student at the end."""
+    program = _start(world, stage, precision=precision, dropout=0.2)
+    start = int(load_checkpoint(resume, program.roles)["step"]) if resume else 0
+    losses, teachers = [], {}
+    for step, batch in enumerate(toy.make_loader(world).batches(start, UPDATES), start=start):
+        losses.append(program.take(step, batch).loss)
+        teachers[step] = gather_weights(program.teacher, is_first=world.is_first)
+        if root and step + 1 in (MID_FIRST, MID_ROUND, BOUNDARY):
+            save_checkpoint(root, step + 1, program.roles, {}, world=world, keep=9)
+    return {
+        "losses": losses,
+        "teachers": teachers,
+        "state": toy.state_of(world, program.roles),
+    }
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any]]]:
+    """One whole run of each kind that left checkpoints, made when first asked for."""
+
+    @cache
+    def get(stage: int, size: int, precision: str = "fp32") -> tuple[Path, dict[str, Any]]:
+        root = tmp_path_factory.mktemp("whole")
+        return root, run_ranks(_run, size, stage, precision, root, None)[0]
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "precision"),
+    [*[(*layout, "fp32") for layout in LAYOUTS], (1, 2, "bf16"), (3, 2, "bf16")],
+)
+def test_a_run_resumed_in_a_round_or_between_two_is_the_uninterrupted_run(
+    stage: int, size: int, precision: str, uninterrupted
+):
+    root, whole = uninterrupted(stage, size, precision)
+    for step in (MID_FIRST, MID_ROUND, BOUNDARY):
+        resume = root / f"step-{step}"
+        resumed = run_ranks(_run, size, stage, precision, None, resume)[0]
+        assert resumed["losses"] == whole["losses"][step:], step
+        toy.assert_same(resumed["state"], whole["state"], f"resumed at {step}")
+        for later, teacher in resumed["teachers"].items():
+            toy.assert_same(teacher, whole["teachers"][later], f"resumed at {step}, {later}")
+
+
+def _renewed(world: World, folder: Path, stage: int) -> dict[str, Any]:
+    """Teacher and student of a run that was just loaded."""
+    program = _start(world, stage)
+    load_checkpoint(folder, program.roles)
+    program.handover.renew()
+    state = toy.state_of(world, program.roles)
+    return {
+        "teacher": gather_weights(program.teacher, is_first=world.is_first),
+        "student": {k.split("/")[2]: v for k, v in state.items() if "/weight/" in k},
+    }
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [((3, 2), (1, 1)), ((1, 1), (3, 2)), ((2, 2), (3, 1)), ((3, 1), (2, 2))],
+    ids=lambda case: "zero{}x{}".format(*case),
+)
+def test_another_layout_goes_on_against_the_teacher_of_the_round(
+    written: tuple[int, int], read: tuple[int, int], uninterrupted
+):
+    root, whole = uninterrupted(*written)
+    got = run_ranks(_renewed, read[1], root / f"step-{MID_ROUND}", read[0])[0]
+    toy.assert_same(got["teacher"], whole["teachers"][MID_ROUND], "teacher")
+    assert not any(got["teacher"][name].equal(w) for name, w in got["student"].items())
+
+
+def _put_back(world: World, stage: int) -> None:
+    program = _start(world, stage)
+    at_first = _answer(program.teacher)
+    for step, batch in enumerate(toy.make_loader(world).batches(0, 3)):
+        program.take(step, batch)
+    assert not _answer(program.teacher).equal(at_first)
+    _untouched(program, lambda: program.teacher.reload(toy.weights_of("teacher")))
+    assert _answer(program.teacher).equal(at_first)
+    with pytest.raises(TypeError, match="student learns; its weights belong to its optimizer"):
+        program.student.reload(toy.weights_of("teacher"))
+    with pytest.raises(TypeError, match="teacher does not learn"):
+        Handover(program.teacher, program.student)
+
+
+@pytest.mark.parametrize(("stage", "size"), [(1, 1), (2, 2), (3, 1), (3, 2)])
+def test_the_original_teacher_can_be_put_back(stage: int, size: int):
+    run_ranks(_put_back, size, stage)
