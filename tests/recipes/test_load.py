@@ -154,7 +154,7 @@ def test_a_required_key_left_out_is_named(cls, text, write):
         ("objective.fake_stpes=2", "objective.fake_stpes: unknown key; did you mean fake_steps?"),
         ("objectve.fake_steps=2", "objectve: unknown key; did you mean objective?"),
         ("ema.zzz=2", "ema.zzz: unknown key; known: decay"),
-        ("objective.name=vsd", "objective.name: expected one of idlm, got 'vsd'"),
+        ("objective.name=vsd", "objective.name: expected one of idlm, dmd, sdtt, dcd, got 'vsd'"),
         ("train.precision=fp16", "train.precision: expected one of fp32, bf16, got 'fp16'"),
         ("train.micro_batch=true", "train.micro_batch: expected an integer, got true"),
         ("train.micro_batch=8.0", "train.micro_batch: expected an integer, got 8.0"),
