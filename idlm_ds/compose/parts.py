@@ -13,7 +13,7 @@ from idlm_ds.compose.families import make_process
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
 from idlm_ds.errors import UserError
-from idlm_ds.models import causal, dit
+from idlm_ds.models import causal, dit, llada
 from idlm_ds.models.init import InitialValue
 from idlm_ds.recipes.batch import accumulation
 from idlm_ds.recipes.schema import (
@@ -93,27 +93,25 @@ def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
     return known_network(card)
 
 
-def known_network(card: NetworkCard, *, dropout: float | None = None) -> Network:
+def known_network(card: NetworkCard) -> Network:
     """The network a folder describes.
-
-    Args:
-        card: From its ``config.json``.
-        dropout: In place of the one it was trained with.
 
     Raises:
         UserError: The kind or a size is not known here.
     """
     sizes = dict(card.network)
     kind = sizes.pop("kind", None)
-    if kind != "dit":
-        raise UserError(f"network.kind: {kind!r} is unknown; known: dit")
-    if dropout is not None:
-        sizes["dropout"] = dropout
     try:
-        config = dit.DiTConfig(**sizes)
+        match kind:
+            case "dit":
+                dit_config = dit.DiTConfig(**sizes)
+                return Network(lambda: dit.DiT(dit_config), dit.initial_value, card)
+            case "llada":
+                llada_config = llada.LLaDAConfig(**sizes)
+                return Network(lambda: llada.LLaDA(llada_config), llada.initial_value, card)
     except TypeError as error:
         raise UserError(f"network: {error}") from error
-    return Network(lambda: dit.DiT(config), dit.initial_value, card)
+    raise UserError(f"network.kind: {kind!r} is unknown; known: dit, llada")
 
 
 def _gpt2(section: ModelSection, length: int, tokenizer: Tokenizer) -> Network:

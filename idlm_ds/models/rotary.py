@@ -9,11 +9,13 @@ from torch import Tensor
 BASE = 10_000.0
 
 
-def rotary_angles(length: int, head_dim: int, *, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotary_angles(
+    length: int, head_dim: int, *, device: torch.device, base: float = BASE
+) -> tuple[Tensor, Tensor]:
     """Return cosine and sine of shape (L, E / 2), float32."""
     exponent = torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim
     position = torch.arange(length, dtype=torch.float32, device=device)
-    angle = position[:, None] * BASE**-exponent
+    angle = position[:, None] * base**-exponent
     return angle.cos(), angle.sin()
 
 

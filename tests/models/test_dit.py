@@ -96,26 +96,6 @@ def tokens(generator) -> Tensor:
     return torch.randint(0, V, (BATCH, LENGTH), generator=generator)
 
 
-@pytest.mark.parametrize(
-    ("hidden", "blocks", "heads", "parameters"),
-    [
-        (768, 12, 12, 169_627_218),
-        (256, 8, 8, 33_789_010),
-        (512, 8, 8, 80_061_266),
-        (1024, 24, 16, 424_477_010),
-        (1536, 24, 16, 863_158_098),
-    ],
-    ids=["small", "tiny (Duo)", "tiny (MDLM)", "medium", "large"],
-)
-def test_published_sizes_have_their_published_number_of_parameters(
-    hidden, blocks, heads, parameters
-):
-    config = DiTConfig(vocab_size=50_258, hidden=hidden, blocks=blocks, heads=heads)
-    with torch.device("meta"):
-        model = DiT(config)
-    assert sum(p.numel() for p in model.parameters()) == parameters
-
-
 def test_parameters_have_the_published_names_order_and_shapes():
     with torch.device("meta"):
         model = DiT(SMALL)

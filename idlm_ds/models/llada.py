@@ -1,0 +1,156 @@
+"""The transformer of LLaDA (arXiv:2502.09992), with the parameter names of its release.
+
+Shapes: B sequences, L positions, P selected positions of a flattened batch, V vocabulary entries,
+D hidden width, H heads, E width of a head.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from idlm_ds.models.attention import attend
+from idlm_ds.models.rotary import rotary_angles, rotate
+from idlm_ds.tensor_types import NetworkInput, SoftInput
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LLaDAConfig:
+    """Sizes of a network; the defaults are those of LLaDA-8B."""
+
+    vocab_size: int = 126_464
+    hidden: int = 4096
+    blocks: int = 32
+    heads: int = 32
+    ffn: int = 12_288
+    rope_base: float = 500_000.0
+    norm_eps: float = 1e-5
+    checkpoint_activations: bool = False
+    """Keep one hidden state per block and compute the rest again in the backward pass."""
+
+
+class WordEmbedding(nn.Module):
+    """Look-up for token ids (B, L), weighted mean for scores (P, V).
+
+    Both live in one module so that ZeRO-3 gathers the table for either; scores are normalised
+    here, in float32.
+    """
+
+    def __init__(self, vocab_size: int, hidden: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return F.embedding(x, self.weight)
+        return (x.float().softmax(-1) @ self.weight.float()).to(self.weight.dtype)
+
+
+class RMSNorm(nn.Module):
+    """Division by the root mean square and a weight, in float32."""
+
+    def __init__(self, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight.float()
+        return F.rms_norm(x.float(), weight.shape, weight, self.eps).to(x.dtype)
+
+
+class LLaDABlock(nn.Module):
+    """Attention, then a gated MLP, each behind its norm."""
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__()
+        hidden = config.hidden
+        self.heads = config.heads
+        self.attn_norm = RMSNorm(hidden, config.norm_eps)
+        self.q_proj = nn.Linear(hidden, hidden, bias=False)
+        self.k_proj = nn.Linear(hidden, hidden, bias=False)
+        self.v_proj = nn.Linear(hidden, hidden, bias=False)
+        self.attn_out = nn.Linear(hidden, hidden, bias=False)
+        self.ff_norm = RMSNorm(hidden, config.norm_eps)
+        self.ff_proj = nn.Linear(hidden, config.ffn, bias=False)
+        self.up_proj = nn.Linear(hidden, config.ffn, bias=False)
+        self.ff_out = nn.Linear(config.ffn, hidden, bias=False)
+
+    def forward(self, x_BLD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        x_BLD = x_BLD + self._attention(self.attn_norm(x_BLD), cos, sin)
+        h = self.ff_norm(x_BLD)
+        return x_BLD + self.ff_out(F.silu(self.ff_proj(h)) * self.up_proj(h))
+
+    def _attention(self, h_BLD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        q, k, v = (
+            proj(h_BLD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = (rotate(x.float(), cos, sin).to(v.dtype) for x in (q, k))
+        return self.attn_out(attend(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Transformer(nn.Module):
+    """The network proper."""
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = WordEmbedding(config.vocab_size, config.hidden)
+        self.blocks = nn.ModuleList(LLaDABlock(config) for _ in range(config.blocks))
+        self.ln_f = RMSNorm(config.hidden, config.norm_eps)
+        self.ff_out = nn.Linear(config.hidden, config.vocab_size, bias=False)
+
+    def forward(
+        self, x: NetworkInput, readout: Callable[[Callable[[Tensor], Tensor]], Tensor]
+    ) -> Tensor:
+        config, (batch, length) = self.config, x.shape
+        h = self.wte(x.scores if isinstance(x, SoftInput) else x).view(batch, length, -1)
+        width = config.hidden // config.heads
+        cos, sin = rotary_angles(length, width, device=h.device, base=config.rope_base)
+        for block in self.blocks:
+            if config.checkpoint_activations:
+                # Nothing in a block is random. The reentrant kind cannot be differentiated by
+                # ``torch.autograd.grad``, nor does it reach weights behind an input without graph.
+                h = checkpoint(block, h, cos, sin, use_reentrant=False, preserve_rng_state=False)
+            else:
+                h = block(h, cos, sin)
+        hidden = h.flatten(0, 1)
+        return readout(lambda positions: self.ff_out(self.ln_f(hidden[positions])).float())
+
+
+class LLaDA(nn.Module):
+    """A bidirectional transformer that is never shown the time."""
+
+    def __init__(self, config: LLaDAConfig) -> None:
+        super().__init__()
+        self.config = config
+        # For the published names, which start with ``model.transformer``.
+        self.model = nn.ModuleDict({"transformer": Transformer(config)})
+
+    def forward(
+        self,
+        x: NetworkInput,
+        sigma_B: Tensor,
+        readout: Callable[[Callable[[Tensor], Tensor]], Tensor],
+    ) -> Tensor:
+        """Score the token at a position from all positions, itself included; see ``DiT.forward``.
+
+        Args:
+            x: Token ids (B, L), or a mixture of tokens at every position.
+            sigma_B: Not looked at.
+            readout: Gets ``project``, which maps positions (P,) to float32 scores (P, V).
+        """
+        del sigma_B
+        return self.model["transformer"](x, readout)
+
+
+def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw the initial float32 value of one parameter of a ``LLaDA``."""
+    del name
+    if len(shape) == 1:
+        return torch.ones(shape)
+    return torch.empty(shape).normal_(std=0.02, generator=generator)
