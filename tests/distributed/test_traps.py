@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import RoleEngine
 from idlm_ds.processes.base import Readout, at
+from idlm_ds.tensor_types import SoftInput
 
 from . import toy
 from .harness import run_ranks
@@ -15,10 +16,11 @@ from .harness import run_ranks
 pytestmark = pytest.mark.dist
 
 
-def _inputs(world: World, use: int) -> tuple[Tensor, Tensor, Readout]:
+def _inputs(world: World, use: int) -> tuple[SoftInput, Tensor, Readout]:
     generator = torch.Generator().manual_seed(10 * use + world.rank)
-    scores = torch.randn(2, toy.LENGTH, toy.VOCAB, generator=generator)
-    return scores, torch.tensor([0.5, 1.5]), at(torch.arange(2 * toy.LENGTH))
+    scores = torch.randn(2 * toy.LENGTH, toy.VOCAB, generator=generator)
+    soft = SoftInput(scores, (2, toy.LENGTH))
+    return soft, torch.tensor([0.5, 1.5]), at(torch.arange(2 * toy.LENGTH))
 
 
 def _learn(role: RoleEngine, world: World, use: int) -> float:
@@ -30,9 +32,9 @@ def _learn(role: RoleEngine, world: World, use: int) -> float:
 
 def _borrow(network: nn.Module, world: World, use: int) -> Tensor:
     """Differentiate a loss of an idle network with respect to its input."""
-    scores, sigma, readout = _inputs(world, use)
-    leaf = scores.requires_grad_()
-    loss = network(leaf, sigma, readout).pow(2).mean()
+    soft, sigma, readout = _inputs(world, use)
+    leaf = soft.scores.requires_grad_()
+    loss = network(soft, sigma, readout).pow(2).mean()
     return torch.autograd.grad(loss, leaf)[0]
 
 
