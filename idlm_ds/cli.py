@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from idlm_ds.errors import NumericsError, UserError
+from idlm_ds.errors import NumericsError, UnsafeCheckpointError, UserError
 from idlm_ds.recipes.load import AnyRecipe
 from idlm_ds.startup import is_first_rank, prepare_environment, world_size
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from idlm_ds.compose.parts import EngineSetup
     from idlm_ds.compose.session import Session
 
-EXIT_USAGE = 2
-EXIT_NUMERICS = 6
+EXIT_CODES = {UnsafeCheckpointError: 4, UserError: 2, NumericsError: 6}
+"""The first class that fits counts."""
 EXIT_INTERRUPTED = 130
 
 
@@ -82,7 +82,7 @@ def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
     try:
         main(sys.argv[1:])
     except (UserError, NumericsError) as error:
-        code = EXIT_USAGE if isinstance(error, UserError) else EXIT_NUMERICS
+        code = next(c for kind, c in EXIT_CODES.items() if isinstance(error, kind))
         if is_first_rank():
             sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:

@@ -9,5 +9,9 @@ class UserError(ValueError):
     """
 
 
+class UnsafeCheckpointError(UserError):
+    """A file holds what could only serve to run code; none of it has run. Exit code 4."""
+
+
 class NumericsError(RuntimeError):
     """A loss is not finite; no weight has moved since the last good step."""

@@ -1,0 +1,180 @@
+"""Names and shapes of published networks, and holding a file against them."""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from idlm_ds.checkpoints.tensors import NamedTensors
+
+Shapes = dict[str, tuple[int, ...]]
+"""By name, in the order of ``named_parameters``. A negative size is not known."""
+
+TIME_WAVES = 256
+SHOWN = 40
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What the tensors of one architecture are called, and how large they are."""
+
+    blocks: str
+    """What names of a block start with, in front of its number."""
+
+    shapes: Callable[[Mapping[str, int]], Shapes]
+    """All parameters of a network of some sizes."""
+
+    anchors: Mapping[str, tuple[tuple[str, int], ...]]
+    """For each size, tensors and axes that tell it."""
+
+    optional: frozenset[str] = frozenset()
+    """Buffers that some files have."""
+
+
+def _dit_shapes(sizes: Mapping[str, int]) -> Shapes:
+    n, d, c, inner = (sizes[k] for k in ("vocab_size", "hidden", "cond", "inner"))
+    shapes: Shapes = {
+        "vocab_embed.embedding": (n, d),
+        "sigma_map.mlp.0.weight": (c, TIME_WAVES),
+        "sigma_map.mlp.0.bias": (c,),
+        "sigma_map.mlp.2.weight": (c, c),
+        "sigma_map.mlp.2.bias": (c,),
+    }
+    for i in range(sizes["blocks"]):
+        block: Shapes = {
+            "norm1.weight": (d,),
+            "attn_qkv.weight": (3 * d, d),
+            "attn_out.weight": (d, d),
+            "norm2.weight": (d,),
+            "mlp.0.weight": (inner, d),
+            "mlp.0.bias": (inner,),
+            "mlp.2.weight": (d, inner),
+            "mlp.2.bias": (d,),
+            "adaLN_modulation.weight": (6 * d, c),
+            "adaLN_modulation.bias": (6 * d,),
+        }
+        shapes |= {f"blocks.{i}.{name}": shape for name, shape in block.items()}
+    return shapes | {
+        "output_layer.norm_final.weight": (d,),
+        "output_layer.linear.weight": (n, d),
+        "output_layer.linear.bias": (n,),
+        "output_layer.adaLN_modulation.weight": (2 * d, c),
+        "output_layer.adaLN_modulation.bias": (2 * d,),
+    }
+
+
+def _llada_shapes(sizes: Mapping[str, int]) -> Shapes:
+    n, d, inner = (sizes[k] for k in ("vocab_size", "hidden", "ffn"))
+    block: Shapes = {
+        "attn_norm.weight": (d,),
+        "q_proj.weight": (d, d),
+        "k_proj.weight": (d, d),
+        "v_proj.weight": (d, d),
+        "attn_out.weight": (d, d),
+        "ff_norm.weight": (d,),
+        "ff_proj.weight": (inner, d),
+        "up_proj.weight": (inner, d),
+        "ff_out.weight": (d, inner),
+    }
+    root = "model.transformer"
+    shapes: Shapes = {f"{root}.wte.weight": (n, d)}
+    for i in range(sizes["blocks"]):
+        shapes |= {f"{root}.blocks.{i}.{name}": shape for name, shape in block.items()}
+    return shapes | {f"{root}.ln_f.weight": (d,), f"{root}.ff_out.weight": (n, d)}
+
+
+ROTARY = "rotary_emb.inv_freq"
+"""A buffer of half a head's width; the networks here compute it."""
+
+PLANS: Mapping[str, Plan] = {
+    "dit": Plan(
+        blocks="blocks.",
+        shapes=_dit_shapes,
+        anchors={
+            "vocab_size": (("vocab_embed.embedding", 0), ("output_layer.linear.bias", 0)),
+            "hidden": (("vocab_embed.embedding", 1), ("output_layer.norm_final.weight", 0)),
+            "cond": (("sigma_map.mlp.2.bias", 0), ("blocks.0.adaLN_modulation.weight", 1)),
+            "inner": (("blocks.0.mlp.0.bias", 0), ("blocks.0.mlp.2.weight", 1)),
+        },
+        optional=frozenset({ROTARY}),
+    ),
+    "llada": Plan(
+        blocks="model.transformer.blocks.",
+        shapes=_llada_shapes,
+        anchors={
+            "vocab_size": (("model.transformer.wte.weight", 0),),
+            "hidden": (("model.transformer.wte.weight", 1),),
+            "ffn": (("model.transformer.blocks.0.ff_proj.weight", 0),),
+        },
+    ),
+}
+
+
+def own_name(stored: str) -> str:
+    """A name without what training programs and compilers put in front of it."""
+    name = stored.replace("_orig_mod.", "")
+    while name.startswith("backbone."):
+        name = name.removeprefix("backbone.")
+    return name
+
+
+def infer_sizes(plan: Plan, found: NamedTensors, stated: Mapping[str, int]) -> dict[str, int]:
+    """Sizes as stated, else as the tensors tell, else -1."""
+    number = re.compile(re.escape(plan.blocks) + r"([0-9]{1,6})\.")
+    matches = (number.match(name) for name in found.names())
+    sizes: dict[str, int] = {}
+    for size, places in plan.anchors.items():
+        shapes = ((found.shape(name) or (), axis) for name, axis in places)
+        told = (shape[axis] for shape, axis in shapes if len(shape) > axis and shape[axis] > 0)
+        sizes[size] = next(told, -1)
+    sizes["blocks"] = len({m[1] for m in matches if m})
+    return sizes | {k: v for k, v in stated.items() if k in sizes}
+
+
+def problems(plan: Plan, expected: Shapes, found: NamedTensors) -> list[str]:
+    """Say all that keeps tensors from filling a network."""
+    present = found.names()
+    lines = []
+    if missing := [name for name in expected if name not in present]:
+        lines.append(f"missing {listed(missing)}")
+    if unexpected := sorted(present - expected.keys() - plan.optional):
+        lines.append(f"unexpected {listed(unexpected)}")
+    wrong: dict[str, list[str]] = {}
+    for name in expected.keys() & present:
+        if trouble := _trouble(found, name, expected[name]):
+            wrong.setdefault(trouble, []).append(name)
+    lines += sorted(f"{listed(sorted(names))}: {trouble}" for trouble, names in wrong.items())
+    return lines
+
+
+def _trouble(found: NamedTensors, name: str, wanted: tuple[int, ...]) -> str | None:
+    shape, dtype = found.shape(name) or (), found.dtype(name)
+    fits = len(shape) == len(wanted) and all(
+        want < 0 or want == size for size, want in zip(shape, wanted, strict=True)
+    )
+    if not fits:
+        return f"shape {list(shape)} instead of {['?' if n < 0 else n for n in wanted]}"
+    if dtype is None or not dtype.is_floating_point:
+        return "not floating-point"
+    return None
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names for one line of text; those of several blocks are told together."""
+    blocks: dict[str, list[int]] = {}
+    for name in names:
+        number = re.search(r"(?<=blocks\.)[0-9]{1,6}(?=\.)", name)
+        pattern = name if number is None else name[: number.start()] + "{}" + name[number.end() :]
+        blocks.setdefault(pattern, []).extend([] if number is None else [int(number[0])])
+    told = [_told(pattern, sorted(numbers)) for pattern, numbers in blocks.items()]
+    more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
+    return ", ".join(told[:SHOWN] + more)
+
+
+def _told(pattern: str, numbers: list[int]) -> str:
+    name = ascii(pattern[:120])[1:-1]
+    if not numbers:
+        return name
+    first, last = numbers[0], numbers[-1]
+    is_run = numbers == list(range(first, last + 1))
+    span = f"{first}-{last}" if is_run and last > first else ",".join(map(str, numbers))
+    return name.replace("{}", span, 1)
