@@ -26,10 +26,14 @@ class SoftEmbedding(nn.Module):
         self.embedding = nn.Parameter(torch.empty(vocab_size, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return F.embedding(x, self.embedding)
-        weights = x.float().softmax(-1)
-        return (weights @ self.embedding.float()).to(self.embedding.dtype)
+        return embed(x, self.embedding)
+
+
+def embed(x: Tensor, table: Tensor) -> Tensor:
+    """Rows of a table (V, D) for token ids, or their mean under the softmax of scores."""
+    if not x.is_floating_point():
+        return F.embedding(x, table)
+    return (x.float().softmax(-1) @ table.float()).to(table.dtype)
 
 
 class TimeEmbedding(nn.Module):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from idlm_ds.models.attention import attend
+from idlm_ds.models.embed import embed
 from idlm_ds.models.rotary import rotary_angles, rotate
 from idlm_ds.tensor_types import NetworkInput, SoftInput
 
@@ -33,20 +34,14 @@ class LLaDAConfig:
 
 
 class WordEmbedding(nn.Module):
-    """Look-up for token ids (B, L), weighted mean for scores (P, V).
-
-    Both live in one module so that ZeRO-3 gathers the table for either; scores are normalised
-    here, in float32.
-    """
+    """``SoftEmbedding`` under the name its table has in the release."""
 
     def __init__(self, vocab_size: int, hidden: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            return F.embedding(x, self.weight)
-        return (x.float().softmax(-1) @ self.weight.float()).to(self.weight.dtype)
+        return embed(x, self.weight)
 
 
 class RMSNorm(nn.Module):
