@@ -6,7 +6,14 @@ from pathlib import Path
 import torch
 
 from idlm_ds.compose.methods import find_teacher
-from idlm_ds.compose.parts import EngineSetup, Network, load_tokenizer, locate, new_network
+from idlm_ds.compose.parts import (
+    EngineSetup,
+    Network,
+    load_tokenizer,
+    locate,
+    new_network,
+    starting_weights,
+)
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.train.console import say
@@ -33,6 +40,7 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         copies = 2 if teacher.method else 1
     else:
         network = new_network(recipe, tokenizer)
+        starting_weights(recipe, network)
         trained, copies = {"model": True}, 1
     size = count_parameters(network)
     say(to_yaml(recipe).rstrip())

@@ -11,7 +11,7 @@ from idlm_ds.compose.batches import load_windows, make_loader
 from idlm_ds.compose.methods import find_teacher, make_program
 from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.parts import EngineSetup, Network, load_tokenizer
-from idlm_ds.compose.report import load_judge, make_chain, report
+from idlm_ds.compose.report import load_judge, report
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
@@ -51,7 +51,7 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
             teacher.process,
             tokenizer,
             every=recipe.log.sample_every,
-            chain=replace(make_chain(recipe.eval), steps=min(8, recipe.eval.steps[-1])),
+            chain=replace(teacher.chain, steps=min(8, recipe.eval.steps[-1])),
             length=recipe.data.length,
             seed=recipe.eval.seed,
             world=world,

@@ -1,4 +1,4 @@
-"""Diffusion families by name."""
+"""Diffusion families and their samplers by name."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -11,8 +11,9 @@ from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.udlm import UDLM
-from idlm_ds.recipes.schema import ProcessSection
+from idlm_ds.recipes.schema import EvalSection, ProcessSection
 from idlm_ds.recipes.typed import build
+from idlm_ds.samplers.chain import Chain
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.schedules.cosine import Cosine
 from idlm_ds.schedules.gaussian import DuoClock, GaussianClock, GaussianMap, TokenClock
@@ -64,6 +65,26 @@ def _clock(section: ProcessSection, token_map: GaussianMap) -> DuoClock:
     if section.clock == "gaussian":
         return GaussianClock(token_map, section.gamma_min, section.gamma_max)
     return TokenClock(token_map, LogLinear(section.eps))
+
+
+def make_chain(section: EvalSection, process: Process) -> Chain:
+    """How a recipe has samples drawn from a family; steps are set row by row.
+
+    Raises:
+        UserError: The family has no such sampler.
+    """
+    chain = Chain(
+        steps=section.steps[-1],
+        sampler=section.sampler,
+        precision=section.precision,
+        tail=section.tail,
+        nucleus=section.nucleus,
+    )
+    try:
+        chain.move(process)
+    except ValueError as error:
+        raise UserError(f"eval.{error}") from error
+    return chain
 
 
 def read_family(found: Mapping[str, Any], folder: Path) -> ProcessSection:

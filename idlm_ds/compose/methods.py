@@ -6,7 +6,7 @@ from pathlib import Path
 from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card
 from idlm_ds.checkpoints.tensors import FileWeights
 from idlm_ds.compose.batches import make_draws
-from idlm_ds.compose.families import check_kin, make_process, read_family
+from idlm_ds.compose.families import check_kin, make_chain, make_process, read_family
 from idlm_ds.compose.parts import (
     EngineSetup,
     Network,
@@ -27,6 +27,7 @@ from idlm_ds.objectives.idlm import IDLM
 from idlm_ds.objectives.self_distillation import Rounds, SelfDistillation, self_distillation
 from idlm_ds.processes.base import Process
 from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.samplers.chain import Chain
 from idlm_ds.train.program import DistillProgram
 from idlm_ds.train.self_distillation import SelfDistillProgram
 
@@ -42,13 +43,16 @@ class Teacher:
     method: SelfDistillation | None
     """How it is distilled, where that needs no fake."""
 
+    chain: Chain
+    """How samples are drawn, from it and from its student."""
+
 
 def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
     """Read the teacher's card and hold it against the recipe.
 
     Raises:
         UserError: The folder is unusable, the teacher was trained with another vocabulary or
-            another diffusion family, or the method is not defined for that family.
+            another diffusion family, or method or sampler are not defined for that family.
     """
     folder = locate(recipe.teacher.path, "teacher.path")
     card = read_card(folder)
@@ -59,12 +63,12 @@ def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
             f"teacher.path: {folder} has a vocabulary of {card.network.get('vocab_size')}, but "
             f"data.tokenizer gives {len(tokenizer)} words and one more, {process.vocab_size} in all"
         )
-    return Teacher(folder, known_network(card), process, _method(recipe, process))
+    method, chain = _method(recipe, process), make_chain(recipe.eval, process)
+    return Teacher(folder, known_network(card), process, method, chain)
 
 
 def _method(recipe: DistillRecipe, process: Process) -> SelfDistillation | None:
-    name = recipe.objective.name
-    if name in ("idlm", "dmd"):
+    if not recipe.objective.is_in_rounds:
         return None
     if recipe.train.student_steps < recipe.objective.rounds:
         raise UserError(
@@ -72,7 +76,7 @@ def _method(recipe: DistillRecipe, process: Process) -> SelfDistillation | None:
             f"train.student_steps {recipe.train.student_steps}"
         )
     try:
-        return self_distillation(name, process)
+        return self_distillation(recipe.objective.name, process)
     except ValueError as error:
         raise UserError(
             f"objective.name: {error}; process.name is {recipe.process.name}"

@@ -5,16 +5,19 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import GPT2Config
 
-from idlm_ds.checkpoints.model_folder import NetworkCard
+from idlm_ds.checkpoints.model_folder import WEIGHTS, NetworkCard
+from idlm_ds.checkpoints.tensors import FileWeights
 from idlm_ds.compose.families import make_process
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
+from idlm_ds.engine.weights import WeightSource, check_weights
 from idlm_ds.errors import UserError
 from idlm_ds.models import causal, dit, llada
-from idlm_ds.models.init import InitialValue
+from idlm_ds.models.init import InitialValue, InitialWeights
 from idlm_ds.recipes.batch import accumulation
 from idlm_ds.recipes.schema import (
     DistillRecipe,
@@ -91,6 +94,25 @@ def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
         length=recipe.data.length,
     )
     return known_network(card)
+
+
+def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
+    """Random weights, or those of the model the recipe names.
+
+    Raises:
+        UserError: That model is missing or is another network.
+    """
+    if not recipe.model.init:
+        return InitialWeights(network.initial_value, seed=recipe.seed)
+    folder = locate(recipe.model.init, "model.init")
+    source = FileWeights(folder / WEIGHTS, prefix=network.prefix)
+    with torch.device("meta"):
+        module = network.make()
+    try:
+        check_weights(module, source)
+    except UserError as error:
+        raise UserError(f"model.init: {error}") from error
+    return source
 
 
 def known_network(card: NetworkCard) -> Network:

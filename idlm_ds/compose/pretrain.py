@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from idlm_ds.checkpoints.model_folder import WEIGHTS, write_network
-from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.checkpoints.model_folder import write_network
 from idlm_ds.compose.batches import load_windows, make_draws, make_loader
 from idlm_ds.compose.families import make_process
 from idlm_ds.compose.parts import (
@@ -13,8 +12,8 @@ from idlm_ds.compose.parts import (
     adamw,
     learning_rate,
     load_tokenizer,
-    locate,
     new_network,
+    starting_weights,
 )
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.tokenizer import Tokenizer
@@ -22,7 +21,6 @@ from idlm_ds.engine.dist import World
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import RoleEngine, start_role
 from idlm_ds.engine.weights import WeightSource
-from idlm_ds.models.init import InitialWeights
 from idlm_ds.objectives.pretrain import Nelbo, NextToken, PretrainObjective
 from idlm_ds.recipes.schema import PretrainRecipe
 from idlm_ds.train.console import say
@@ -32,7 +30,7 @@ from idlm_ds.train.validation import Validation
 
 
 def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -> Path:
-    """Train a network from nothing.
+    """Train a network on data.
 
     Collective: every rank must call.
 
@@ -45,9 +43,10 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     windows, heldout = load_windows(recipe, tokenizer, num_heldout=recipe.train.validation_windows)
     state = session.state(windows)
     found = session.find_start(state)
+    source = starting_weights(recipe, network)
     session.open_output()
 
-    program = _program(recipe, setup, network, tokenizer, world)
+    program = _program(recipe, setup, network, source, tokenizer, world)
     program.model.start_ema(recipe.ema.decay)
     start = session.restore(found, program)
     stop = recipe.train.steps
@@ -90,12 +89,10 @@ def _program(
     recipe: PretrainRecipe,
     setup: EngineSetup,
     network: Network,
+    source: WeightSource,
     tokenizer: Tokenizer,
     world: World,
 ) -> PretrainProgram:
-    source: WeightSource = InitialWeights(network.initial_value, seed=recipe.seed)
-    if recipe.model.init:
-        source = FileWeights(locate(recipe.model.init, "model.init") / WEIGHTS)
     optimizer = adamw(recipe.optim)
     model = start_role("model", network.make, source, setup.json, setup.numerics, optimizer)
     return PretrainProgram(

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from idlm_ds.compose.families import make_chain
 from idlm_ds.compose.parts import locate
 from idlm_ds.compose.session import Session
 from idlm_ds.data.tokenizer import Tokenizer
@@ -15,8 +16,7 @@ from idlm_ds.evals.judge import Judge
 from idlm_ds.evals.report import format_table, write_report
 from idlm_ds.evals.samples import write_samples
 from idlm_ds.processes.base import Process
-from idlm_ds.recipes.schema import DistillRecipe, EvalSection
-from idlm_ds.samplers.chain import Chain
+from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.train.console import say
 from idlm_ds.train.evaluation import Evaluation, Measured, Protocol
 
@@ -33,17 +33,6 @@ def load_judge(spec: str, device: torch.device | str) -> Judge:
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise UserError(f"eval.judge: cannot load {folder}: {first}") from error
-
-
-def make_chain(section: EvalSection) -> Chain:
-    """How a recipe has samples drawn; steps are set row by row."""
-    return Chain(
-        steps=section.steps[-1],
-        sampler=section.sampler,
-        precision=section.precision,
-        tail=section.tail,
-        nucleus=section.nucleus,
-    )
 
 
 def report(
@@ -70,7 +59,7 @@ def report(
         target_steps=8 if 8 in section.steps else section.steps[-1],
         batch=section.batch,
         seed=section.seed,
-        chain=make_chain(section),
+        chain=make_chain(section, process),
     )
     evaluation = Evaluation(process, tokenizer, judge, protocol, world=session.world)
     is_first = session.world.is_first
@@ -96,7 +85,7 @@ def _write(recipe: DistillRecipe, output: Path, judge: Judge, measured: list[Mea
     rows = [m.row for m in measured]
     settings = {
         "judge": judge.name,
-        "sampler": make_chain(recipe.eval).label,
+        "sampler": measured[-1].row.sampler,
         "precision": recipe.eval.precision,
         "seed": str(recipe.eval.seed),
         "samples a row": str(recipe.eval.num_samples),

@@ -70,7 +70,11 @@ class Session:
             inputs: Fingerprints of other files that must not change within a run.
         """
         inputs = {"data": windows.fingerprint, **inputs}
-        return {"recipe": _identity(asdict(self.recipe)), "inputs": inputs}
+        identity = _identity(asdict(self.recipe))
+        if isinstance(self.recipe, DistillRecipe) and self.recipe.objective.is_in_rounds:
+            # Rounds are shares of the whole run.
+            identity["train.student_steps"] = self.recipe.train.student_steps
+        return {"recipe": identity, "inputs": inputs}
 
     def find_start(self, state: Mapping[str, Any]) -> Path | None:
         """Collective: the checkpoint to continue from, None for a new run.
@@ -132,8 +136,6 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted keys that must not change within a run."""
     sections = ("process", "model", "data", "optim", "objective", "ema")
     flat = {"seed": recipe["seed"], "train.global_batch": recipe["train"]["global_batch"]}
-    if recipe["objective"]["name"] in ("sdtt", "dcd"):  # its rounds are shares of the whole run
-        flat["train.student_steps"] = recipe["train"]["student_steps"]
     for section in sections:
         for key, value in recipe.get(section, {}).items():
             flat[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value

@@ -23,6 +23,16 @@ class WeightSource(Protocol):
         ...
 
 
+def check_weights(module: nn.Module, source: WeightSource) -> None:
+    """Hold names and shapes of a network, on any device, against ``source``.
+
+    Raises:
+        UserError: A parameter is missing or has another shape.
+    """
+    for name, parameter in module.named_parameters():
+        _check(name, _shape(parameter), source)
+
+
 @torch.no_grad()
 def fill_weights(module: nn.Module, source: WeightSource) -> None:
     """Copy every parameter from ``source``, reading only what this rank keeps.
@@ -30,9 +40,8 @@ def fill_weights(module: nn.Module, source: WeightSource) -> None:
     Raises:
         UserError: A parameter is missing or has another shape; nothing has been copied.
     """
+    check_weights(module, source)
     parameters: dict[str, Any] = dict(module.named_parameters())
-    for name, parameter in parameters.items():
-        _check(name, _shape(parameter), source)
     for name, parameter in parameters.items():
         shape = _shape(parameter)
         if hasattr(parameter, "ds_tensor"):

@@ -153,3 +153,14 @@ def test_a_dry_run_says_everything_and_writes_nothing(toy, tmp_path, monkeypatch
     assert "8 sequences = 2 micro-batch x 4 accumulation x 1 processes" in out
     assert "memory" in out
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize("more", [["--dry-run"], []])
+def test_pretraining_looks_at_its_starting_weights_before_it_writes(
+    more, tmp_path, monkeypatch, capsys
+):
+    output = tmp_path / "run"
+    arguments = ["--config", ZERO3, "--recipe", "pretrain_teacher", "--output", output, *more]
+    err = error_of(pretrain, [*arguments, "model.init=/nowhere"], monkeypatch, capsys)
+    assert "model.init: no such file or folder: /nowhere" in err
+    assert not output.exists()

@@ -1,6 +1,8 @@
 """Teachers and judges are made by the same engine code."""
 
 import json
+import math
+from typing import Any
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -35,9 +37,12 @@ def arguments(toy: Toy, output, recipe: str, *more: str) -> list[str]:
     ]
 
 
+def lines_of(output) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
+
+
 def losses(output) -> list[float]:
-    lines = [json.loads(line) for line in (output / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if line["phase"] == "pretrain"]
+    return [line["loss"] for line in lines_of(output) if line["phase"] == "pretrain"]
 
 
 @pytest.mark.parametrize("recipe", ["pretrain_teacher", "pretrain_judge"])
@@ -52,6 +57,9 @@ def test_a_network_learns_and_every_sink_is_told(recipe, toy, tmp_path):
     assert "WARNING" not in done.out + done.err
     steps = losses(output)
     assert len(steps) == 30
+    (heldout,) = (line for line in lines_of(output) if line["phase"] == "heldout")
+    assert heldout["bits"] == pytest.approx(math.log2(math.exp(heldout["loss"])))
+    assert heldout["ppl"] == pytest.approx(math.exp(heldout["loss"]))
     assert sum(steps[-5:]) < sum(steps[:5]) - 1.0
     if recipe == "pretrain_judge":
         judge = AutoModelForCausalLM.from_pretrained(output / "model", use_safetensors=True)
