@@ -126,9 +126,14 @@ class DistillObjective(Section):
     reduction: Reduction = "mean"
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
 
+    @property
+    def is_in_rounds(self) -> bool:
+        """Whether the student learns from its former self instead of with a fake."""
+        return self.name in ("sdtt", "dcd")
+
     def __post_init__(self) -> None:
         self._require_at_least(1, "fake_steps", "rounds", "grid")
-        if self.name in ("sdtt", "dcd"):
+        if self.is_in_rounds:
             self._require("rounds", self.rounds <= 20, "at most 20")
             least = 2**self.rounds
             self._require("grid", self.grid >= least, f"at least 2 ** objective.rounds, {least}")
@@ -191,6 +196,7 @@ class EvalSection(Section):
             steps = getattr(self, field)
             rising = all(low < high for low, high in zip((0, *steps), steps, strict=False))
             self._require(field, rising, "increasing counts, each at least 1")
+        self._require("steps", bool(self.steps), "one count or more")
         self._require_text("judge")
         self._require_at_least(1, "batch")
         self._require_at_least(0, "seed")

@@ -26,6 +26,14 @@ GOOD = {
 STEPS = ((4, 4), (8, 4), (0, 4), (-1,))
 # Section, field, values inside the range and at its ends, values just outside.
 RANGES = [
+    (schema.ProcessSection, "sigma_min", (1e-9, 19.0), (0.0, math.inf)),
+    (schema.ProcessSection, "sigma_max", (0.1,), (1e-4, math.inf, math.nan)),
+    (schema.ProcessSection, "gamma_min", (-39.0, -2.0), (-40.0, math.nan)),
+    (schema.ProcessSection, "gamma_max", (-3.0, 39.0), (-3.55, 40.0, math.nan)),
+    (schema.ProcessSection, "tau", (1e-9,), (0.0, math.inf, math.nan)),
+    (schema.EvalSection, "nucleus", (0.1, 1.0), (0.0, 1.1, math.nan)),
+    (schema.DistillObjective, "rounds", (1,), (0,)),
+    (schema.DistillObjective, "grid", (1,), (0,)),
     (schema.ProcessSection, "eps", (1e-9, 0.5), (0.0, 1.0, math.nan)),
     (schema.ProcessSection, "t_min", (0.0, 0.999), (-0.1, 1.0, math.nan)),
     (schema.ModelSection, "hidden", (8, 128), (0, 66, 68)),
@@ -57,7 +65,7 @@ RANGES = [
     (schema.DistillObjective, "fake_steps", (1,), (0,)),
     (schema.EmaSection, "decay", (0.0, 0.99999), (-0.1, 1.0, math.nan)),
     (schema.EvalSection, "num_samples", (2,), (1,)),
-    (schema.EvalSection, "steps", ((1,), (1, 2)), STEPS),
+    (schema.EvalSection, "steps", ((1,), (1, 2)), (*STEPS, ())),
     (schema.EvalSection, "teacher_steps", ((1, 2, 3),), STEPS),
     (schema.EvalSection, "matched_steps", ((1, 1024),), STEPS),
     (schema.EvalSection, "judge", ("x",), ("",)),
