@@ -104,7 +104,7 @@ class Uniform(Process):
         u, u_word = noise.uniform(length).flatten(), noise.uniform(length).flatten()
         every = self._chain(t, s, self.undecided(x_t) // length)
         bound = (every.model + every.replace) / (every.model + every.replace + every.keep)
-        asked = _flat(u < bound)
+        asked = (u < bound).nonzero()[:, 0]
 
         chain = self._chain(t, s, asked // length)
         here = x_t.flatten()[asked]
@@ -199,7 +199,3 @@ def _entry(rows: LogProbs, noisy: Noisy) -> PerPosition:
     """The entry of the hard state in each row; float64."""
     here = noisy.x_t.flatten()[noisy.positions]
     return rows.gather(1, here[:, None])[:, 0].double()
-
-
-def _flat(mask: Tensor) -> Positions:
-    return mask.flatten().nonzero()[:, 0]

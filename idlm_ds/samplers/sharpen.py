@@ -5,11 +5,9 @@ from typing import final
 
 import torch
 
+from idlm_ds.processes.absorbing import FORBIDDEN
 from idlm_ds.processes.base import Process
 from idlm_ds.tensor_types import Logits
-
-NEVER = -1e6
-"""Log-probability of a token that was cut off; finite, so that no product with zero is NaN."""
 
 
 @final
@@ -39,5 +37,5 @@ class Sharpen:
         log_probs, order = self.process.predict(raw).sort(stable=True, dim=-1, descending=True)
         probs = log_probs.exp()
         before = probs.cumsum(-1) - probs
-        kept = torch.where(before < self.nucleus, log_probs, NEVER)
+        kept = torch.where(before < self.nucleus, log_probs, FORBIDDEN)
         return torch.empty_like(kept).scatter_(1, order, kept)

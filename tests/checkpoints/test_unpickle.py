@@ -3,7 +3,7 @@
 import pickle
 import random
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from fractions import Fraction
 from typing import Any
 
@@ -119,23 +119,29 @@ def test_what_would_take_for_ever_is_refused_at_once(what: str, fragment: bytes)
 def test_no_change_of_a_byte_gets_another_error_out_of_the_reader():
     stream = pickle.dumps([VALUES[:8], OrderedDict(a=Fraction(1, 3)), b"bytes"], 2)
     stream = stream.replace(b"cfractions\nFraction", b"ctyping\nFraction")
-    draws = random.Random(0)
+    draws, outcomes = random.Random(0), Counter()
     for _ in range(1500):
         changed = bytearray(stream)
         for _ in range(draws.randint(1, 4)):
             changed[draws.randrange(len(changed))] = draws.randrange(256)
         try:
             unpickle(bytes(changed[: draws.choice([len(changed), draws.randrange(len(changed))])]))
-        except (ValueError, Refused):
-            continue
+            outcomes["read"] += 1
+        except (ValueError, Refused) as error:
+            outcomes["refused" if isinstance(error, Refused) else "damaged"] += 1
+    assert outcomes.keys() == {"read", "damaged", "refused"}
+    assert outcomes.total() == 1500
 
 
 def test_random_streams_get_no_other_error_out_of_the_reader():
-    draws = random.Random(1)
+    draws, outcomes = random.Random(1), Counter()
     opcodes = b"(.0N]})a2sbR\x81\x85\x86teudl\x93Q\x94h\x00q\x00K\x01\x88\x8f\x90\x91\x92oicX"
     for _ in range(5000):
         stream = bytes(draws.choice(opcodes) for _ in range(draws.randint(1, 40)))
         try:
             unpickle(stream + b".")
-        except (ValueError, Refused):
-            continue
+            outcomes["read"] += 1
+        except (ValueError, Refused) as error:
+            outcomes["refused" if isinstance(error, Refused) else "damaged"] += 1
+    assert outcomes.keys() == {"read", "damaged", "refused"}
+    assert outcomes.total() == 5000
