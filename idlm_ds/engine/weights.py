@@ -48,7 +48,9 @@ def fill_weights(module: nn.Module, source: WeightSource) -> None:
             size, numel = parameter.ds_tensor.ds_numel, parameter.ds_numel
             start = min(torch.distributed.get_rank(parameter.ds_process_group) * size, numel)
             stop = min(start + size, numel)
-            parameter.ds_tensor.data[: stop - start].copy_(source.read(name, shape, start, stop))
+            part = parameter.ds_tensor.data
+            part[: stop - start].copy_(source.read(name, shape, start, stop))
+            part[stop - start :].zero_()  # the last rank's is padded with whatever memory held
         else:
             parameter.data.copy_(source.read(name, shape, 0, parameter.numel()).view(shape))
 

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from idlm_ds.engine.checkpoint import load_checkpoint, save_checkpoint
-from idlm_ds.engine.config import Numerics
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.handover import Handover
@@ -50,13 +49,7 @@ def _start(
 ) -> SelfDistillProgram:
     """A teacher and a student with its weights."""
     json, network = toy.engine_json(stage), dataclasses.replace(toy.NETWORK, dropout=dropout)
-    numerics = Numerics(
-        micro_batch=toy.GLOBAL_BATCH // world.size,
-        accumulation=1,
-        world=world.size,
-        precision=precision,
-        clip=0.0,
-    )
+    numerics = toy.numerics_of(world, precision=precision)
 
     def start(role: str) -> RoleEngine:
         optimizer = None if role == "teacher" else toy.optimizer_of(role)

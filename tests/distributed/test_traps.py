@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.weights import fill_weights
+from idlm_ds.models.dit import DiT
 from idlm_ds.processes.base import Readout, at
 from idlm_ds.tensor_types import SoftInput
 
@@ -145,3 +147,22 @@ def _step_with_an_open_graph(world: World) -> str:
 def test_a_step_while_a_graph_is_open_is_refused():
     (error,) = run_ranks(_step_with_an_open_graph, 1)
     assert error.startswith("student: 1 graph(s) still open")
+
+
+def _load_over_garbage(world: World) -> tuple[int, int]:
+    fields = toy.engine_json(3).frozen(toy.numerics_of(world))
+    with deepspeed.zero.Init(config_dict_or_path=fields):
+        network = DiT(toy.NETWORK)
+    shards = [parameter.ds_tensor.data for parameter in network.parameters()]
+    for shard in shards:
+        shard.fill_(torch.nan)
+    fill_weights(network, toy.weights_of("teacher"))
+    held = sum(shard.numel() for shard in shards) * world.size
+    unset = sum(int(shard.isnan().sum()) for shard in shards)
+    return unset, held - sum(parameter.ds_numel for parameter in network.parameters())
+
+
+def test_loading_leaves_no_padding_with_what_memory_happened_to_hold():
+    for unset, padding in run_ranks(_load_over_garbage, 2):
+        assert padding > 0, "nothing is padded here"
+        assert unset == 0

@@ -113,6 +113,19 @@ def make_loader(world: World, accumulation: int = 1) -> Loader:
     )
 
 
+def numerics_of(
+    world: World, *, accumulation: int = 1, clip: float = 0.0, precision: str = "fp32"
+) -> Numerics:
+    """The toy's batch, cut into passes."""
+    return Numerics(
+        micro_batch=GLOBAL_BATCH // (world.size * accumulation),
+        accumulation=accumulation,
+        world=world.size,
+        precision=precision,
+        clip=clip,
+    )
+
+
 def start_program(
     world: World,
     json: EngineJson,
@@ -124,13 +137,7 @@ def start_program(
     network: DiTConfig = NETWORK,
 ) -> DistillProgram:
     """Three engines and the real program around them."""
-    numerics = Numerics(
-        micro_batch=GLOBAL_BATCH // (world.size * accumulation),
-        accumulation=accumulation,
-        world=world.size,
-        precision=precision,
-        clip=clip,
-    )
+    numerics = numerics_of(world, accumulation=accumulation, clip=clip, precision=precision)
 
     def start(role: str) -> RoleEngine:
         optimizer = None if role == "teacher" else optimizer_of(role)
