@@ -43,6 +43,9 @@ class Description:
     family: str | None
     """Diffusion family it was trained in, where that is told."""
 
+    process: Mapping[str, Any]
+    """Family, schedule and the like, as far as they are told; keys of a recipe's ``process``."""
+
     sizes: Mapping[str, Any]
     """Arguments of the network's configuration class; those told nowhere are left out."""
 

@@ -94,6 +94,7 @@ def _assemble(found: Found, *, prefer_ema: bool) -> PublicModel:
         layout=found.layout,
         kind=found.kind,
         family=stated.family,
+        process={**stated.process, **({"name": stated.family} if stated.family else {})},
         sizes=arguments,
         vocab_size=sizes["vocab_size"],
         mask_id=stated.mask(sizes["vocab_size"]),

@@ -22,7 +22,13 @@ FAMILIES = {
 """What training programs call a diffusion family; ``distillation`` is DCD, which trains Duo's."""
 
 MASKED = ("mdlm", "sedd")
-TOLD_TIME = {"mdlm": False, "sedd": True, "duo": True}
+TOLD_TIME = {"mdlm": False, "sedd": True, "udlm": True, "duo": True}
+"""Whether networks of a family are shown the noise level, where nothing says otherwise."""
+
+
+def default_mask(vocab_size: int) -> int:
+    """The mask's id where nothing tells it."""
+    return BERT_MASK if vocab_size == BERT_VOCABULARY else vocab_size - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +36,9 @@ class Stated:
     """What a configuration says; what it does not is left out, or None."""
 
     family: str | None = None
+    process: Mapping[str, Any] = field(default_factory=dict)
+    """Schedule and other settings of the family, as this package calls them."""
+
     sizes: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, float] = field(default_factory=dict)
     """Other arguments of the network."""
@@ -42,7 +51,7 @@ class Stated:
         """The mask's id, where the family has one."""
         if self.mask_id is not None or self.family not in MASKED:
             return self.mask_id
-        return BERT_MASK if vocab_size == BERT_VOCABULARY else vocab_size - 1
+        return default_mask(vocab_size)
 
     def is_told_time(self) -> bool | None:
         """Whether the network is shown the noise level, as stated or as its family does."""
@@ -132,18 +141,26 @@ def _entries(node: Any) -> Mapping[Any, Any]:
 
 
 def state_own(config: Reader) -> Stated:
-    """Configuration of this package."""
+    """Configuration of this package.
+
+    Raises:
+        UserError: It names no diffusion family.
+    """
     sizes = config.integers(
         **{k: f"network.{k}" for k in ("vocab_size", "hidden", "blocks", "heads", "cond", "ffn")}
     )
     ratio = config.integer("network.mlp_ratio")
     if ratio is not None and "hidden" in sizes:
         sizes["inner"] = ratio * sizes["hidden"]
-    family, vocab_size = config.text("process.name"), sizes.get("vocab_size")
+    family, vocab_size = _named(config), sizes.get("vocab_size")
+    if family is None:
+        raise UserError(f"{config.label}: process.name names no diffusion family")
+    last = vocab_size - 1 if vocab_size and family in MASKED else None
     return Stated(
-        family=family if family.isidentifier() else None,
+        family=family,
+        process=_settings(config),
         sizes=sizes,
-        mask_id=vocab_size - 1 if vocab_size and family in MASKED else None,
+        mask_id=config.integer("process.mask_id") or last,
         options=config.numbers(**{k: f"network.{k}" for k in ("dropout", "rope_base", "norm_eps")}),
         time_conditioning=config.flag("network.time_conditioning"),
         length=config.integer("length"),
@@ -158,7 +175,8 @@ def state_hugging_face(config: Reader) -> Stated:
     words = " ".join(told).lower()
     family = next((f for f in ("duo", "sedd", "mdlm") if f in words), None)
     return Stated(
-        family="duo" if family is None and "dcd" in words else family,
+        family=_named(config) or ("duo" if family is None and "dcd" in words else family),
+        process=_settings(config),
         sizes=config.integers(
             vocab_size="vocab_size",
             hidden="hidden_dim",
@@ -169,7 +187,18 @@ def state_hugging_face(config: Reader) -> Stated:
         options=config.numbers(dropout="dropout"),
         time_conditioning=config.flag("time_conditioning"),
         length=config.integer("model_length"),
+        mask_id=config.integer("mask_token_id"),
     )
+
+
+def _named(config: Reader) -> str | None:
+    family = config.text("process.name")
+    return family if family.isidentifier() else None
+
+
+def _settings(config: Reader) -> dict[str, Any]:
+    settings = config.value("process")
+    return dict(settings) if isinstance(settings, dict) else {}
 
 
 def _flat(value: Any) -> str:
@@ -237,6 +266,8 @@ def state_llada(config: Reader) -> Stated:
         if config.flag(key):
             raise UserError(f"{config.label}: LLaDA with {key} is not known")
     return Stated(
+        family=_named(config) or "mdlm",
+        process=_settings(config),
         sizes=sizes,
         options=config.numbers(rope_base="rope_theta", norm_eps="rms_norm_eps"),
         time_conditioning=False,

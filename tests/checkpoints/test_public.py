@@ -126,7 +126,7 @@ CASES: dict[Callable[[Path], Written], dict[str, Any]] = {
     write_llada: {
         "layout": "llada",
         "kind": "llada",
-        "family": None,
+        "family": "mdlm",
         "vocab_size": N,
         "mask_id": 9,
         "length": 64,
