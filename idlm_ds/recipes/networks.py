@@ -32,6 +32,9 @@ class ProcessSection(Section):
     """Temperature of the relaxed input (duo); above 0."""
     t_min: float = 1e-3
     """Smallest diffusion time drawn in training; in [0, 1)."""
+    mask_id: int | None = None
+    """Token that stands for the mask (mdlm, sedd); null = what the model says, or one more token
+    than the tokenizer has."""
 
     def __post_init__(self) -> None:
         self._require("eps", 0 < self.eps < 1, "in (0, 1)")
@@ -43,6 +46,7 @@ class ProcessSection(Section):
         self._require("gamma_max", is_above, f"in ({self.gamma_min}, 40)")
         self._require("tau", 0 < self.tau < math.inf, "above 0")
         self._require("t_min", 0 <= self.t_min < 1, "in [0, 1)")
+        self._require("mask_id", self.mask_id is None or self.mask_id >= 0, "0 or more")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,7 +71,7 @@ class ModelSection(Section):
     time_conditioning: bool = False
     """Whether the network is told the noise level."""
     init: str = ""
-    """Model folder, or assets:NAME, whose weights to start from; empty = random ones."""
+    """Model, as in teacher.path, whose weights to start from; empty = random ones."""
 
     def __post_init__(self) -> None:
         self._require_at_least(1, "hidden", "blocks", "heads", "cond", "mlp_ratio")
@@ -82,7 +86,8 @@ class TeacherSection(Section):
 
     prefix: ClassVar[str] = "teacher"
     path: str = "assets:teacher"
-    """A folder, or assets:NAME for one that ships with the package."""
+    """A model folder or file, hf:OWNER/NAME[@REVISION] of the Hugging Face hub, or assets:NAME for
+    one that ships with the package."""
 
     def __post_init__(self) -> None:
         self._require_text("path")

@@ -22,7 +22,7 @@ class DataSection(Section):
     corpus: str = "assets:sotu"
     """A path, or assets:NAME for a corpus that ships with the package."""
     tokenizer: str = "assets:tokenizer"
-    """A path, or assets:NAME for a tokenizer that ships with the package."""
+    """A folder, hf:OWNER/NAME[@REVISION], or assets:NAME for one that ships with the package."""
     length: int
     """Tokens per sequence; at least 1."""
     heldout_every: int = 20

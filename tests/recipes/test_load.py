@@ -177,6 +177,9 @@ def test_a_required_key_left_out_is_named(cls, text, write):
         ("optim.betas=[0.9]", "optim.betas: expected a list of 2, got 1"),
         ("optim.betas=[0.9, x]", "optim.betas[1]: expected a number, got 'x'"),
         ("optim.betas=[0.9, .nan]", "optim.betas[1]: expected a finite number, got nan"),
+        ("process.mask_id=x", "process.mask_id: expected an integer, got 'x'"),
+        ("process.mask_id=true", "process.mask_id: expected an integer, got true"),
+        ("process.mask_id=-1", "process.mask_id: must be 0 or more, got -1"),
         ("eval.steps=4", "eval.steps: expected a list, got 4"),
         ("eval.steps=[4, 4]", "eval.steps: must be increasing counts, each at least 1, got (4, 4)"),
         ("eval.steps=[4, true]", "eval.steps[1]: expected an integer, got true"),
@@ -206,6 +209,14 @@ def test_overrides_replace_add_and_the_last_one_counts(write):
     assert recipe.optim.lr == 1e-5
     assert (recipe.log.wandb, recipe.log.project) == ("off", "a=b")
     assert recipe.ema.decay == 0.0
+
+
+def test_what_may_be_absent_takes_a_value_or_null(write):
+    numbered = load_recipe(DistillRecipe, write(MINIMAL), ["process.mask_id=103"])
+    assert numbered.process.mask_id == 103
+    again = load_recipe(DistillRecipe, write(to_yaml(numbered)), ["process.mask_id=null"])
+    assert again.process.mask_id is None
+    assert load_recipe(DistillRecipe, write(to_yaml(again))) == again
 
 
 def test_an_override_can_supply_a_required_key(write):
