@@ -14,7 +14,9 @@ from idlm_ds.recipes.schema import DistillRecipe
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
     parser = training_parser(__doc__.splitlines()[0], recipe="quickstart")
-    parser.add_argument("--teacher", help="model folder, in place of the recipe's teacher.path")
+    parser.add_argument(
+        "--teacher", help="in place of the recipe's teacher.path: folder, file, hf:OWNER/NAME"
+    )
     args = parser.parse_intermixed_args(argv)
     teacher = [f"teacher.path={args.teacher}"] if args.teacher else []
     recipe = load_recipe(DistillRecipe, args.recipe, [*args.overrides, *teacher])

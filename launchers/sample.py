@@ -14,7 +14,13 @@ from idlm_ds.cli import Parser, launch
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("--checkpoint", required=True, help="model folder, or assets:teacher")
+    parser.add_argument(
+        "--checkpoint", required=True, help="model folder or file, hf:OWNER/NAME, or assets:teacher"
+    )
+    parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")
+    parser.add_argument(
+        "--process", choices=("mdlm", "sedd", "udlm", "duo"), help="where the checkpoint tells none"
+    )
     parser.add_argument("--steps", type=int, default=8, help="network calls a sample")
     parser.add_argument("--num-samples", type=int, default=4)
     parser.add_argument(

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from idlm_ds.compose.parts import locate
+from idlm_ds.compose.places import locate
 from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.tokenizer import Tokenizer

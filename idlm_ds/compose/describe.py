@@ -6,14 +6,9 @@ from pathlib import Path
 import torch
 
 from idlm_ds.compose.methods import find_teacher
-from idlm_ds.compose.parts import (
-    EngineSetup,
-    Network,
-    load_tokenizer,
-    locate,
-    new_network,
-    starting_weights,
-)
+from idlm_ds.compose.networks import Network, new_network, starting_weights
+from idlm_ds.compose.parts import EngineSetup, load_tokenizer
+from idlm_ds.compose.places import locate
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.train.console import say

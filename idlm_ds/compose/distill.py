@@ -5,17 +5,20 @@ from pathlib import Path
 
 import torch
 
-from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, write_network
-from idlm_ds.checkpoints.tensors import FileWeights, fingerprint
+from idlm_ds.checkpoints.model_folder import write_network
 from idlm_ds.compose.batches import load_windows, make_loader
-from idlm_ds.compose.methods import find_teacher, make_program
+from idlm_ds.compose.methods import Teacher, find_teacher, make_program
 from idlm_ds.compose.output import git_commit
-from idlm_ds.compose.parts import EngineSetup, Network, load_tokenizer
+from idlm_ds.compose.parts import EngineSetup, load_tokenizer
 from idlm_ds.compose.report import load_judge, report
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.data.windows import Windows
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import RoleEngine
+from idlm_ds.errors import UserError
+from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.base import Process
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.train.console import say
 from idlm_ds.train.loop import run_phases
@@ -36,8 +39,9 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     teacher = find_teacher(recipe, tokenizer)
     judge = load_judge(recipe.eval.judge, world.device)
     windows, heldout = load_windows(recipe, tokenizer, num_heldout=recipe.eval.num_samples)
-    teacher_files = (teacher.folder / CONFIG, teacher.folder / WEIGHTS)
-    state = session.state(windows, teacher=fingerprint(*teacher_files))
+    _check_unmasked(windows, teacher.process)
+    teacher_print = world.agree(teacher.model.fingerprint if world.is_first else None)
+    state = session.state(windows, teacher=teacher_print)
     found = session.find_start(state)
     session.open_output()
 
@@ -60,9 +64,9 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     ]
     loader = make_loader(recipe, windows, world)
     run_phases(program, loader, hooks, start=start, stop=stop)
-    folder = _save_student(program.student, teacher.network, tokenizer, session)
+    folder = _save_student(program.student, teacher, tokenizer, session)
     if isinstance(program, SelfDistillProgram):
-        program.teacher.reload(FileWeights(teacher.folder / WEIGHTS))
+        program.teacher.reload(teacher.model.weights)
     report(
         recipe,
         session,
@@ -76,9 +80,18 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     return folder
 
 
+def _check_unmasked(windows: Windows, process: Process) -> None:
+    """Text in which the mask occurs would be noise from the start."""
+    if isinstance(process, Absorbing) and (windows.stream == process.mask_id).any():
+        raise UserError(
+            f"data.corpus: token {process.mask_id}, the teacher's mask, occurs in it; remove it "
+            "from the text, or check that data.tokenizer is the teacher's"
+        )
+
+
 @torch.no_grad()
 def _save_student(
-    student: RoleEngine, network: Network, tokenizer: Tokenizer, session: Session
+    student: RoleEngine, teacher: Teacher, tokenizer: Tokenizer, session: Session
 ) -> Path:
     folder = session.options.output / "student"
     weights = gather_weights(student, is_first=session.world.is_first)
@@ -86,10 +99,11 @@ def _save_student(
         origin = {
             "made_by": f"{session.recipe.objective.name}, running-mean weights",
             "recipe": session.recipe.name,
+            "teacher": teacher.model.origin,
             "student_updates": student.updates,
             "commit": git_commit(),
         }
-        write_network(folder, network.card, weights, origin=origin)
+        write_network(folder, teacher.network.card, weights, origin=origin)
         tokenizer.save(folder)
         say(f"student: {folder}")
     session.world.barrier()

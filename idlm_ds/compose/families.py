@@ -31,18 +31,39 @@ KIN = {"duo": ("duo", "udlm")}
 """Families whose networks another family can use, where that is not only its own."""
 
 
-def make_process(section: ProcessSection, tokenizer_size: int) -> Process:
-    """Build a diffusion family over a tokenizer's ids and one more.
+def vocabulary_of(section: ProcessSection, words: int) -> tuple[int, int]:
+    """Size and mask of the vocabulary that a new model gets over a tokenizer's words.
 
-    That one is the mask of the absorbing families. In the uniform ones it is a state like any
-    other, which never occurs in data; published networks have it too.
+    By default one id is added. It is the mask of the absorbing families. In the uniform ones it is
+    a state like any other, which never occurs in data; published networks have it too.
+
+    Raises:
+        UserError: The recipe names a mask that is no word of the tokenizer.
     """
-    vocab_size, schedule = tokenizer_size + 1, make_schedule(section)
+    if section.mask_id is None:
+        return words + 1, words
+    if section.mask_id >= words:
+        raise UserError(
+            f"process.mask_id: {section.mask_id} is no id of data.tokenizer, which has {words}; "
+            "null adds one"
+        )
+    return words, section.mask_id
+
+
+def make_process(section: ProcessSection, vocab_size: int, mask_id: int) -> Process:
+    """Build a diffusion family.
+
+    Args:
+        section: Family and noise.
+        vocab_size: Ids the network knows.
+        mask_id: The mask of the absorbing families; the others have none.
+    """
+    schedule = make_schedule(section)
     match section.name:
         case "mdlm":
-            return MDLM(vocab_size=vocab_size, schedule=schedule, mask_id=tokenizer_size)
+            return MDLM(vocab_size=vocab_size, schedule=schedule, mask_id=mask_id)
         case "sedd":
-            return SEDD(vocab_size=vocab_size, schedule=schedule, mask_id=tokenizer_size)
+            return SEDD(vocab_size=vocab_size, schedule=schedule, mask_id=mask_id)
         case "udlm":
             return UDLM(vocab_size=vocab_size, schedule=schedule)
         case "duo":
@@ -87,8 +108,8 @@ def make_chain(section: EvalSection, process: Process) -> Chain:
     return chain
 
 
-def read_family(found: Mapping[str, Any], folder: Path) -> ProcessSection:
-    """Read the family that a model folder names.
+def read_family(found: Mapping[str, Any], path: Path) -> ProcessSection:
+    """Read the family that a model names.
 
     Raises:
         UserError: It is none of those known here.
@@ -97,20 +118,24 @@ def read_family(found: Mapping[str, Any], folder: Path) -> ProcessSection:
     try:
         return build(ProcessSection, {k: v for k, v in found.items() if k in known}, "process")
     except UserError as error:
-        raise UserError(f"{folder}: no known family: {error}") from error
+        raise UserError(f"{path}: no known family: {error}") from error
 
 
-def check_kin(asked: ProcessSection, trained: ProcessSection, folder: Path) -> None:
-    """Hold a recipe's family against the one a teacher was trained with.
+def check_kin(asked: ProcessSection, told: Mapping[str, Any], path: Path) -> None:
+    """Hold a recipe's family against what a model says of the one it was trained in.
+
+    Args:
+        asked: The recipe's.
+        told: Keys and values of a ``process`` section, as far as the model tells them.
+        path: The model, for messages.
 
     Raises:
-        UserError: The teacher's answers mean something else, or belong to other noise.
+        UserError: The model's answers mean something else, or belong to other noise.
     """
-    if trained.name not in KIN.get(asked.name, (asked.name,)):
-        raise UserError(
-            f"process.name: {asked.name!r}, but {folder} was trained with {trained.name!r}"
-        )
+    trained = told.get("name", asked.name)
+    if trained not in KIN.get(asked.name, (asked.name,)):
+        raise UserError(f"process.name: {asked.name!r}, but {path} was trained with {trained!r}")
     for key in ("schedule", *SCHEDULE_KEYS[asked.schedule]):
-        wanted, found = getattr(asked, key), getattr(trained, key)
-        if wanted != found:
-            raise UserError(f"process.{key}: {wanted!r}, but {folder} was trained with {found!r}")
+        wanted, found = getattr(asked, key), told.get(key)
+        if found is not None and wanted != found:
+            raise UserError(f"process.{key}: {wanted!r}, but {path} was trained with {found!r}")

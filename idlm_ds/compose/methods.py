@@ -1,20 +1,12 @@
 """Distillation methods by name, and the teacher they start from."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
-from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card
-from idlm_ds.checkpoints.tensors import FileWeights
 from idlm_ds.compose.batches import make_draws
-from idlm_ds.compose.families import check_kin, make_chain, make_process, read_family
-from idlm_ds.compose.parts import (
-    EngineSetup,
-    Network,
-    adamw,
-    known_network,
-    learning_rate,
-    locate,
-)
+from idlm_ds.compose.families import make_chain
+from idlm_ds.compose.models import SavedModel, find_model
+from idlm_ds.compose.networks import Network
+from idlm_ds.compose.parts import EngineSetup, adamw, learning_rate
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW
 from idlm_ds.engine.dist import World
@@ -34,9 +26,9 @@ from idlm_ds.train.self_distillation import SelfDistillProgram
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A checked model folder and what was found in it."""
+    """A checked model and what was found in it."""
 
-    folder: Path
+    model: SavedModel
     network: Network
     process: Process
 
@@ -48,23 +40,19 @@ class Teacher:
 
 
 def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
-    """Read the teacher's card and hold it against the recipe.
+    """Open the teacher and hold it against the recipe.
 
     Raises:
-        UserError: The folder is unusable, the teacher was trained with another vocabulary or
+        UserError: It is unusable, was trained with another vocabulary, on shorter sequences or in
             another diffusion family, or method or sampler are not defined for that family.
     """
-    folder = locate(recipe.teacher.path, "teacher.path")
-    card = read_card(folder)
-    check_kin(recipe.process, read_family(card.process, folder), folder)
-    process = make_process(recipe.process, len(tokenizer))
-    if card.network.get("vocab_size") != process.vocab_size:
-        raise UserError(
-            f"teacher.path: {folder} has a vocabulary of {card.network.get('vocab_size')}, but "
-            f"data.tokenizer gives {len(tokenizer)} words and one more, {process.vocab_size} in all"
-        )
+    model = find_model(recipe.teacher.path, "teacher.path")
+    process = model.process(recipe.process)
+    model.check_tokenizer(tokenizer, process)
+    model.check_length(recipe.data.length)
+    network = model.network(recipe.process, recipe.data.length)
     method, chain = _method(recipe, process), make_chain(recipe.eval, process)
-    return Teacher(folder, known_network(card), process, method, chain)
+    return Teacher(model, network, process, method, chain)
 
 
 def _method(recipe: DistillRecipe, process: Process) -> SelfDistillation | None:
@@ -140,5 +128,5 @@ def _self_distillation(
 
 
 def _start(name: str, setup: EngineSetup, teacher: Teacher, optimizer: AdamW | None) -> RoleEngine:
-    source = FileWeights(teacher.folder / WEIGHTS)
-    return start_role(name, teacher.network.make, source, setup.json, setup.numerics, optimizer)
+    make, source = teacher.network.make, teacher.model.weights
+    return start_role(name, make, source, setup.json, setup.numerics, optimizer)

@@ -1,157 +1,27 @@
 """From sections of a recipe to the parts of a run."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import nn
-from transformers import GPT2Config
-
-from idlm_ds.checkpoints.model_folder import WEIGHTS, NetworkCard
-from idlm_ds.checkpoints.tensors import FileWeights
-from idlm_ds.compose.families import make_process
+from idlm_ds.compose.places import locate
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
-from idlm_ds.engine.weights import WeightSource, check_weights
-from idlm_ds.errors import UserError
-from idlm_ds.models import causal, dit, llada
-from idlm_ds.models.init import InitialValue, InitialWeights
 from idlm_ds.recipes.batch import accumulation
 from idlm_ds.recipes.schema import (
     DistillRecipe,
-    ModelSection,
     OptimSection,
     PretrainRecipe,
 )
 from idlm_ds.train.lr import LearningRate
 
-ASSETS = Path(__file__).resolve().parents[1] / "assets"
-CORPORA = {"sotu": "sotu.jsonl.xz"}
 
-
-def locate(spec: str, key: str) -> Path:
-    """Turn a path or ``assets:NAME`` into an existing path.
-
-    Raises:
-        UserError: There is no such file or folder; names the recipe key.
-    """
-    if not spec.startswith("assets:"):
-        path = Path(spec).expanduser()
-    else:
-        name = spec.removeprefix("assets:")
-        path = ASSETS / CORPORA.get(name, name)
-    if not path.exists():
-        inside = ", ".join(sorted([*CORPORA, *(p.name for p in ASSETS.iterdir() if p.is_dir())]))
-        raise UserError(f"{key}: no such file or folder: {spec} (assets: {inside})")
-    return path
-
-
-def load_tokenizer(spec: str) -> Tokenizer:
-    """Load the recipe's tokenizer.
+def load_tokenizer(spec: str, key: str = "data.tokenizer") -> Tokenizer:
+    """Load a tokenizer by path or name.
 
     Raises:
         UserError: It is missing or unusable.
     """
-    return Tokenizer(locate(spec, "data.tokenizer"))
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """How to build a network, how to start it and how to write it down."""
-
-    make: Callable[[], nn.Module]
-    initial_value: InitialValue
-    card: NetworkCard | Mapping[str, Any]
-    """This package's card, or a Hugging Face configuration."""
-
-    prefix: str = ""
-    """What parameter names carry here that they do not carry on disk."""
-
-
-def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
-    """The network a pretraining recipe describes.
-
-    Raises:
-        UserError: Objective and kind do not fit each other.
-    """
-    fitting = {"nelbo": "dit", "ar": "gpt2"}[recipe.objective.name]
-    if recipe.model.kind != fitting:
-        raise UserError(
-            f"model.kind: {recipe.model.kind!r} cannot be trained with objective.name "
-            f"{recipe.objective.name!r}; that takes {fitting!r}"
-        )
-    if recipe.model.kind == "gpt2":
-        return _gpt2(recipe.model, recipe.data.length, tokenizer)
-    section = asdict(recipe.model)
-    names = {f.name for f in fields(dit.DiTConfig)}
-    vocab_size = make_process(recipe.process, len(tokenizer)).vocab_size
-    sizes = {k: v for k, v in section.items() if k in names} | {"vocab_size": vocab_size}
-    card = NetworkCard(
-        network={"kind": "dit", **sizes},
-        process=asdict(recipe.process),
-        length=recipe.data.length,
-    )
-    return known_network(card)
-
-
-def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
-    """Random weights, or those of the model the recipe names.
-
-    Raises:
-        UserError: That model is missing or is another network.
-    """
-    if not recipe.model.init:
-        return InitialWeights(network.initial_value, seed=recipe.seed)
-    folder = locate(recipe.model.init, "model.init")
-    source = FileWeights(folder / WEIGHTS, prefix=network.prefix)
-    with torch.device("meta"):
-        module = network.make()
-    try:
-        check_weights(module, source)
-    except UserError as error:
-        raise UserError(f"model.init: {error}") from error
-    return source
-
-
-def known_network(card: NetworkCard) -> Network:
-    """The network a folder describes.
-
-    Raises:
-        UserError: The kind or a size is not known here.
-    """
-    sizes = dict(card.network)
-    kind = sizes.pop("kind", None)
-    try:
-        match kind:
-            case "dit":
-                dit_config = dit.DiTConfig(**sizes)
-                return Network(lambda: dit.DiT(dit_config), dit.initial_value, card)
-            case "llada":
-                llada_config = llada.LLaDAConfig(**sizes)
-                return Network(lambda: llada.LLaDA(llada_config), llada.initial_value, card)
-    except TypeError as error:
-        raise UserError(f"network: {error}") from error
-    raise UserError(f"network.kind: {kind!r} is unknown; known: dit, llada")
-
-
-def _gpt2(section: ModelSection, length: int, tokenizer: Tokenizer) -> Network:
-    config = GPT2Config(
-        vocab_size=len(tokenizer),
-        n_positions=length,
-        n_embd=section.hidden,
-        n_layer=section.blocks,
-        n_head=section.heads,
-        n_inner=section.mlp_ratio * section.hidden,
-        resid_pdrop=section.dropout,
-        embd_pdrop=section.dropout,
-        attn_pdrop=0.0,
-        bos_token_id=tokenizer.eos_id,
-        eos_token_id=tokenizer.eos_id,
-    )
-    card = config.to_dict() | {"architectures": ["GPT2LMHeadModel"]}
-    return Network(lambda: causal.CausalLM(config), causal.initial_value, card, prefix="lm.")
+    return Tokenizer(locate(spec, key, wants_weights=False), key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,9 @@ from pathlib import Path
 
 from idlm_ds.checkpoints.model_folder import write_network
 from idlm_ds.compose.batches import load_windows, make_draws, make_loader
-from idlm_ds.compose.families import make_process
-from idlm_ds.compose.parts import (
-    EngineSetup,
-    Network,
-    adamw,
-    learning_rate,
-    load_tokenizer,
-    new_network,
-    starting_weights,
-)
+from idlm_ds.compose.families import make_process, vocabulary_of
+from idlm_ds.compose.networks import Network, new_network, starting_weights
+from idlm_ds.compose.parts import EngineSetup, adamw, learning_rate, load_tokenizer
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
@@ -82,7 +75,7 @@ def make_objective(
     section = recipe.process
     if is_validation and section.name == "duo":
         section = replace(section, name="udlm")
-    return Nelbo(make_process(section, len(tokenizer)))
+    return Nelbo(make_process(section, *vocabulary_of(section, len(tokenizer))))
 
 
 def _program(

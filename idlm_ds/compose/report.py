@@ -7,7 +7,7 @@ import numpy.typing as npt
 import torch
 
 from idlm_ds.compose.families import make_chain
-from idlm_ds.compose.parts import locate
+from idlm_ds.compose.places import locate
 from idlm_ds.compose.session import Session
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.role import RoleEngine

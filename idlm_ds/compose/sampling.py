@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from idlm_ds.checkpoints.model_folder import WEIGHTS, read_card
-from idlm_ds.checkpoints.tensors import FileWeights
-from idlm_ds.compose.families import make_process, read_family
+from idlm_ds.compose.models import family_of, find_model
 from idlm_ds.compose.output import git_commit
-from idlm_ds.compose.parts import known_network, load_tokenizer, locate
+from idlm_ds.compose.parts import load_tokenizer
 from idlm_ds.compose.report import load_judge
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.weights import fill_weights
@@ -30,6 +28,8 @@ from idlm_ds.samplers.walk import Sampled
 from idlm_ds.train.console import say
 
 SHOWN = 4
+QUIET = ("commit", "prompt")
+"""What is written beside samples, but not printed."""
 
 ONLY_BLOCKWISE = ("prompt", "block", "remasking", "guidance")
 """Options of that sampler; None where not given."""
@@ -55,6 +55,12 @@ class SampleOptions:
     batch: int
     judge: str
     output: Path | None
+    process: str | None = None
+    """Family, where the checkpoint tells none."""
+
+    tokenizer: str | None = None
+    """None for the checkpoint's own."""
+
     prompt: str | None = None
     block: int | None = None
     remasking: str | None = None
@@ -103,7 +109,7 @@ class Plan:
     draw: Callable[[Denoiser, torch.device], Sampled]
 
 
-def plan_chain(options: SampleOptions, process: Process, trained_length: int) -> Plan:
+def plan_chain(options: SampleOptions, process: Process, length: int) -> Plan:
     """Walk down from noise.
 
     Raises:
@@ -121,7 +127,7 @@ def plan_chain(options: SampleOptions, process: Process, trained_length: int) ->
             network,
             range(options.num_samples),
             chain,
-            length=options.length or trained_length,
+            length=length,
             seed=options.seed,
             stream="sample",
             batch=options.batch,
@@ -189,17 +195,21 @@ def run_sample(options: SampleOptions) -> None:
     Raises:
         UserError: The checkpoint or the judge cannot be used.
     """
-    folder = locate(options.checkpoint, "--checkpoint")
-    card = read_card(folder)
-    tokenizer = load_tokenizer(str(folder))
-    process = make_process(read_family(card.process, folder), len(tokenizer))
+    model = find_model(options.checkpoint, "--checkpoint")
+    family = family_of(model, options.process)
+    process = model.process(family)
+    tokenizer = load_tokenizer(options.tokenizer or str(model.path), "--tokenizer")
+    model.check_tokenizer(tokenizer, process)
+    length = options.length or model.about.length
+    if length is None:
+        raise UserError(f"--length: {model.path} does not tell how long its sequences were")
     if options.is_blockwise:
-        plan = plan_blockwise(options, process, card.length, tokenizer)
+        plan = plan_blockwise(options, process, model.about.length or length, tokenizer)
     else:
-        plan = plan_chain(options, process, card.length)
+        plan = plan_chain(options, process, length)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = known_network(card).make()
-    fill_weights(network, FileWeights(folder / WEIGHTS))
+    network = model.network(family, length).make()
+    fill_weights(network, model.weights)
     network.to(device).eval().requires_grad_(False)
 
     began = time.perf_counter()
@@ -208,7 +218,8 @@ def run_sample(options: SampleOptions) -> None:
     texts = tokenizer.decode(sampled.tokens.tolist())
     entropy = unigram_entropy(sampled.tokens).mean().item()
     provenance = {
-        "checkpoint": str(folder),
+        "checkpoint": str(model.path),
+        "revision": model.revision,
         "steps": options.steps,
         "nfe": sampled.evaluations.double().mean().item(),
         **plan.settings,
@@ -219,7 +230,9 @@ def run_sample(options: SampleOptions) -> None:
     }
     for text in texts[:SHOWN]:
         say(f"| {' '.join(text.split())}")
-    figures = ", ".join(f"{k} {v}" for k, v in provenance.items() if k not in ("commit", "prompt"))
+    figures = ", ".join(
+        f"{k} {v}" for k, v in provenance.items() if k not in QUIET and v is not None
+    )
     say(f"entropy {entropy:.3f} nats; {figures}")
     if options.output is not None:
         _score_and_write(options, texts, entropy, provenance, device)

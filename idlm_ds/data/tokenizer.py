@@ -11,22 +11,26 @@ from idlm_ds.errors import UserError
 class Tokenizer:
     """Token ids, text, and the one special token the data uses."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, key: str = "data.tokenizer") -> None:
         """Load a folder that holds ``tokenizer.json``.
+
+        Args:
+            folder: The folder.
+            key: What names it, for messages.
 
         Raises:
             UserError: The folder or its file is missing or damaged, or names no end-of-text token.
         """
         if not (folder / "tokenizer.json").is_file():
-            raise UserError(f"data.tokenizer: {folder} holds no tokenizer.json")
+            raise UserError(f"{key}: {folder} holds no tokenizer.json")
         self.folder = folder
         try:
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
         except Exception as error:  # the Rust parser raises the base class itself
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"data.tokenizer: cannot load {folder}: {reason}") from error
+            raise UserError(f"{key}: cannot load {folder}: {reason}") from error
         if self._tokenizer.eos_token_id is None:
-            raise UserError(f"data.tokenizer: {folder} names no eos_token")
+            raise UserError(f"{key}: {folder} names no eos_token")
         self.eos_id = int(self._tokenizer.eos_token_id)
 
     def __len__(self) -> int:

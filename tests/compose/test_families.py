@@ -1,12 +1,13 @@
 import itertools
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from idlm_ds.compose.families import check_kin, make_process, read_family
+from idlm_ds.compose.families import check_kin, make_process, read_family, vocabulary_of
 from idlm_ds.errors import UserError
 from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
@@ -34,7 +35,7 @@ def alpha(schedule: NoiseSchedule, t: float = 0.5) -> float:
 
 
 def clock(**fields: Any) -> DuoClock:
-    process = make_process(ProcessSection(name="duo", **fields), WORDS)
+    process = make_process(ProcessSection(name="duo", **fields), WORDS + 1, WORDS)
     assert isinstance(process, Duo)
     return process.clock
 
@@ -42,15 +43,24 @@ def clock(**fields: Any) -> DuoClock:
 @pytest.mark.parametrize("schedule", SURVIVE_HALF_WAY)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_and_its_schedule_are_what_they_are_called(name, schedule):
-    process = make_process(ProcessSection(name=name, schedule=schedule, **NOT_DEFAULT), WORDS)
+    process = make_process(
+        ProcessSection(name=name, schedule=schedule, **NOT_DEFAULT), WORDS + 1, WORDS
+    )
     assert type(process) is FAMILIES[name]
     assert process.vocab_size == WORDS + 1
     assert alpha(process.schedule) == pytest.approx(SURVIVE_HALF_WAY[schedule], rel=1e-12)
 
 
 @pytest.mark.parametrize("name", ["mdlm", "sedd"])
-def test_the_mask_is_the_id_after_the_tokenizers(name):
-    assert make_process(ProcessSection(name=name), WORDS).mask_id == WORDS
+def test_the_mask_is_the_id_asked_for(name):
+    assert make_process(ProcessSection(name=name), WORDS, 3).mask_id == 3
+
+
+def test_a_new_vocabulary_has_one_id_more_than_the_tokenizer_or_its_own_mask():
+    assert vocabulary_of(ProcessSection(name="mdlm"), WORDS) == (WORDS + 1, WORDS)
+    assert vocabulary_of(ProcessSection(name="mdlm", mask_id=0), WORDS) == (WORDS, 0)
+    with pytest.raises(UserError, match=rf"^process\.mask_id: {WORDS} is no id of .* {WORDS};"):
+        vocabulary_of(ProcessSection(name="mdlm", mask_id=WORDS), WORDS)
 
 
 def test_the_gaussian_clock_runs_through_its_range_whatever_the_schedule():
@@ -69,7 +79,12 @@ def test_the_loglinear_clock_falls_linearly_whatever_the_schedule():
 
 
 def test_duo_is_relaxed_at_the_temperature_asked_for():
-    assert make_process(ProcessSection(name="duo", tau=0.25), WORDS).tau == 0.25
+    assert make_process(ProcessSection(name="duo", tau=0.25), WORDS + 1, WORDS).tau == 0.25
+
+
+def told(**fields: Any) -> dict[str, Any]:
+    """All that a model of this package says of its family."""
+    return asdict(ProcessSection(**fields))
 
 
 ACCEPTED = {(name, name) for name in FAMILIES} | {("duo", "udlm")}
@@ -77,7 +92,7 @@ ACCEPTED = {(name, name) for name in FAMILIES} | {("duo", "udlm")}
 
 @pytest.mark.parametrize(("asked", "trained"), sorted(ACCEPTED))
 def test_a_network_is_kin_to_its_own_family_and_an_udlm_one_to_duo(asked, trained):
-    check_kin(ProcessSection(name=asked), ProcessSection(name=trained), Path("there"))
+    check_kin(ProcessSection(name=asked), told(name=trained), Path("there"))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +100,7 @@ def test_a_network_is_kin_to_its_own_family_and_an_udlm_one_to_duo(asked, traine
 )
 def test_any_other_network_is_refused_by_name(asked, trained):
     with pytest.raises(UserError) as error:
-        check_kin(ProcessSection(name=asked), ProcessSection(name=trained), Path("there"))
+        check_kin(ProcessSection(name=asked), told(name=trained), Path("there"))
     message = f"process.name: {asked!r}, but there was trained with {trained!r}"
     assert str(error.value) == message
 
@@ -102,18 +117,23 @@ def test_any_other_network_is_refused_by_name(asked, trained):
     ],
 )
 def test_a_teacher_of_other_noise_is_refused_by_the_key_that_differs(name, asked, trained, key):
-    sections = [ProcessSection(name=name, **fields) for fields in (asked, trained)]
+    section = ProcessSection(name=name, **asked)
     with pytest.raises(UserError, match=rf"^process\.{key}: .*there was trained with") as error:
-        check_kin(*sections, Path("there"))
-    for section in sections:
-        assert repr(getattr(section, key)) in str(error.value)
+        check_kin(section, told(name=name, **trained), Path("there"))
+    assert repr(getattr(section, key)) in str(error.value)
+    assert repr(trained[key]) in str(error.value)
 
 
 def test_what_the_schedule_is_no_function_of_may_differ():
     other = {"sigma_min": 1.0, "t_min": 0.2, "tau": 0.5, "clock": "loglinear", "gamma_min": -9.0}
-    check_kin(ProcessSection(name="duo"), ProcessSection(name="duo", **other), Path("there"))
+    check_kin(ProcessSection(name="duo"), told(name="duo", **other), Path("there"))
     geometric = ProcessSection(name="mdlm", schedule="geometric")
-    check_kin(geometric, ProcessSection(name="mdlm", schedule="geometric", eps=0.5), Path("there"))
+    check_kin(geometric, told(name="mdlm", schedule="geometric", eps=0.5), Path("there"))
+
+
+@pytest.mark.parametrize("known", [{}, {"name": "mdlm"}, {"name": "mdlm", "schedule": "cosine"}])
+def test_what_a_model_does_not_tell_is_not_held_against_it(known):
+    check_kin(ProcessSection(name="mdlm", schedule="cosine", eps=0.5), known, Path("there"))
 
 
 def test_a_card_is_read_without_what_only_its_writer_knows():

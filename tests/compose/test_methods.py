@@ -11,10 +11,11 @@ import torch
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
 from idlm_ds.compose import methods
 from idlm_ds.compose.methods import find_teacher, make_program
-from idlm_ds.compose.parts import ASSETS
+from idlm_ds.compose.places import ASSETS
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW
 from idlm_ds.errors import UserError
+from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.objectives.alternation import Alternation, Phase
 from idlm_ds.objectives.idlm import IDLM
 from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds
@@ -36,8 +37,8 @@ def tokenizer() -> Tokenizer:
 def teacher_folder(folder: Path, family: str, vocab_size: int) -> Path:
     sizes = {"hidden": 8, "blocks": 1, "heads": 1, "cond": 4, "vocab_size": vocab_size}
     process = asdict(ProcessSection(name=family))
-    card = NetworkCard(network={"kind": "dit", **sizes}, process=process, length=8)
-    write_network(folder, card, {})
+    card = NetworkCard(network={"kind": "dit", **sizes}, process=process, length=64)
+    write_network(folder, card, dict(DiT(DiTConfig(**sizes)).named_parameters()))
     return folder
 
 
@@ -94,7 +95,8 @@ def test_rounds_must_fit_into_the_run_where_there_are_rounds(find):
 
 def test_a_teacher_of_another_vocabulary_or_family_is_refused(tokenizer, tmp_path):
     folder = teacher_folder(tmp_path, "mdlm", 50258)
-    with pytest.raises(UserError, match=rf"^teacher\.path: .* 50258, .* {len(tokenizer) + 1} in"):
+    words = rf"^teacher\.path: .* 50258 with mask 50257, .* {len(tokenizer)} words; it takes 50257"
+    with pytest.raises(UserError, match=words):
         find_teacher(recipe_for(folder, "mdlm", "sdtt"), tokenizer)
     with pytest.raises(UserError, match=r"^process\.name: 'sedd', but .* with 'mdlm'$"):
         find_teacher(recipe_for(folder, "sedd", "sdtt"), tokenizer)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
-from idlm_ds.compose.parts import ASSETS
+from idlm_ds.compose.places import ASSETS
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.models import causal, dit

@@ -1,8 +1,11 @@
 """Every mistake is one line and exit code 2, before anything is built or written."""
 
 import json
+import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,29 +85,52 @@ def test_a_bad_engine_file_is_named(text, words, toy, tmp_path, monkeypatch, cap
         assert word in err
 
 
-def test_a_teacher_of_another_vocabulary_is_refused(toy, tmp_path, monkeypatch, capsys):
-    folder = tmp_path / "teacher"
-    folder.mkdir()
-    card = json.loads((toy.folder / "teacher" / "config.json").read_text())
-    card["network"]["vocab_size"] = 50258
-    (folder / "config.json").write_text(json.dumps(card))
-    arguments = ["--config", ZERO3, *toy.overrides, "--teacher", folder]
-    err = error_of(distill, arguments, monkeypatch, capsys)
-    assert "50258" in err
-    assert "2049" in err
+@pytest.fixture
+def retold(toy, tmp_path):
+    """The toy teacher with another configuration."""
+
+    def retold(change: Callable[[dict[str, Any]], object]) -> Path:
+        folder = Path(shutil.copytree(toy.folder / "teacher", tmp_path / "teacher"))
+        card = json.loads((folder / "config.json").read_text())
+        change(card)
+        (folder / "config.json").write_text(json.dumps(card))
+        return folder
+
+    return retold
 
 
-@pytest.mark.parametrize("process", [{}, {"name": "mdml", "schedule": "loglinear", "eps": 0.001}])
-def test_a_teacher_of_an_unknown_family_is_refused(process, toy, tmp_path, monkeypatch, capsys):
-    card = json.loads((toy.folder / "teacher" / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(card | {"process": process}))
-    arguments = ["--config", ZERO3, *toy.overrides, "--teacher", tmp_path]
-    assert "no known family" in error_of(distill, arguments, monkeypatch, capsys)
+def refusal(teacher: Path, toy, monkeypatch, capsys) -> str:
+    arguments = ["--config", ZERO3, *toy.overrides, "--teacher", teacher]
+    return error_of(distill, arguments, monkeypatch, capsys)
+
+
+def test_a_teacher_of_another_size_than_it_says_is_refused(retold, toy, monkeypatch, capsys):
+    folder = retold(lambda card: card["network"].update(vocab_size=50258))
+    err = refusal(folder, toy, monkeypatch, capsys)
+    assert "vocab_embed.embedding: shape [2049, " in err
+    assert "[50258, " in err
+
+
+@pytest.mark.parametrize(
+    ("process", "words"),
+    [({}, "names no diffusion family"), ({"name": "mdml"}, "was trained with 'mdml'")],
+)
+def test_a_teacher_of_an_unknown_family_is_refused(
+    process, words, retold, toy, monkeypatch, capsys
+):
+    folder = retold(lambda card: card.update(process=process))
+    assert words in refusal(folder, toy, monkeypatch, capsys)
+
+
+def test_longer_sequences_than_the_teacher_knows_are_refused(retold, toy, monkeypatch, capsys):
+    folder = retold(lambda card: card.update(length=8))
+    err = refusal(folder, toy, monkeypatch, capsys)
+    assert err.startswith("error: data.length: 16, but ")
+    assert err.endswith("trained on sequences of 8\n")
 
 
 def test_a_judge_is_not_a_teacher(toy, monkeypatch, capsys):
-    arguments = ["--config", ZERO3, *toy.overrides, "--teacher", toy.folder / "judge"]
-    assert "another kind of model" in error_of(distill, arguments, monkeypatch, capsys)
+    assert "not one of: model folder" in refusal(toy.folder / "judge", toy, monkeypatch, capsys)
 
 
 def test_a_recipe_of_the_other_kind_is_refused(monkeypatch, capsys):

@@ -1,0 +1,86 @@
+"""Where models, tokenizers and corpora are: paths, assets, repositories of the hub."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import (
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from idlm_ds.errors import UserError
+
+ASSETS = Path(__file__).resolve().parents[1] / "assets"
+CORPORA = {"sotu": "sotu.jsonl.xz"}
+
+HUB = "hf:"
+DESCRIPTIONS = ("*.json", "*.txt", "*.model")
+"""Files of a hub repository that are no weights; none of them is code."""
+
+WEIGHTS = ("*.safetensors", "pytorch_model.bin")
+"""The first kind that a repository has is fetched."""
+
+
+def locate(spec: str, key: str, *, wants_weights: bool = True) -> Path:
+    """Turn a path, ``assets:NAME`` or ``hf:OWNER/NAME[@REVISION]`` into an existing path.
+
+    Files of the hub come out of the local cache where they are there, and from nowhere else under
+    ``HF_HUB_OFFLINE=1``; ``HF_HOME`` and ``HF_TOKEN`` count as ever. The folder returned is named
+    after the commit.
+
+    Args:
+        spec: What the user wrote.
+        key: Where: a recipe's key or an option.
+        wants_weights: Whether a repository's weights are fetched.
+
+    Raises:
+        UserError: There is no such file, folder or repository; names ``key``.
+    """
+    if spec.startswith(HUB):
+        return _fetch(spec, key, wants_weights=wants_weights)
+    if not spec.startswith("assets:"):
+        path = Path(spec).expanduser()
+    else:
+        name = spec.removeprefix("assets:")
+        path = ASSETS / CORPORA.get(name, name)
+    if not path.exists():
+        inside = ", ".join(sorted([*CORPORA, *(p.name for p in ASSETS.iterdir() if p.is_dir())]))
+        raise UserError(f"{key}: no such file or folder: {spec} (assets: {inside})")
+    return path
+
+
+def _fetch(spec: str, key: str, *, wants_weights: bool) -> Path:
+    name, _, revision = spec.removeprefix(HUB).partition("@")
+    try:
+        folder = _snapshot(name, revision or None, DESCRIPTIONS)
+        for pattern in WEIGHTS if wants_weights else ():
+            _snapshot(name, folder.name, (pattern,))
+            if any(folder.glob(pattern)):
+                break
+    except LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{key}: {spec} is not in the local cache and the hub cannot be reached "
+            "(HF_HUB_OFFLINE, HF_HOME and HF_ENDPOINT decide)"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise UserError(f"{key}: {spec}: the repository has no such revision") from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{key}: {spec}: no such repository on the hub, or it needs an account (HF_TOKEN)"
+        ) from error
+    except (HFValidationError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{key}: cannot fetch {spec}: {reason[:200]}") from error
+    return folder
+
+
+def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+
+
+def revision_of(spec: str, folder: Path) -> str | None:
+    """The commit of a folder that ``locate`` fetched; None for other places."""
+    return folder.name if spec.startswith(HUB) else None
