@@ -23,7 +23,7 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.blockwise import check_blockwise, sample_blockwise
 from idlm_ds.samplers.chain import Chain
-from idlm_ds.samplers.sets import sample_set
+from idlm_ds.samplers.sets import join, sample_set
 from idlm_ds.samplers.walk import Sampled
 from idlm_ds.train.console import say
 
@@ -181,9 +181,7 @@ def plan_blockwise(
             noise = Noise.of_samples(options.seed, "sample", samples=samples, device=device)
             given = torch.tensor([prompt] * len(samples), dtype=torch.long, device=device)
             parts.append(sample_blockwise(process, network, given, noise=noise, **arguments))
-        return Sampled(
-            torch.cat([p.tokens.cpu() for p in parts]), torch.cat([p.evaluations for p in parts])
-        )
+        return join(parts)
 
     told = {"sampler": "blockwise", "precision": "float64", "prompt": options.prompt or ""}
     return Plan(told | settings, draw)

@@ -110,7 +110,7 @@ def sample_blockwise(
         order += num_open * torch.arange(batch, device=x.device)[:, None]
         best = order[:, :kept].flatten()
         x.view(-1)[positions[best]] = words[best]
-    return Sampled(x, evaluations)
+    return Sampled(x, evaluations, frozenset(noise.dtypes))
 
 
 def _ask(process: Absorbing, denoiser: Denoiser, x: TokenIds, positions: Positions) -> Logits:

@@ -48,7 +48,14 @@ def sample_set(
     kept = drawn[: len(parts)]
     if not kept:
         nothing = torch.zeros(0, length, dtype=torch.long)
-        return Sampled(nothing, torch.zeros(0, dtype=torch.long))
+        return Sampled(nothing, torch.zeros(0, dtype=torch.long), frozenset())
+    return join(kept)
+
+
+def join(parts: Sequence[Sampled]) -> Sampled:
+    """Several batches as one set, on the CPU."""
     return Sampled(
-        torch.cat([s.tokens.cpu() for s in kept]), torch.cat([s.evaluations for s in kept])
+        torch.cat([s.tokens.cpu() for s in parts]),
+        torch.cat([s.evaluations for s in parts]),
+        frozenset().union(*(s.dtypes for s in parts)),
     )

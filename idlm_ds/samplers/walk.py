@@ -36,6 +36,9 @@ class Sampled:
     evaluations: Int[Tensor, " B"]
     """How often the network was run on each sequence."""
 
+    dtypes: frozenset[torch.dtype]
+    """In what precision its tokens were drawn, as seen on the random numbers themselves."""
+
 
 @torch.no_grad()
 def walk(
@@ -74,6 +77,7 @@ def walk(
     if not bool((times.diff() < 0).all()):
         raise ValueError("times must be strictly decreasing")
     evaluations = torch.zeros(len(x), dtype=torch.long)
+    noise.dtypes.clear()
     for t, s in zip(times[:-1], times[1:], strict=True):
         is_last = bool(s == 0)
         if is_last and tail == "none":
@@ -84,7 +88,7 @@ def walk(
             x = _likeliest(process, x, ask)
         else:
             x = move(x, t_b, s_b, ask, noise=noise)
-    return Sampled(x, evaluations)
+    return Sampled(x, evaluations, frozenset(noise.dtypes))
 
 
 def _likeliest(process: Process, x: TokenIds, ask: Callable[[Positions], Logits]) -> TokenIds:

@@ -5,6 +5,7 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Readout
 from idlm_ds.processes.mdlm import MDLM
+from idlm_ds.processes.udlm import UDLM
 from idlm_ds.samplers.ancestral import sample_ancestral
 from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.grid import uniform_grid
@@ -79,3 +80,20 @@ def test_ranks_with_fewer_samples_call_the_network_as_often(samples):
     assert denoiser.calls == 3 * (STEPS + 1)
     assert drawn.tokens.shape == (len(samples), LENGTH)
     assert len(drawn.evaluations) == len(samples)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_a_set_says_in_what_precision_it_was_drawn(precision):
+    uniform = UDLM(vocab_size=V, schedule=LogLinear(eps=1e-3))
+    for process in (PROCESS, uniform):
+        drawn = sample_set(
+            process,
+            Counting(),
+            range(3),
+            Chain(steps=STEPS, precision=precision),
+            length=LENGTH,
+            seed=5,
+            stream="eval",
+            batch=2,
+        )
+        assert drawn.dtypes == {getattr(torch, precision)}

@@ -235,7 +235,7 @@ def cached(process: Process, samples: list[int], times: Tensor) -> Sampled:
             answer = answer if x.equal(before) else None
         tokens.append(x)
         runs.append(network.calls)
-    return Sampled(torch.cat(tokens), torch.tensor(runs))
+    return Sampled(torch.cat(tokens), torch.tensor(runs), frozenset({torch.float64}))
 
 
 @pytest.mark.parametrize("process", [FAMILIES["mdlm"], FAMILIES["sedd"]], ids=["mdlm", "sedd"])
