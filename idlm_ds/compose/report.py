@@ -21,18 +21,18 @@ from idlm_ds.train.console import say
 from idlm_ds.train.evaluation import Evaluation, Measured, Protocol
 
 
-def load_judge(spec: str, device: torch.device | str) -> Judge:
-    """Load the recipe's judge.
+def load_judge(spec: str, device: torch.device | str, key: str = "eval.judge") -> Judge:
+    """Load a judge by path or name.
 
     Raises:
-        UserError: It is missing or unusable.
+        UserError: It is missing or unusable; names ``key``.
     """
-    folder = locate(spec, "eval.judge")
+    folder = locate(spec, key)
     try:
         return Judge.load(folder, device=device)
     except (OSError, ValueError) as error:
         first = str(error).splitlines()[0]
-        raise UserError(f"eval.judge: cannot load {folder}: {first}") from error
+        raise UserError(f"{key}: cannot load {folder}: {first}") from error
 
 
 def report(

@@ -14,12 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
 from idlm_ds.compose.places import ASSETS
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.models import causal, dit
-from idlm_ds.models.init import InitialWeights
+from tests.toy_models import random_judge, random_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 240
@@ -66,38 +64,10 @@ def toy(tmp_path_factory) -> Toy:
     lines = [json.dumps({"id": d.name, "text": d.text[:4000]}) for d in documents]
     (folder / "corpus.jsonl").write_text("\n".join(lines))
     tokenizer = Tokenizer(ASSETS / "tokenizer")
-    _random_teacher(folder / "teacher", tokenizer, dropout=0.0)
-    _random_teacher(folder / "dropout", tokenizer, dropout=0.1)
-    _random_judge(folder / "judge", tokenizer)
+    random_teacher(folder / "teacher", tokenizer, dropout=0.0)
+    random_teacher(folder / "dropout", tokenizer, dropout=0.1)
+    random_judge(folder / "judge", tokenizer)
     return Toy(folder)
-
-
-def _random_teacher(folder: Path, tokenizer: Tokenizer, *, dropout: float) -> None:
-    sizes = {"hidden": 16, "blocks": 1, "heads": 2, "cond": 8, "dropout": dropout}
-    sizes |= {"vocab_size": len(tokenizer) + 1}
-    source = InitialWeights(
-        lambda name, shape, g: 0.2 * dit.torch.randn(shape, generator=g), seed=5
-    )
-    module = dit.DiT(dit.DiTConfig(**sizes))
-    weights = {
-        n: source.read(n, tuple(p.shape), 0, p.numel()).view(p.shape)
-        for n, p in module.named_parameters()
-    }
-    card = NetworkCard(
-        network={"kind": "dit", **sizes},
-        process={"name": "mdlm", "schedule": "loglinear", "eps": 1e-3},
-        length=16,
-    )
-    write_network(folder, card, weights)
-    tokenizer.save(folder)
-
-
-def _random_judge(folder: Path, tokenizer: Tokenizer) -> None:
-    config = causal.GPT2Config(
-        vocab_size=len(tokenizer), n_positions=64, n_embd=8, n_layer=1, n_head=2
-    )
-    causal.GPT2LMHeadModel(config).save_pretrained(folder)
-    tokenizer.save(folder)
 
 
 def start(

@@ -1,0 +1,186 @@
+"""What an evaluation is asked for, as cells that can be drawn."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from idlm_ds.checkpoints.tensors import fingerprint
+from idlm_ds.compose.models import SavedModel, family_of, find_model
+from idlm_ds.compose.parts import load_tokenizer
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.errors import UserError
+from idlm_ds.evals.cells import Cell, Drawn, read_json
+from idlm_ds.processes.base import Process
+from idlm_ds.samplers.chain import Chain, Precision, Sampler
+from idlm_ds.samplers.walk import Tail
+
+SAMPLERS: Mapping[str, tuple[Sampler, Tail]] = {
+    "ancestral": ("ancestral", "ancestral"),
+    "greedy": ("ancestral", "greedy"),
+    "analytic": ("analytic", "ancestral"),
+    "euler": ("euler", "ancestral"),
+}
+"""Step and tail, by the names people type."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenPplOptions:
+    """What to draw, how to judge it, where to keep it."""
+
+    checkpoints: Sequence[str]
+    samples: Sequence[Path]
+    """Files of text made elsewhere."""
+
+    steps: Sequence[int]
+    samplers: Sequence[str]
+    precisions: Sequence[Precision]
+    temperatures: Sequence[float]
+    nuclei: Sequence[float]
+    seeds: Sequence[int]
+    num_samples: int
+    length: int | None
+    batch: int
+    judges: Sequence[str]
+    process: str | None
+    tokenizer: str | None
+    output: Path
+
+    def __post_init__(self) -> None:
+        if not self.checkpoints and not self.samples:
+            raise UserError("--checkpoint, --samples: name at least one of either")
+        at_least_one = {
+            "--steps": self.steps,
+            "--num-samples": [self.num_samples],
+            "--batch-size": [self.batch],
+            "--length": [1 if self.length is None else self.length],
+        }
+        for option, values in at_least_one.items():
+            if wrong := [v for v in values if v < 1]:
+                raise UserError(f"{option}: must be at least 1, got {wrong[0]}")
+        if wrong_t := [t for t in self.temperatures if not t > 0]:
+            raise UserError(f"--temperature: must be above 0, got {wrong_t[0]}")
+        if wrong_p := [p for p in self.nuclei if not 0 < p <= 1]:
+            raise UserError(f"--nucleus: must be in (0, 1], got {wrong_p[0]}")
+
+    @property
+    def chains(self) -> Iterator[Chain]:
+        """Every way to draw that was asked for.
+
+        Raises:
+            UserError: Two options exclude each other.
+        """
+        grid = itertools.product(
+            self.samplers, self.steps, self.precisions, self.temperatures, self.nuclei
+        )
+        for name, steps, precision, temperature, nucleus in grid:
+            sampler, tail = SAMPLERS[name]
+            try:
+                yield Chain(
+                    steps=steps,
+                    sampler=sampler,
+                    tail=tail,
+                    precision=precision,
+                    temperature=temperature,
+                    nucleus=nucleus,
+                )
+            except ValueError as error:
+                raise UserError(f"--{error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model that has been found to fit what is asked of it, and its cells."""
+
+    model: SavedModel
+    process: Process
+    network: nn.Module
+    tokenizer: Tokenizer
+    cells: dict[Cell, Chain]
+
+
+def find_source(spec: str, options: GenPplOptions) -> Source:
+    """Open a checkpoint and hold it against what is asked.
+
+    Raises:
+        UserError: It cannot be used, or has no such sampler.
+    """
+    model = find_model(spec, "--checkpoint")
+    family = family_of(model, options.process)
+    process = model.process(family)
+    tokenizer = load_tokenizer(options.tokenizer or str(model.path), "--tokenizer")
+    model.check_tokenizer(tokenizer, process)
+    length = options.length or model.about.length
+    if length is None:
+        raise UserError(f"--length: {model.path} does not tell how long its sequences were")
+    cells = {}
+    for chain, seed in itertools.product(options.chains, options.seeds):
+        try:
+            chain.move(process)
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
+        cell = Cell(
+            model=spec,
+            source=model.fingerprint,
+            family=family.name,
+            sampler=chain.label,
+            steps=chain.steps,
+            precision=chain.precision,
+            temperature=chain.temperature,
+            nucleus=chain.nucleus,
+            seed=seed,
+            num_samples=options.num_samples,
+            length=length,
+            tokenizer=tokenizer_hash(tokenizer),
+        )
+        cells[cell] = chain
+    return Source(model, process, model.network(family, length).make(), tokenizer, cells)
+
+
+def adopt(path: Path, options: GenPplOptions) -> tuple[Cell, Drawn]:
+    """Take in texts made elsewhere; tokens are cut to the length of the shortest text.
+
+    Raises:
+        UserError: The file holds no texts, or an empty one.
+    """
+    texts = read_json(path).get("generated_seqs")
+    if not isinstance(texts, list) or not texts or not all(isinstance(t, str) for t in texts):
+        raise UserError(f"--samples: {path} has no list of texts under generated_seqs")
+    tokenizer = load_tokenizer(options.tokenizer or "assets:tokenizer", "--tokenizer")
+    ids = tokenizer.encode(texts)
+    length = min(len(row) for row in ids)
+    if length < 1:
+        raise UserError(f"--samples: {path} holds a text of no tokens")
+    tokens = torch.tensor([row[:length] for row in ids])
+    return text_cell(str(path), texts, tokens, tokenizer)
+
+
+def text_cell(
+    name: str, texts: Sequence[str], tokens: torch.Tensor, tokenizer: Tokenizer
+) -> tuple[Cell, Drawn]:
+    """A cell of text that no sampler here has drawn."""
+    cell = Cell(
+        model=name,
+        source=hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16],
+        family=None,
+        sampler=None,
+        steps=None,
+        precision=None,
+        temperature=1.0,
+        nucleus=1.0,
+        seed=0,
+        num_samples=len(texts),
+        length=tokens.shape[1],
+        tokenizer=tokenizer_hash(tokenizer),
+    )
+    return cell, Drawn(tokens=tokens, texts=texts, nfe=None, seconds=None, dtypes=[], machine={})
+
+
+def tokenizer_hash(tokenizer: Tokenizer) -> str:
+    """Short hash of a tokenizer's file."""
+    return fingerprint(tokenizer.folder / "tokenizer.json")
