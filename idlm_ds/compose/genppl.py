@@ -38,26 +38,46 @@ def run_genppl(options: GenPplOptions, world: World) -> None:
     Raises:
         UserError: A file, a name or a combination of options cannot be used.
     """
-    store = Store(options.output)
     sources = [find_source(spec, options) for spec in options.checkpoints]
-    cells = [cell for source in sources for cell in source.cells]
+    texts = [adopt(path, options) for path in options.samples]
+    rows = evaluate(sources, texts, options, world)
+    if world.is_first:
+        say(to_text(rows))
+        say(f"written to {options.output}")
+
+
+def evaluate(
+    sources: Sequence[Source],
+    texts: Sequence[tuple[Cell, Drawn]],
+    options: GenPplOptions,
+    world: World,
+) -> list[Row]:
+    """Draw and score the cells that are not on disk, and write the tables.
+
+    Collective: every rank must call.
+
+    Returns:
+        Rows of all judges on the first rank, nothing on the others.
+
+    Raises:
+        UserError: A judge cannot be used, or the folder cannot be written.
+    """
+    store = Store(options.output)
+    judges = [load_judge(spec, world.device, "--judge") for spec in options.judges]
     for source in sources:
         _draw_missing(source, options, store, world)
-    for path in options.samples:
-        cell, drawn = adopt(path, options)
-        cells.append(cell)
-        if world.is_first and not store.samples(cell).exists():
+    if world.is_first:
+        for cell, drawn in texts:
             store.write_samples(cell, drawn)
+    cells = [*(cell for source in sources for cell in source.cells), *(cell for cell, _ in texts)]
     rows: list[Row] = []
-    for spec in options.judges:
-        judge = load_judge(spec, world.device, "--judge")
+    for judge in judges:
         _score_missing(judge, cells, store, options.batch, world)
         if world.is_first:
             rows += _rows(cells, store, judge)
     if world.is_first:
         write_results(options.output, rows, _settings(options, world))
-        say(to_text(rows))
-        say(f"written to {options.output}")
+    return rows
 
 
 def _missing(paths: Sequence[Path], world: World) -> list[int]:
