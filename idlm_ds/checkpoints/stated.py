@@ -15,6 +15,7 @@ FAMILIES = {
     "mdlm": "mdlm",
     "subs": "mdlm",
     "sedd": "sedd",
+    "udlm": "udlm",
     "duo": "duo",
     "duo_base": "duo",
     "distillation": "duo",
@@ -196,8 +197,8 @@ def _named(config: Reader) -> str | None:
     return family if family.isidentifier() else None
 
 
-def _settings(config: Reader) -> dict[str, Any]:
-    settings = config.value("process")
+def _settings(config: Reader, root: str = "") -> dict[str, Any]:
+    settings = config.value(f"{root}process")
     return dict(settings) if isinstance(settings, dict) else {}
 
 
@@ -219,6 +220,7 @@ def state_training(config: Reader, root: str = "", *, default: str | None = None
     flags = (config.flag(root + name) for name in ("algo.time_conditioning", "time_conditioning"))
     return Stated(
         family=next((name for name in named if name), default),
+        process=_settings(config, root),
         sizes=config.integers(
             hidden=f"{root}model.hidden_size",
             cond=f"{root}model.cond_dim",

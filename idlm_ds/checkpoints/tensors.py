@@ -92,7 +92,8 @@ class FileWeights:
 
     def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
         """Elements ``start`` to ``stop`` of the flattened tensor; only their rows are read."""
-        view = self._file.get_slice(name.removeprefix(self._prefix))
+        # A file stays mapped, and all that was read of it in memory, for as long as it is open.
+        view = safe_open(self.label, framework="pt").get_slice(name.removeprefix(self._prefix))
         width = 1
         for size in shape[1:]:
             width *= size
