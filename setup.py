@@ -24,6 +24,7 @@ setup(
         "tokenizers>=0.21",
         "sentencepiece>=0.2",
         "safetensors>=0.5",
+        "huggingface_hub>=1",
         "wandb>=0.18",
         "pyyaml>=6",
         "jaxtyping>=0.3.7",
@@ -42,6 +43,6 @@ setup(
             "types-setuptools",
         ],
         "gpu": ["flash-attn>=2.7", "triton>=3.2"],
-        "eval": ["mauve-text>=0.4", "faiss-cpu>=1.9"],
+        "eval": ["mauve-text>=0.4", "faiss-cpu>=1.9", "gguf>=0.17"],
     },
 )
