@@ -186,17 +186,6 @@ def test_what_a_layout_cannot_hold_is_told(tmp_path: Path):
     source, _ = disk.write_lightning(tmp_path / "model")
     _, outcome = convert_to("hugging_face", source, tmp_path)
     assert outcome.lost == ("weights other than the running mean", "state of the training")
-    sedd, _ = disk.write_sedd(tmp_path / "sedd")
-    folder, _ = convert_to("hugging_face", sedd, tmp_path / "second")
-    config = json.loads((folder / "config.json").read_text())
-    config["process"] = {"name": "sedd", "schedule": "geometric", "sigma_max": 9.0}
-    (folder / "config.json").write_text(json.dumps(config))
-    _, outcome = convert_to("sedd", folder, tmp_path / "third")
-    assert outcome.lost == ("schedule geometric", "sigma_max 9.0")
-    config["time_conditioning"] = False
-    (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match="no room to say that the network is not shown the time"):
-        convert_to("sedd_training", folder, tmp_path / "fourth")
 
 
 def answers(path: Path, tokens: Tensor, sigma: Tensor) -> Tensor:
