@@ -10,9 +10,12 @@ from idlm_ds.models import causal, dit
 from idlm_ds.models.init import InitialWeights
 
 
-def random_teacher(folder: Path, tokenizer: Tokenizer, *, dropout: float = 0.0) -> None:
-    """A masked diffusion network that nobody has trained."""
+def random_teacher(
+    folder: Path, tokenizer: Tokenizer, *, dropout: float = 0.0, family: str = "mdlm"
+) -> None:
+    """A diffusion network that nobody has trained."""
     sizes = {"hidden": 16, "blocks": 1, "heads": 2, "cond": 8, "dropout": dropout}
+    sizes |= {"time_conditioning": family != "mdlm"}
     sizes |= {"vocab_size": len(tokenizer) + 1}
     source = InitialWeights(lambda name, shape, g: 0.2 * torch.randn(shape, generator=g), seed=5)
     module = dit.DiT(dit.DiTConfig(**sizes))
@@ -22,7 +25,7 @@ def random_teacher(folder: Path, tokenizer: Tokenizer, *, dropout: float = 0.0) 
     }
     card = NetworkCard(
         network={"kind": "dit", **sizes},
-        process={"name": "mdlm", "schedule": "loglinear", "eps": 1e-3},
+        process={"name": family, "schedule": "loglinear", "eps": 1e-3},
         length=16,
     )
     write_network(folder, card, weights)
