@@ -179,10 +179,12 @@ def _row(cells: Sequence[Cell], store: Store, judge: Judge) -> Row:
         nats_of = torch.tensor(scores["nats"], dtype=torch.float64)
         alone.update(nats_of, torch.tensor(scores["tokens"]))
         gen_ppl.merge(alone)
-        each.append(alone.compute().value)
+        if sum(scores["tokens"]):
+            each.append(alone.compute().value)
         entropy.update(unigram_entropy(one.tokens))
         distinct.append(distinct_ngrams(one.tokens))
-    ppl, nats = gen_ppl.compute(), entropy.compute()
+    # Texts of nothing but EOS have no scored token.
+    ppl, nats = gen_ppl.compute() if each else None, entropy.compute()
     first = cells[0]
     fields = asdict(first)
     del fields["seed"]
@@ -195,8 +197,8 @@ def _row(cells: Sequence[Cell], store: Store, judge: Judge) -> Row:
         "nfe": None if drawn[0].nfe is None else statistics.fmean(one.nfe or 0.0 for one in drawn),
         "judge": judge.name,
         "judge_context": judge.context,
-        "gen_ppl": ppl.value,
-        "gen_ppl_se": ppl.se if ppl.count > 1 else None,
+        "gen_ppl": ppl and ppl.value,
+        "gen_ppl_se": ppl.se if ppl and ppl.count > 1 else None,
         "gen_ppl_std_over_seeds": statistics.stdev(each) if len(each) > 1 else None,
         "entropy": nats.value,
         "entropy_se": nats.se if nats.count > 1 else None,

@@ -247,3 +247,13 @@ def test_a_damaged_cell_is_named(options):
     file.write_text(json.dumps({"cell": {}}))
     with pytest.raises(UserError, match="damaged .* delete it to draw it again"):
         run_genppl(replace(options, steps=[2], seeds=[0]), ALONE)
+
+
+def test_texts_of_nothing_but_eos_have_no_perplexity_and_break_nothing(options, tmp_path):
+    tokenizer = Tokenizer(ASSETS / "tokenizer")
+    eos = tokenizer.decode([[tokenizer.eos_id] * 16] * 3)
+    (tmp_path / "eos.json").write_text(json.dumps({"generated_seqs": eos}))
+    alone = replace(options, checkpoints=[], samples=[tmp_path / "eos.json"])
+    run_genppl(replace(alone, tokenizer=str(ASSETS / "tokenizer")), ALONE)
+    (row,) = results(options)
+    assert (row["gen_ppl"], row["gen_ppl_se"], row["entropy"]) == (None, None, 0.0)
