@@ -163,7 +163,7 @@ def state_own(config: Reader) -> Stated:
         sizes=sizes,
         mask_id=config.integer("process.mask_id") or last,
         options=config.numbers(**{k: f"network.{k}" for k in ("dropout", "rope_base", "norm_eps")}),
-        time_conditioning=config.flag("network.time_conditioning"),
+        time_conditioning=config.flag("network.time_conditioning") or False,
         length=config.integer("length"),
     )
 

@@ -1,0 +1,1 @@
+"""Students as Hugging Face folders that load where this package is not installed."""

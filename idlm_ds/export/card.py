@@ -1,0 +1,156 @@
+"""The page that goes with an exported model."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from huggingface_hub import ModelCardData
+
+import idlm_ds
+from idlm_ds.checkpoints.description import Description
+from idlm_ds.evals.row import DISPLAY_NAMES
+from idlm_ds.export.fields import Code
+from idlm_ds.samplers.chain import Chain
+
+FIGURES = {
+    "steps": "steps",
+    "nfe": "NFE",
+    "gen_ppl": "GenPPL",
+    "entropy": "entropy (nats)",
+    "distinct_2": "distinct-2",
+    "temperature": "temperature",
+    "sampler": "sampler",
+    "precision": "precision",
+    "num_samples": "samples",
+    "seed": "seed",
+    "judge": "judge",
+}
+"""Columns of the table, besides the model's name."""
+
+# A test searches sources for these words spelt out, since this package itself never says them.
+TRUST = f"trust_remote_code={True}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Page:
+    """What the page tells."""
+
+    title: str
+    code: Code
+    about: Description
+    """Of the exported model, not of what it was made from."""
+
+    dtype: str
+    chain: Chain
+    origin: Mapping[str, Any]
+    report: Mapping[str, Any]
+    license: str | None
+    base_model: str | None
+
+    def text(self) -> str:
+        """The whole page, in Markdown."""
+        parts = [
+            f"---\n{self._front_matter()}\n---",
+            f"# {self.title}",
+            self._what_it_is(),
+            *self._usage(),
+            "## Where it comes from",
+            "\n".join(f"- {label}: {value}" for label, value in self._origins()),
+        ]
+        if self.report.get("rows"):
+            parts += ["## Figures", *self._figures()]
+        return "\n\n".join(parts) + "\n"
+
+    def _front_matter(self) -> str:
+        return ModelCardData(
+            license=self.license,
+            library_name="transformers",
+            pipeline_tag="text-generation",
+            base_model=self.base_model,
+            tags=["diffusion", *self._distilled("distillation"), str(self.about.family)],
+        ).to_yaml()
+
+    def _distilled(self, words: str) -> list[str]:
+        """What is said of students only."""
+        return [words] if "student_updates" in self.origin else []
+
+    def _what_it_is(self) -> str:
+        about = self.about
+        mask = "no mask" if about.mask_id is None else f"mask {about.mask_id}"
+        made = "".join(self._distilled(", distilled to generate in few steps"))
+        return (
+            f"A diffusion language model of the `{about.family}` family{made}: "
+            f"{about.parameters:,} parameters, stored as {self.dtype}; sequences of "
+            f"{about.length} tokens; a vocabulary of {about.vocab_size} with {mask}.\n\n"
+            "The folder holds the code that runs it. It needs Python 3.11, torch and transformers."
+        )
+
+    def _usage(self) -> Iterator[str]:
+        auto, chain = self.code.auto[-1], self.chain
+        yield "## Use"
+        yield _code(
+            f"from transformers import AutoTokenizer, {auto}\n\n"
+            f'folder = "path/to/{self.title}"\n'
+            f"model = {auto}.from_pretrained(folder, {TRUST})\n"
+            f"tokenizer = AutoTokenizer.from_pretrained(folder, {TRUST})\n\n"
+            f"samples = model.generate(num_samples=4, steps={chain.steps}, seed=0)\n"
+            "print(tokenizer.batch_decode(samples))"
+        )
+        yield (
+            f"By default {chain.steps} steps of the {chain.label} sampler in {chain.precision} at "
+            f"temperature {chain.temperature:g}: `generation_config.json`. All settings are in the "
+            "docstring of `generate`. A sample depends on the seed and its number only."
+        )
+        told = "the total noise `-log alpha` of each sequence"
+        if self.about.mask_id is None:
+            timesteps = f"`timesteps` is {told}."
+        else:
+            timesteps = f"`timesteps`, {told}, may be left out."
+        yield (
+            "`model(input_ids).logits` are the network's scores of every word at every position. "
+            f"{timesteps} A step of fine-tuning:"
+        )
+        yield _code("model(**model.noised(input_ids, seed=step)).loss.backward()")
+
+    def _origins(self) -> Iterator[tuple[str, str]]:
+        for key, value in self.origin.items():
+            yield key.replace("_", " "), _flat(value)
+        versions = {"idlm_ds": idlm_ds.__version__}
+        versions |= {"torch": torch.__version__, "transformers": transformers.__version__}
+        yield "exported with", _flat(versions)
+
+    def _figures(self) -> Iterator[str]:
+        rows = [row for row in self.report["rows"] if row.get("model") in DISPLAY_NAMES]
+        lines = [("model", *FIGURES.values()), ("---",) * (1 + len(FIGURES))]
+        for row in rows:
+            cells = (_cell(name, row) for name in FIGURES)
+            lines.append((DISPLAY_NAMES[row["model"]], *cells))
+        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        yield (
+            "GenPPL is the perplexity of samples under the judge and compares under one judge "
+            "only; ± is one standard error; NFE counts network calls a sequence."
+        )
+        yield _flat(self.report.get("settings", {}))
+
+
+def _cell(name: str, row: Mapping[str, Any]) -> str:
+    value, error = row.get(name), row.get(f"{name}_se")
+    if value is None:
+        return "-"
+    if not error:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
+
+
+def _flat(value: Any) -> str:
+    if not isinstance(value, Mapping):
+        return str(value)
+    return ", ".join(f"{key} {_flat(item)}" for key, item in value.items() if item is not None)
+
+
+def _code(text: str) -> str:
+    return f"```python\n{text}\n```"

@@ -1,0 +1,17 @@
+"""Stands in for jaxtyping: the array type of an annotation, without its shape."""
+
+from typing import Any
+
+
+class Float:
+    """``Float[Tensor, "B L"]`` is ``Tensor``."""
+
+    def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+        return item[0]
+
+
+class Int:
+    """``Int[Tensor, "B L"]`` is ``Tensor``."""
+
+    def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
+        return item[0]

@@ -1,0 +1,185 @@
+"""What is exported: a student's folder, one of its checkpoints, or the run that has either."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from idlm_ds.checkpoints import transaction
+from idlm_ds.checkpoints.description import Description
+from idlm_ds.checkpoints.folders import read_json
+from idlm_ds.checkpoints.layouts import PLANS, problems
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card
+from idlm_ds.checkpoints.tensors import NamedTensors
+from idlm_ds.compose.models import SavedModel, family_of, find_model
+from idlm_ds.compose.places import locate
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.errors import UserError
+from idlm_ds.export.fields import family_fields
+from idlm_ds.export.rank_files import RankFiles
+from idlm_ds.processes.base import Process
+from idlm_ds.recipes.load import load_recipe
+from idlm_ds.recipes.schema import DistillRecipe, ProcessSection
+
+STATE = "loop.json"
+RECIPE, RUN, REPORT = "recipe.yaml", "run.json", "report.json"
+ROLE = "student"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Student:
+    """A network with all that others need to use it."""
+
+    about: Description
+    """With family, mask and length."""
+
+    weights: NamedTensors
+    tokenizer: Tokenizer
+    process: Process
+
+    origin: Mapping[str, Any]
+    """How it came about, as it is told."""
+
+    report: Mapping[str, Any]
+    """Its run's figures; empty where there are none of these weights."""
+
+
+def find_student(spec: str, described_by: str | None = None) -> Student:
+    """Open a student; no weight is read yet.
+
+    Args:
+        spec: Its model folder, a checkpoint of its training, or a run's folder, which stands for
+            its ``student`` or else for its newest valid checkpoint.
+        described_by: A model with the same network and tokenizer, for a checkpoint whose run does
+            not tell them.
+
+    Raises:
+        UserError: It is missing, damaged, incomplete or something else.
+    """
+    path = locate(spec, "model").absolute()
+    if (path / CONFIG).is_file():
+        return _from_model_folder(path)
+    if (path / STATE).is_file() or (path / transaction.MANIFEST).is_file():
+        if problem := transaction.problem_with(path):
+            raise UserError(problem)
+        return _from_checkpoint(path, described_by)
+    if (path / ROLE / WEIGHTS).is_file():
+        return _from_model_folder(path / ROLE)
+    return _from_checkpoint(_newest(path), described_by)
+
+
+def _newest(run: Path) -> Path:
+    root, problems = run / "checkpoints", []
+    for step in reversed(transaction.steps(root)):
+        folder = root / f"{transaction.PREFIX}{step}"
+        problem = transaction.problem_with(folder)
+        if problem is None:
+            return folder
+        problems.append(problem)
+    if problems:
+        raise UserError(f"{run}: no valid checkpoint; the newest: {problems[0]}")
+    raise UserError(f"{run}: neither a model folder nor a checkpoint nor a run that has one")
+
+
+def _from_model_folder(folder: Path) -> Student:
+    read_card(folder)
+    model = find_model(str(folder), "model")
+    origin = read_json(folder / CONFIG).get("origin")
+    is_of_run = folder.name == ROLE
+    run = _told(folder.parent / RUN) if is_of_run else {}
+    return _student(
+        _described_by(model),
+        model.content.weights,
+        origin={**(origin or {}), "trained_with": run.get("versions")},
+        report=_told(folder.parent / REPORT) if is_of_run else {},
+    )
+
+
+def _from_checkpoint(folder: Path, described_by: str | None) -> Student:
+    state, run = read_json(folder / STATE), folder.parents[1]
+    updates = state.get("updates", {}).get(ROLE)
+    if updates is None:
+        raise UserError(f"{folder}: holds no {ROLE}")
+    told = _told(run / RUN)
+    origin = {
+        "made_by": f"{state.get('recipe', {}).get('objective.name')}, running-mean weights",
+        "checkpoint": folder.name,
+        "student_updates": updates,
+        "commit": told.get("commit"),
+        "trained_with": told.get("versions"),
+    }
+    if described_by is not None:
+        about = _described_by(find_model(described_by, "--card"))
+    elif (run / ROLE / WEIGHTS).is_file():
+        about = _described_by(find_model(str(run / ROLE), "model"))
+    elif (run / RECIPE).is_file():
+        about, more = _described_by_recipe(run / RECIPE)
+        origin |= more
+    else:
+        raise UserError(f"{folder}: no run around it tells its network; pass --card FOLDER")
+    return _student(about, RankFiles(folder / ROLE), origin=origin, report={})
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """Where network, family and tokenizer are told."""
+
+    model: SavedModel
+    family: ProcessSection
+    length: int
+    tokenizer: Path
+
+
+def _described_by(model: SavedModel) -> _About:
+    if model.about.length is None:
+        raise UserError(f"{model.key}: {model.path} does not tell how long its sequences were")
+    return _About(model, family_of(model), model.about.length, model.path)
+
+
+def _described_by_recipe(path: Path) -> tuple[_About, dict[str, Any]]:
+    recipe = load_recipe(DistillRecipe, path)
+    try:
+        teacher = find_model(recipe.teacher.path, "teacher.path")
+        tokenizer = locate(recipe.data.tokenizer, "data.tokenizer", wants_weights=False)
+    except UserError as error:
+        raise type(error)(f"{path}: {error}; or pass --card FOLDER") from error
+    about = _About(teacher, recipe.process, recipe.data.length, tokenizer)
+    return about, {"recipe": recipe.name, "teacher": teacher.origin}
+
+
+def _student(
+    about: _About, weights: NamedTensors, *, origin: Mapping[str, Any], report: Mapping[str, Any]
+) -> Student:
+    process = about.model.process(about.family)
+    tokenizer = Tokenizer(about.tokenizer, "model")
+    about.model.check_tokenizer(tokenizer, process)
+    card = about.model.network(about.family, about.length).card
+    assert isinstance(card, NetworkCard)
+    description = replace(
+        about.model.about,
+        family=about.family.name,
+        process=family_fields(card.process),
+        sizes={key: value for key, value in card.network.items() if key != "kind"},
+        mask_id=card.process["mask_id"],
+        length=card.length,
+    )
+    _check_fit(description, weights)
+    return Student(
+        about=description,
+        weights=weights,
+        tokenizer=tokenizer,
+        process=process,
+        origin={key: value for key, value in origin.items() if value is not None},
+        report=report,
+    )
+
+
+def _check_fit(about: Description, weights: NamedTensors) -> None:
+    plan, sizes = PLANS[about.kind], dict(about.sizes)
+    sizes["inner"] = sizes.get("mlp_ratio", 0) * sizes["hidden"]
+    if lines := problems(plan, plan.shapes(sizes), weights):
+        raise UserError(f"{weights.label}: does not fit its network: {'; '.join(lines)}")
+
+
+def _told(path: Path) -> dict[str, Any]:
+    return read_json(path) if path.is_file() else {}
