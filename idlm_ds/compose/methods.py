@@ -50,7 +50,11 @@ def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
     process = model.process(recipe.process)
     model.check_tokenizer(tokenizer, process)
     model.check_length(recipe.data.length)
-    network = model.network(recipe.process, recipe.data.length)
+    network = model.network(
+        recipe.process,
+        recipe.data.length,
+        checkpoint_activations=recipe.train.checkpoint_activations,
+    )
     method, chain = _method(recipe, process), make_chain(recipe.eval, process)
     return Teacher(model, network, process, method, chain)
 

@@ -78,12 +78,15 @@ class SavedModel:
         known = asked.mask_id if told is None else told
         return default_mask(size) if known is None else known
 
-    def network(self, asked: ProcessSection, length: int) -> Network:
+    def network(
+        self, asked: ProcessSection, length: int, *, checkpoint_activations: bool = False
+    ) -> Network:
         """How to build it; what the file does not tell is what the recipe says.
 
         Args:
             asked: The family it is used in.
             length: Positions of a sequence, where the file tells none.
+            checkpoint_activations: Whether training computes activations twice to keep fewer.
         """
         sizes = {"kind": self.about.kind, **self.about.sizes}
         if self.about.kind == "dit":
@@ -91,7 +94,8 @@ class SavedModel:
         mask = {"mask_id": self._mask(asked) if asked.name in MASKED else None}
         process = read_family({**asdict(asked), **self.about.process, **mask}, self.path)
         length = self.about.length or length
-        return known_network(NetworkCard(network=sizes, process=asdict(process), length=length))
+        card = NetworkCard(network=sizes, process=asdict(process), length=length)
+        return known_network(card, checkpoint_activations=checkpoint_activations)
 
     def check_length(self, length: int) -> None:
         """Hold a recipe's ``data.length`` against the longest sequence the model knows.

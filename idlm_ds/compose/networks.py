@@ -49,7 +49,7 @@ def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
     if recipe.model.kind == "gpt2":
         return _gpt2(recipe.model, recipe.data.length, tokenizer)
     section = asdict(recipe.model)
-    names = {f.name for f in fields(dit.DiTConfig)}
+    names = {f.name for f in fields(dit.DiTConfig)} - {"checkpoint_activations"}
     vocab_size, _ = vocabulary_of(recipe.process, len(tokenizer))
     sizes = {k: v for k, v in section.items() if k in names} | {"vocab_size": vocab_size}
     card = NetworkCard(
@@ -57,7 +57,7 @@ def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
         process=asdict(recipe.process),
         length=recipe.data.length,
     )
-    return known_network(card)
+    return known_network(card, checkpoint_activations=recipe.train.checkpoint_activations)
 
 
 def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
@@ -83,14 +83,19 @@ def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
     return source
 
 
-def known_network(card: NetworkCard) -> Network:
+def known_network(card: NetworkCard, *, checkpoint_activations: bool = False) -> Network:
     """The network a card describes.
+
+    Args:
+        card: What it is.
+        checkpoint_activations: Whether training computes activations twice to keep fewer.
 
     Raises:
         UserError: The kind or a size is not known here.
     """
     sizes = dict(card.network)
     kind = sizes.pop("kind", None)
+    sizes["checkpoint_activations"] = checkpoint_activations
     try:
         match kind:
             case "dit":

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from idlm_ds.models.attention import attend
 from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding
@@ -29,6 +30,8 @@ class DiTConfig:
     mlp_ratio: int = 4
     dropout: float = 0.0
     time_conditioning: bool = False
+    checkpoint_activations: bool = False
+    """Keep one hidden state per block and compute the rest again in the backward pass."""
 
 
 class ScaledNorm(nn.Module):
@@ -121,7 +124,11 @@ class DiT(nn.Module):
         head_dim = self.config.hidden // self.config.heads
         cos, sin = rotary_angles(length, head_dim, device=h.device)
         for block in self.blocks:
-            h = block(h, c, cos, sin)
+            if self.config.checkpoint_activations:
+                # The reentrant kind cannot be differentiated by ``torch.autograd.grad``.
+                h = checkpoint(block, h, c, cos, sin, use_reentrant=False)
+            else:
+                h = block(h, c, cos, sin)
 
         def project(positions: Tensor) -> Tensor:
             return self.output_layer(h.flatten(0, 1)[positions], c[positions // length])

@@ -49,6 +49,8 @@ class DistillTrain(Section):
     """Sequences per process and pass; at least 1."""
     precision: Precision = "fp32"
     """Arithmetic of the networks: fp32 or bf16."""
+    checkpoint_activations: bool = False
+    """Keep one hidden state a block and compute the rest again in the backward pass."""
 
     def __post_init__(self) -> None:
         self._require_at_least(1, "student_steps", "global_batch", "micro_batch")
@@ -67,6 +69,8 @@ class PretrainTrain(Section):
     """Sequences per process and pass; at least 1."""
     precision: Precision = "fp32"
     """Arithmetic of the network: fp32 or bf16."""
+    checkpoint_activations: bool = False
+    """Keep one hidden state a block and compute the rest again in the backward pass."""
     validate_every: int = 250
     """Steps between measurements of the held-out loss; at least 1."""
     validation_windows: int = 512

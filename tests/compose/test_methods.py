@@ -85,6 +85,13 @@ def test_a_sampler_the_family_has_not_is_refused_before_training(family, find):
         find(family, "idlm", "eval.sampler=analytic", "eval.matched_steps=[]")
 
 
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_recipe_says_whether_activations_are_computed_twice(is_asked, find):
+    _, teacher = find("mdlm", "idlm", f"train.checkpoint_activations={str(is_asked).lower()}")
+    assert teacher.network.make().config.checkpoint_activations is is_asked
+    assert "checkpoint_activations" not in teacher.network.card.network
+
+
 def test_rounds_must_fit_into_the_run_where_there_are_rounds(find):
     three, four = "train.student_steps=3", "train.student_steps=4"
     with pytest.raises(UserError, match=r"^objective\.rounds: 4 do not fit .*student_steps 3$"):

@@ -1,6 +1,7 @@
 """Three engines do what plain PyTorch does, and only the learning one is touched."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -33,10 +34,20 @@ def _plain(family: str, clip: float) -> dict[str, Any]:
 
 
 def _distil(
-    world: World, stage: int, accumulation: int, family: str, clip: float
+    world: World,
+    stage: int,
+    accumulation: int,
+    family: str,
+    clip: float,
+    checkpoint_activations: bool = False,
 ) -> dict[str, Any]:
     program = toy.start_program(
-        world, toy.engine_json(stage), family=family, accumulation=accumulation, clip=clip
+        world,
+        toy.engine_json(stage),
+        family=family,
+        accumulation=accumulation,
+        clip=clip,
+        network=replace(toy.NETWORK, checkpoint_activations=checkpoint_activations),
     )
     losses, norms, rates = [], [], []
     for step, batch in enumerate(toy.make_loader(world, accumulation).batches(0, PHASES)):
@@ -103,7 +114,18 @@ def test_engines_do_what_plain_torch_does(
     wanted = _plain(family, clip)
     assert clip < min(wanted["norms"]), "clipping would go unnoticed"
     assert wanted["num_visible"] > 0, "no sequence without a mask: an edge is not tested"
-    for rank, answer in enumerate(run_ranks(_distil, size, stage, accumulation, family, clip)):
+    _assert_agree(run_ranks(_distil, size, stage, accumulation, family, clip), wanted)
+
+
+@pytest.mark.parametrize("family", ["mdlm", "duo"])
+@pytest.mark.parametrize("stage", [2, 3])
+def test_computing_activations_twice_changes_nothing(stage: int, family: str):
+    answers = run_ranks(_distil, 2, stage, 2, family, 0.0, True)
+    _assert_agree(answers, _plain(family, 0.0))
+
+
+def _assert_agree(answers: Sequence[dict[str, Any]], wanted: dict[str, Any]) -> None:
+    for rank, answer in enumerate(answers):
         assert answer["rates"] == wanted["rates"]
         for key in ("losses", "norms"):
             assert answer[key] == pytest.approx(

@@ -1,17 +1,18 @@
 import hashlib
+import json
 import math
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from safetensors.torch import load_file, save_file
 
+from idlm_ds.evals.accumulate import PerplexityAccumulator
 from idlm_ds.evals.judge import Judge, scored_targets
 
-WORDS = ["<eos>", "<unk>", "<bos>", "a", "b", "c", "d", "e", "f"]
-CONTEXT = 12
+from .judges import CONTEXT, WORDS, bigram_judge, ids_of, save_judge
+
 TEXTS = [
     "a b c d e",
     "b",
@@ -21,30 +22,6 @@ TEXTS = [
     "e d",
     "a a a",
 ]
-
-
-def save_judge(folder: Path, *, bos: bool = True) -> Path:
-    split = Tokenizer(models.WordLevel({w: i for i, w in enumerate(WORDS)}, unk_token="<unk>"))
-    split.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    special = {"eos_token": "<eos>", "unk_token": "<unk>"} | ({"bos_token": "<bos>"} if bos else {})
-    PreTrainedTokenizerFast(tokenizer_object=split, **special).save_pretrained(folder)
-    config = GPT2Config(
-        vocab_size=len(WORDS),
-        n_positions=CONTEXT,
-        n_embd=16,
-        n_layer=2,
-        n_head=2,
-        bos_token_id=2,
-        eos_token_id=0,
-    )
-    model = GPT2LMHeadModel(config)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for weight in model.parameters():
-            # Wide enough that every position and token has its own probability.
-            weight.copy_(0.5 * torch.randn(weight.shape, generator=generator))
-    model.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -64,10 +41,6 @@ def by_hand(judge: Judge, ids: list[int], *, first: int = 1) -> tuple[float, int
         nats -= torch.log_softmax(logits.double(), -1)[ids[i]].item()
         count += 1
     return nats, count
-
-
-def ids_of(text: str) -> list[int]:
-    return [WORDS.index(word) for word in text.split()]
 
 
 def test_score_equals_a_loop_over_tokens(folder):
@@ -130,6 +103,77 @@ def test_without_an_eos_every_target_counts():
     ids = torch.zeros(1, 4, dtype=torch.long)
     keep = scored_targets(ids, torch.ones(1, 4, dtype=torch.bool), eos_id=None)
     assert keep.tolist() == [[False, True, True, True]]
+
+
+TABLES = {
+    "empty": ([], [], []),
+    "one token": ([5], [0], [0]),
+    "one EOS": ([0], [0], [0]),
+    "no EOS": ([5, 6, 7], [0, 1, 1], [0, 1, 1]),
+    "text after an EOS": ([5, 0, 6, 0, 7], [0, 1, 1, 0, 1], [0, 1, 0, 0, 0]),
+    "a run of EOS": ([5, 6, 0, 0, 0, 7], [0, 1, 1, 0, 0, 1], [0, 1, 1, 0, 0, 0]),
+    "framed by EOS": ([0, 5, 6, 0], [0, 1, 1, 0], [0, 1, 1, 1]),
+    "framed, with text after it": ([0, 5, 0, 6, 0], [0, 1, 0, 1, 0], [0, 1, 1, 0, 0]),
+    "EOS only": ([0, 0, 0], [0, 0, 0], [0, 1, 0]),
+}
+
+
+@pytest.mark.parametrize(("ids", "published", "strict"), TABLES.values(), ids=TABLES)
+def test_both_masks_by_hand(ids, published, strict):
+    # Two positions of padding that look like EOS.
+    row = torch.tensor([[*ids, 0, 0]])
+    text = torch.tensor([[*[True] * len(ids), False, False]])
+    for masking, expected in (("published", published), ("strict", strict)):
+        keep = scored_targets(row, text, eos_id=0, masking=masking)
+        assert keep.long().tolist() == [[*expected, 0, 0]]
+
+
+def test_strict_leaves_the_frame_out_after_a_prefix_too():
+    ids = torch.tensor([[2, 0, 5, 0, 6]])
+    text = torch.tensor([[False, True, True, True, True]])
+    keep = scored_targets(ids, text, eos_id=0, masking="strict")
+    assert keep.long().tolist() == [[0, 0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 8])
+def test_gen_ppl_by_hand_whatever_the_batch(batch):
+    # After a 1 comes 2 or 3 with one half each, after 2 an EOS with 1/4, after the rest anything.
+    table = torch.zeros(4, 4)
+    table[1] = torch.tensor([-math.inf, -math.inf, 0.0, 0.0])
+    table[2] = torch.tensor([0.0, math.log(3.0), -math.inf, -math.inf])
+    texts = ["1 2 0 0 1 2", "1 3", "", "3", "2 0 3"]
+    half, quarter = math.log(2), math.log(4)
+    judge = bigram_judge(table)
+    nats, tokens = judge.score(texts, batch=batch)
+    assert nats.tolist() == pytest.approx(
+        [half + 2 * quarter + half, half, 0, 0, 2 * quarter], abs=1e-6
+    )
+    assert tokens.tolist() == [4, 1, 0, 0, 2]
+    strict, counts = judge.score(texts, batch=batch, masking="strict")
+    assert strict.tolist() == pytest.approx([half + quarter, half, 0, 0, quarter], abs=1e-6)
+    assert counts.tolist() == [2, 1, 0, 0, 1]
+    seen = PerplexityAccumulator()
+    seen.update(nats, tokens)
+    # 6, 1 and 4 bits.
+    assert seen.compute().value == pytest.approx(2 ** (11 / 7), rel=1e-6)
+
+
+def test_the_folder_says_whether_a_bos_goes_in_front(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "prefixed")
+    path = copy / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": True}))
+    assert not Judge.load(folder).prefix_bos
+    assert Judge.load(copy).prefix_bos
+    assert not Judge.load(copy, prefix_bos=False).prefix_bos
+
+
+def test_a_folder_with_a_weight_missing_is_refused(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "incomplete")
+    weights = load_file(copy / "model.safetensors")
+    del weights["transformer.h.1.ln_2.weight"]
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"lacks 1 weights, such as transformer\.h\.1\.ln_2"):
+        Judge.load(copy)
 
 
 def test_the_name_holds_the_hash_of_the_weights(folder):

@@ -229,3 +229,23 @@ def test_dropout_acts_in_training_only(tokens, generator):
     assert everywhere(model, tokens).equal(everywhere(model, tokens))
     model.train()
     assert not everywhere(model, tokens).equal(everywhere(model, tokens))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_activations_computed_twice_give_the_same_gradients(dropout, generator):
+    plain = random_network(replace(TIMED, dropout=dropout), generator)
+    frugal = DiT(replace(TIMED, dropout=dropout, checkpoint_activations=True))
+    frugal.load_state_dict(plain.state_dict())
+    x = torch.randint(V, (BATCH, LENGTH), generator=generator)
+    gradients, calls = [], []
+    for network in (plain, frugal):
+        counted: list[int] = []
+        network.blocks[0].register_forward_pre_hook(lambda *_, c=counted: c.append(1))
+        torch.manual_seed(3)
+        everywhere = torch.arange(BATCH * LENGTH)
+        out = network.train()(x, SIGMA, lambda project, e=everywhere: project(e))
+        out.square().sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+        calls.append(len(counted))
+    assert calls == [1, 2]
+    assert all(a.equal(b) for a, b in zip(*gradients, strict=True))
