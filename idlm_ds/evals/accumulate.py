@@ -124,11 +124,11 @@ class PerplexityAccumulator:
         """Add what ``other`` has seen; the same as one pass over both."""
         self._sums += other._sums
 
-    def compute(self) -> Estimate:
-        """Give the perplexity and its standard error.
+    def rate(self) -> Estimate:
+        """Give the nats per token and their standard error.
 
         With r the ratio of sums, the delta method gives
-        var(r) = n/(n-1) · Σ(nats_i - r·tokens_i)² / (Σ tokens)², and se(exp r) = exp(r)·se(r).
+        var(r) = n/(n-1) · Σ(nats_i - r·tokens_i)² / (Σ tokens)².
 
         Raises:
             ValueError: no token was scored.
@@ -137,9 +137,17 @@ class PerplexityAccumulator:
         if tokens == 0:
             raise ValueError("PerplexityAccumulator: no token was scored")
         rate = nats / tokens
-        value = math.exp(rate)
         if count < 2:
-            return Estimate(value, math.nan, int(count))
+            return Estimate(rate, math.nan, int(count))
         residual = max(nats_nats - 2 * rate * nats_tokens + rate**2 * tokens_tokens, 0.0)
-        se_rate = math.sqrt(count / (count - 1) * residual) / tokens
-        return Estimate(value, value * se_rate, int(count))
+        return Estimate(rate, math.sqrt(count / (count - 1) * residual) / tokens, int(count))
+
+    def compute(self) -> Estimate:
+        """Give the perplexity and its standard error, se(exp r) = exp(r)·se(r).
+
+        Raises:
+            ValueError: no token was scored.
+        """
+        rate = self.rate()
+        value = math.exp(rate.value)
+        return Estimate(value, value * rate.se, rate.count)

