@@ -11,13 +11,18 @@ from idlm_ds.models.init import InitialWeights
 
 
 def random_teacher(
-    folder: Path, tokenizer: Tokenizer, *, dropout: float = 0.0, family: str = "mdlm"
+    folder: Path,
+    tokenizer: Tokenizer,
+    *,
+    dropout: float = 0.0,
+    family: str = "mdlm",
+    scale: float = 0.2,
 ) -> None:
-    """A diffusion network that nobody has trained."""
+    """A diffusion network that nobody has trained; at scale 0 every answer is uniform."""
     sizes = {"hidden": 16, "blocks": 1, "heads": 2, "cond": 8, "dropout": dropout}
     sizes |= {"time_conditioning": family != "mdlm"}
     sizes |= {"vocab_size": len(tokenizer) + 1}
-    source = InitialWeights(lambda name, shape, g: 0.2 * torch.randn(shape, generator=g), seed=5)
+    source = InitialWeights(lambda name, shape, g: scale * torch.randn(shape, generator=g), seed=5)
     module = dit.DiT(dit.DiTConfig(**sizes))
     weights = {
         n: source.read(n, tuple(p.shape), 0, p.numel()).view(p.shape)

@@ -58,6 +58,22 @@ def make_parser() -> Parser:
         help="folders of causal language models, or hf:OWNER/NAME",
     )
     parser.add_argument(
+        "--masking",
+        nargs="+",
+        default=["published"],
+        choices=("published", "strict"),
+        dest="maskings",
+        help="what is scored after the first end of text: published (all but further ones), "
+        "strict (nothing)",
+    )
+    parser.add_argument(
+        "--metrics", nargs="+", default=[], choices=("mauve", "gm"), help="against --reference"
+    )
+    parser.add_argument("--reference", default="assets:sotu", help="real text: file or folder")
+    parser.add_argument(
+        "--heldout-every", type=int, default=20, help="of the reference: as in the recipe"
+    )
+    parser.add_argument(
         "--process", choices=("mdlm", "sedd", "udlm", "duo"), help="where a checkpoint tells none"
     )
     parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")

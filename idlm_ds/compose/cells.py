@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -16,9 +17,12 @@ from idlm_ds.compose.parts import load_tokenizer
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.evals.cells import Cell, Drawn, read_json
+from idlm_ds.evals.judge import Masking
 from idlm_ds.processes.base import Process
 from idlm_ds.samplers.chain import Chain, Precision, Sampler
 from idlm_ds.samplers.walk import Tail
+
+Metric = Literal["mauve", "gm"]
 
 SAMPLERS: Mapping[str, tuple[Sampler, Tail]] = {
     "ancestral": ("ancestral", "ancestral"),
@@ -50,6 +54,17 @@ class GenPplOptions:
     process: str | None
     tokenizer: str | None
     output: Path
+    maskings: Sequence[Masking] = ("published",)
+    """Rules of what a judge scores."""
+
+    metrics: Sequence[Metric] = ()
+    """Distances from real text."""
+
+    reference: str = "assets:sotu"
+    """Real text."""
+
+    heldout_every: int | None = 20
+    """Its part that a recipe with this ``data.heldout_every`` holds out; None for all of it."""
 
     def __post_init__(self) -> None:
         if not self.checkpoints and not self.samples:

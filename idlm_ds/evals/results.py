@@ -13,7 +13,7 @@ from idlm_ds.files import write_atomic
 RESULTS = "results.json"
 
 Row = Mapping[str, Any]
-"""Flat: settings, then figures; the standard error of ``x`` is ``x_se``."""
+"""Flat: settings, then figures; the standard error of ``x`` is ``x_se``, its spread ``x_std``."""
 
 SHOWN = {
     "model": "model",
@@ -26,10 +26,14 @@ SHOWN = {
     "seeds": "seeds",
     "num_samples": "samples",
     "judge": "judge",
+    "masking": "scored",
     "gen_ppl": "GenPPL",
     "entropy": "entropy (nats)",
     "distinct_2": "distinct-2",
     "repetition": "repetition",
+    "self_bleu": "self-BLEU",
+    "mauve": "MAUVE",
+    "gm": "GM",
     "seconds": "seconds",
     "tokens_per_s": "tokens/s",
 }
@@ -78,12 +82,13 @@ def table(rows: Sequence[Row], columns: Mapping[str, str]) -> tuple[list[str], l
 
 
 def _cell(row: Row, key: str) -> str:
-    value, error = row.get(key), row.get(f"{key}_se")
+    value, error = row.get(key), row.get(f"{key}_se", row.get(f"{key}_std"))
     if value is None:
         return "-"
     if not isinstance(value, float):
         return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return with_error(value, error) if f"{key}_se" in row else f"{value:.4g}"
+    is_spread = f"{key}_se" in row or f"{key}_std" in row
+    return with_error(value, error) if is_spread else f"{value:.4g}"
 
 
 def with_error(value: float, error: float | None) -> str:

@@ -165,9 +165,9 @@ def test_only_missing_cells_are_drawn_and_scored(options, monkeypatch):
 
 
 def _counted(function: Any, calls: list[Any]) -> Any:
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **more: Any) -> Any:
         calls.append(arguments)
-        return function(*arguments)
+        return function(*arguments, **more)
 
     return counted
 
@@ -257,3 +257,44 @@ def test_texts_of_nothing_but_eos_have_no_perplexity_and_break_nothing(options, 
     run_genppl(replace(alone, tokenizer=str(ASSETS / "tokenizer")), ALONE)
     (row,) = results(options)
     assert (row["gen_ppl"], row["gen_ppl_se"], row["entropy"]) == (None, None, 0.0)
+
+
+def test_both_rules_of_what_is_scored_make_a_row_each(options, tmp_path):
+    tokenizer = Tokenizer(ASSETS / "tokenizer")
+    (end,) = tokenizer.decode([[tokenizer.eos_id]])
+    texts = [f"The people {end} of the States", f"Fellow citizens {end} of the Senate"]
+    (tmp_path / "ended.json").write_text(json.dumps({"generated_seqs": texts}))
+    alone = replace(options, checkpoints=[], samples=[tmp_path / "ended.json"])
+    asked = replace(alone, maskings=["published", "strict"], tokenizer="assets:tokenizer")
+    run_genppl(asked, ALONE)
+    published, strict = results(options)
+    assert (published["masking"], strict["masking"]) == ("published", "strict")
+    counts = {
+        path.name: sum(json.loads(path.read_text())["tokens"])
+        for path in (options.output / "scores").iterdir()
+    }
+    assert len(counts) == 2
+    (less,) = (count for name, count in counts.items() if ".strict." in name)
+    assert less < max(counts.values())
+
+
+def test_the_distance_of_gradients_is_kept_and_independent_of_ranks(options, tmp_path):
+    asked = replace(options, steps=[2], metrics=["gm"], num_samples=8)
+    run_genppl(asked, ALONE)
+    (row,) = results(options)
+    assert row["gm"] > 0
+    assert row["gm_se"] > 0
+    other = replace(asked, output=tmp_path / "two")
+    run_ranks(_on_ranks, 2, other)
+    (again,) = results(other)
+    assert again["gm"] == pytest.approx(row["gm"], rel=1e-4)
+    stamps = [p.stat().st_mtime_ns for p in sorted((options.output / "scores").iterdir())]
+    run_genppl(asked, ALONE)
+    assert [p.stat().st_mtime_ns for p in sorted((options.output / "scores").iterdir())] == stamps
+
+
+def test_a_reference_too_short_for_as_many_passages_is_refused(options, tmp_path):
+    (tmp_path / "short.jsonl").write_text('{"text": "One."}\n{"text": "Two."}')
+    short = replace(options, metrics=["gm"], reference=str(tmp_path / "short.jsonl"))
+    with pytest.raises(UserError, match="held-out windows of 16 tokens were asked for"):
+        run_genppl(short, ALONE)
