@@ -35,9 +35,11 @@ def distances_of(
     Raises:
         UserError: The reference cannot be read or is too short, or a package is missing.
     """
+    # What follows a BOS can have gradients a thousand times as long as the rest.
+    bare = Judge(judge.model, judge.tokenizer, name=judge.name, context=judge.context)
     measures: dict[str, Measure] = {
         "mauve": lambda real, texts: _mauve(judge, real, texts, options.batch),
-        "gm": lambda real, texts: gradient_distance(judge, real, texts, batch=1).to_json(),
+        "gm": lambda real, texts: gradient_distance(bare, real, texts).to_json(),
     }
     found: dict[Cell, dict[str, Any]] = {cell: {} for cell in cells}
     for metric in options.metrics:
