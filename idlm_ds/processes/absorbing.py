@@ -68,6 +68,12 @@ class Absorbing(Process):
         """See base class: the masked ones."""
         return _flat(x_t == self.mask_id)
 
+    def sigma_of(self, x_t: TokenIds) -> Time:
+        """Total noise at which as many positions are masked, on average, as in each sequence."""
+        share = (x_t == self.mask_id).double().mean(1)
+        last = self.schedule.at(torch.ones_like(share)).sigma
+        return torch.minimum(-torch.log1p(-share), last)
+
     def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
         """See base class; visible tokens are copied, so only masked positions are soft."""
         return SoftTokens(noisy.x_t, noisy.positions, self.predict(raw).exp())

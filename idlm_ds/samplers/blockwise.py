@@ -114,6 +114,4 @@ def sample_blockwise(
 
 
 def _ask(process: Absorbing, denoiser: Denoiser, x: TokenIds, positions: Positions) -> Logits:
-    share = (x == process.mask_id).double().mean(1)
-    last = process.schedule.at(torch.ones_like(share)).sigma
-    return denoiser(x, torch.minimum(-torch.log1p(-share), last), at(positions)).double()
+    return denoiser(x, process.sigma_of(x), at(positions)).double()

@@ -60,14 +60,29 @@ class Chain:
             raise ValueError(f"sampler: {self.sampler} needs a masked family; use ancestral")
         return Analytic(process) if self.sampler == "analytic" else Euler(process)
 
-    def draw(self, process: Process, denoiser: Denoiser, x: TokenIds, *, noise: Noise) -> Sampled:
+    def draw(
+        self,
+        process: Process,
+        denoiser: Denoiser,
+        x: TokenIds,
+        *,
+        noise: Noise,
+        move: Move | None = None,
+    ) -> Sampled:
         """Walk ``x``, a draw of the prior, down to t=0.
+
+        Args:
+            process: The family.
+            denoiser: The network.
+            x: The start.
+            noise: One stream per sequence.
+            move: A step to take in place of ``self.move(process)``, made of it.
 
         Collective: see ``walk``.
         """
         return walk(
             process,
-            self.move(process),
+            move or self.move(process),
             denoiser,
             x,
             uniform_grid(self.steps),

@@ -128,9 +128,7 @@ class DiffusionGenerationMixin(GenerationMixin):
             return torch.zeros(len(x), device=x.device)
         if not isinstance(process, Absorbing):
             raise ValueError("timesteps: needed, since nothing in the tokens tells their noise")
-        share = (x == process.mask_id).double().mean(1)
-        last = process.schedule.at(torch.ones_like(share)).sigma
-        return torch.minimum(-torch.log1p(-share), last)
+        return process.sigma_of(x)
 
     def _loss(
         self, logits: Tensor, x_t: Tensor, timesteps: Tensor | None, labels: Tensor

@@ -1,0 +1,1 @@
+"""What other programs load from here by entry point."""
