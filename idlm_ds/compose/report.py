@@ -21,13 +21,22 @@ from idlm_ds.train.console import say
 from idlm_ds.train.evaluation import Evaluation, Measured, Protocol
 
 
+JUDGES = {"gpt2-large": "hf:openai-community/gpt2-large"}
+"""The judge of published figures, by the name people use."""
+
+
 def load_judge(spec: str, device: torch.device | str, key: str = "eval.judge") -> Judge:
     """Load a judge by path or name.
 
     Raises:
         UserError: It is missing or unusable; names ``key``.
     """
-    folder = locate(spec, key)
+    folder = locate(JUDGES.get(spec, spec), key)
+    if folder.suffix == ".gguf":
+        raise UserError(
+            f"{key}: {folder} must be expanded first: python tools/convert_judge.py FOLDER "
+            f"--gguf {folder}"
+        )
     try:
         return Judge.load(folder, device=device)
     except (OSError, ValueError) as error:
