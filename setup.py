@@ -21,6 +21,7 @@ setup(
         "deepspeed==0.19.8",
         "transformers>=5.3,<6",
         "datasets>=3",
+        "pyarrow>=15",
         "tokenizers>=0.21",
         "sentencepiece>=0.2",
         "safetensors>=0.5",
@@ -32,10 +33,20 @@ setup(
         "matplotlib>=3.8",
         "tensorboard>=2.16",
     ],
+    entry_points={
+        # Releases of lm-eval after 0.4.13 read the first; for that one there is the second, which
+        # plugins/lm_eval_discovery.py explains.
+        "lm_eval.models": ["idlm_ds = idlm_ds.plugins.lm_eval_model:DiffusionLM"],
+        "torch.backends": ["idlm_ds_lm_eval = idlm_ds.plugins.lm_eval_discovery:announce"],
+    },
     extras_require={
         "test": [
             "pytest>=8",
             "beartype>=0.22",
+            "hypothesis>=6.100",
+            "gguf>=0.19",
+            "mauve-text>=0.4",
+            "faiss-cpu>=1.9",
             "ruff==0.17.6",
             "mypy==2.4.1",
             "import-linter==2.16",
@@ -43,6 +54,6 @@ setup(
             "types-setuptools",
         ],
         "gpu": ["flash-attn>=2.7", "triton>=3.2"],
-        "eval": ["mauve-text>=0.4", "faiss-cpu>=1.9", "gguf>=0.17"],
+        "eval": ["mauve-text>=0.4", "faiss-cpu>=1.9", "gguf>=0.19", "lm-eval>=0.4.13"],
     },
 )

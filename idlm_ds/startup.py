@@ -1,6 +1,6 @@
 """What must be settled before torch and DeepSpeed are imported.
 
-This module imports neither. Values the user has set are never changed.
+This module imports neither. Values the user has set are never changed for the program itself.
 """
 
 import logging
@@ -29,6 +29,11 @@ def prepare_environment() -> None:
         os.environ.setdefault(name, value)
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def keep_to_one_thread() -> None:
+    """Let this process's tokenizer use one thread, being one of a process for each core."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def is_first_rank() -> bool:
