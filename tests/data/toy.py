@@ -1,0 +1,68 @@
+"""Corpora and tokenizers small enough to prepare hundreds of them in a test."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+
+from idlm_ds.data.documents import Found, Record
+from idlm_ds.data.index import Index
+from idlm_ds.data.plan import Plan
+from idlm_ds.data.prepare import Watch, prepare
+from idlm_ds.data.sources import Corpus, Every, Moved
+from tests.data.letters import LetterTokenizer
+
+
+def cases(count: int) -> settings:
+    """So many cases of a property, the same ones each time."""
+    return settings(
+        max_examples=count,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    )
+
+
+@dataclass
+class Listed:
+    """Documents out of a list; reading them can be made to fail."""
+
+    records: Sequence[Record]
+    fails_at: int | None = None
+    size: int | None = None
+    state: str = "listed"
+    about: dict[str, Any] = field(default_factory=lambda: {"files": []})
+
+    def read(self, moved: Moved) -> Iterator[Record]:
+        for at, record in enumerate(self.records):
+            if at == self.fails_at:
+                raise KeyboardInterrupt
+            moved(at)
+            yield record
+
+
+def plan(texts: Sequence[str], *, fails_at: int | None = None, **asked: Any) -> Plan:
+    """A plan for texts that are documents, every third one held out."""
+    source = Listed([Found((text,)) for text in texts], fails_at)
+    usual = {"length": 6, "tokenizer": LetterTokenizer(), "shard_bytes": 64}
+    return Plan(corpus=Corpus([(source, Every(3))]), **{**usual, **asked})
+
+
+def make(folder: Path, texts: Sequence[str], **asked: Any) -> Index:
+    """Prepare texts."""
+    return prepare(plan(texts, **asked), folder, Watch())
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def jsonl(path: Path, records: Sequence[object]) -> Path:
+    """Write one record a line."""
+    path.write_text("".join(json.dumps(record) + "\n" for record in records), "utf-8")
+    return path
