@@ -4,12 +4,12 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from idlm_ds.data.windows import Windows
+from idlm_ds.data.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,9 @@ class MicroBatch:
 
     samples: Sequence[int]
     """Their indices in the whole run, which name their random streams."""
+
+    scored: Tensor | None = None
+    """(micro_batch, L) whether a position is to be learned; None if all are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Loader:
 
     def __init__(
         self,
-        windows: Windows,
+        windows: Rows,
         *,
         global_batch: int,
         micro_batch: int,
@@ -93,7 +96,7 @@ class Loader:
         item: list[MicroBatch] | BaseException
         for phase in phases:
             try:
-                item = [self._micro_batch(phase, first) for first in self._starts]
+                item = self.read(phase)
             except BaseException as error:
                 item = error
             while not closed.is_set():
@@ -105,15 +108,28 @@ class Loader:
             if closed.is_set() or isinstance(item, BaseException):
                 return
 
+    def read(self, phase: int) -> list[MicroBatch]:
+        """This rank's part of the global batch of a phase, in host memory."""
+        return [self._micro_batch(phase, first) for first in self._starts]
+
     def _micro_batch(self, phase: int, first: int) -> MicroBatch:
         rows = slice(first, first + self._micro)
         base = phase * self.global_batch
         samples = range(base + rows.start, base + rows.stop)
-        tokens = torch.from_numpy(self.windows.take(samples))
-        if self.device.type == "cuda":
-            tokens = tokens.pin_memory()
-        return MicroBatch(tokens, rows, samples)
+        scored = self.windows.scored(samples)
+        return MicroBatch(
+            self._ready(torch.from_numpy(self.windows.take(samples))),
+            rows,
+            samples,
+            None if scored is None else self._ready(torch.from_numpy(scored)),
+        )
+
+    def _ready(self, values: Tensor) -> Tensor:
+        return values.pin_memory() if self.device.type == "cuda" else values
 
     def _to_device(self, micro: MicroBatch) -> MicroBatch:
-        tokens = micro.tokens.to(self.device, non_blocking=True)
-        return MicroBatch(tokens, micro.rows, micro.samples)
+        def move(values: Tensor) -> Tensor:
+            return values.to(self.device, non_blocking=True)
+
+        scored = None if micro.scored is None else move(micro.scored)
+        return replace(micro, tokens=move(micro.tokens), scored=scored)

@@ -69,6 +69,13 @@ class Windows:
             row[:] = self.stream[start : start + self.length]
         return rows
 
+    def scored(self, samples: Sequence[int]) -> None:
+        """See ``Rows``."""
+
+    def holds(self, token: int) -> bool:
+        """See ``Rows``."""
+        return bool((self.stream == token).any())
+
 
 @lru_cache(maxsize=4)
 def _epoch_order(

@@ -1,0 +1,118 @@
+"""Measure preparation against ``datasets.map`` with the same tokenizer.
+
+python tools/bench_data.py
+python tools/bench_data.py --source texts.jsonl --tokenizer path/to/gpt2 --json figures.json
+
+Each figure is taken in a process of its own, the best of some rounds. ``datasets.map`` is timed
+alone; preparation with everything it does: start of workers, reading, packing, hashes, writing.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from idlm_ds.cli import Parser, launch
+from idlm_ds.errors import UserError
+
+
+def measure_map(args: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Tokenize with ``datasets.map`` in one process."""
+    import datasets
+    from transformers import AutoTokenizer
+
+    from idlm_ds.compose.parts import load_tokenizer
+
+    load_tokenizer(args.tokenizer).save(folder / "tokenizer")
+    tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
+    datasets.disable_progress_bars()
+    rows = datasets.load_dataset(
+        "json", data_files=args.source, split="train", cache_dir=str(folder / "cache")
+    ).select_columns(["text"])
+    began = time.perf_counter()
+    done = rows.map(
+        lambda batch: {"input_ids": tokenizer(batch["text"])["input_ids"]},
+        batched=True,
+        remove_columns=["text"],
+    )
+    seconds = time.perf_counter() - began
+    size = sum(len(text.encode()) for text in rows["text"])
+    return {"seconds": seconds, "tokens": sum(map(len, done["input_ids"])), "bytes": size}
+
+
+def measure_prepare(args: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """Prepare the texts."""
+    from idlm_ds.compose.parts import load_tokenizer
+    from idlm_ds.data.prepare import Watch, prepare
+    from idlm_ds.data.request import Request, make_plan
+
+    tokenizer, tokens = load_tokenizer(args.tokenizer), []
+    request, out = Request(source=args.source, workers=args.workers), folder / "prepared"
+    began = time.perf_counter()
+    prepare(make_plan(request, tokenizer, lambda: None), out, Watch(packed=tokens.append))
+    seconds = time.perf_counter() - began
+    return {"seconds": seconds, "tokens": sum(tokens)}
+
+
+MEASURES = {"map": measure_map, "prepare": measure_prepare}
+
+
+def in_own_process(argv: Sequence[str], what: str, workers: int, threads: str) -> dict[str, float]:
+    """Measure one thing once."""
+    setting = f"TOKENIZERS_PARALLELISM={threads}"
+    command = ["env", setting, sys.executable, __file__, *argv, "--workers", str(workers)]
+    done = subprocess.run([*command, "--measure", what], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"bench_data: {what} failed: {(done.stderr.splitlines() or ['?'])[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def main(argv: Sequence[str]) -> None:
+    """Run the program."""
+    parser = Parser(description=__doc__.splitlines()[0])
+    sotu = str(Path(__file__).parents[1] / "idlm_ds" / "assets" / "sotu.jsonl.xz")
+    parser.add_argument("--source", nargs="+", default=[sotu], help="files of JSON lines")
+    parser.add_argument("--tokenizer", default="assets:tokenizer", help="as data.tokenizer")
+    parser.add_argument("--workers", type=int, default=2, help="processes (default: 2)")
+    parser.add_argument("--rounds", type=int, default=3, help="the best counts (default: 3)")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--measure", choices=MEASURES, help=argparse.SUPPRESS)
+    args = parser.parse_args(argv)
+    if args.measure:
+        with tempfile.TemporaryDirectory() as folder:
+            print(json.dumps(MEASURES[args.measure](args, Path(folder))))
+        return
+    lines = {
+        "datasets.map, the tokenizer's threads": ("map", 1, "true"),
+        "datasets.map, one thread": ("map", 1, "false"),
+        "prepare, 1 worker": ("prepare", 1, "false"),
+        f"prepare, {args.workers} workers": ("prepare", args.workers, "false"),
+    }
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in lines}
+    # In turns, so that on a busy machine none has it easier.
+    for _ in range(args.rounds):
+        for name, line in lines.items():
+            found[name].append(in_own_process(argv, *line))
+    report(found, args)
+
+
+def report(found: dict[str, list[dict[str, float]]], args: argparse.Namespace) -> None:
+    """Print the best of each."""
+    best = {name: min(runs, key=lambda run: run["seconds"]) for name, runs in found.items()}
+    plain = [run for name, run in best.items() if "map" in name]
+    megabytes, base = plain[0]["bytes"] / 1e6, min(run["seconds"] for run in plain)
+    print(f"{megabytes:.1f} MB of text, best of {args.rounds}; faster: than the faster map")
+    print(f"{'':<38} {'seconds':>8} {'MB/s':>6} {'tokens/s':>10} {'faster':>7}")
+    for name, run in best.items():
+        speed = f"{megabytes / run['seconds']:6.1f} {run['tokens'] / run['seconds']:10,.0f}"
+        print(f"{name:<38} {run['seconds']:8.2f} {speed} {base / run['seconds']:6.2f}x")
+    if args.json:
+        args.json.write_text(json.dumps({"best": best, "all": found}, indent=1))
+
+
+if __name__ == "__main__":
+    launch(main)
