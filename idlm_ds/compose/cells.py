@@ -11,7 +11,6 @@ from typing import Literal
 import torch
 from torch import nn
 
-from idlm_ds.checkpoints.tensors import fingerprint
 from idlm_ds.compose.models import SavedModel, family_of, find_model
 from idlm_ds.compose.parts import load_tokenizer
 from idlm_ds.data.tokenizer import Tokenizer
@@ -151,7 +150,7 @@ def find_source(spec: str, options: GenPplOptions) -> Source:
             seed=seed,
             num_samples=options.num_samples,
             length=length,
-            tokenizer=tokenizer_hash(tokenizer),
+            tokenizer=tokenizer.fingerprint[:16],
         )
         cells[cell] = chain
     return Source(model, process, model.network(family, length).make(), tokenizer, cells)
@@ -191,11 +190,6 @@ def text_cell(
         seed=0,
         num_samples=len(texts),
         length=tokens.shape[1],
-        tokenizer=tokenizer_hash(tokenizer),
+        tokenizer=tokenizer.fingerprint[:16],
     )
     return cell, Drawn(tokens=tokens, texts=texts, nfe=None, seconds=None, dtypes=[], machine={})
-
-
-def tokenizer_hash(tokenizer: Tokenizer) -> str:
-    """Short hash of a tokenizer's file."""
-    return fingerprint(tokenizer.folder / "tokenizer.json")

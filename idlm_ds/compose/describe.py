@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from idlm_ds.compose.batches import find_corpus
 from idlm_ds.compose.methods import find_teacher
 from idlm_ds.compose.networks import Network, new_network, starting_weights
 from idlm_ds.compose.parts import EngineSetup, load_tokenizer
@@ -25,7 +26,7 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         UserError: A file the run needs is missing or does not fit the others.
     """
     tokenizer = load_tokenizer(recipe.data.tokenizer)
-    locate(recipe.data.corpus, "data.corpus")
+    find_corpus(recipe.data.corpus)
     if isinstance(recipe, DistillRecipe):
         teacher = find_teacher(recipe, tokenizer)
         network = teacher.network

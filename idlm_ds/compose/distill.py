@@ -12,8 +12,8 @@ from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.parts import EngineSetup, load_tokenizer
 from idlm_ds.compose.report import load_judge, report
 from idlm_ds.compose.session import Session, checkpointer, logging_hooks
+from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.data.windows import Windows
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import RoleEngine
 from idlm_ds.errors import UserError
@@ -38,7 +38,8 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     teacher = find_teacher(recipe, tokenizer)
     judge = load_judge(recipe.eval.judge, world.device)
-    windows, heldout = load_windows(recipe, tokenizer, num_heldout=recipe.eval.num_samples)
+    count = recipe.eval.num_samples
+    windows, heldout = load_windows(recipe, tokenizer, num_heldout=count, world=world)
     _check_unmasked(windows, teacher.process)
     teacher_print = world.agree(teacher.model.fingerprint if world.is_first else None)
     state = session.state(windows, teacher=teacher_print)
@@ -80,9 +81,9 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     return folder
 
 
-def _check_unmasked(windows: Windows, process: Process) -> None:
+def _check_unmasked(windows: Rows, process: Process) -> None:
     """Text in which the mask occurs would be noise from the start."""
-    if isinstance(process, Absorbing) and (windows.stream == process.mask_id).any():
+    if isinstance(process, Absorbing) and windows.holds(process.mask_id):
         raise UserError(
             f"data.corpus: token {process.mask_id}, the teacher's mask, occurs in it; remove it "
             "from the text, or check that data.tokenizer is the teacher's"

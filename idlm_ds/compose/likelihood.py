@@ -11,7 +11,6 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from idlm_ds.compose.cells import tokenizer_hash
 from idlm_ds.compose.genppl import machine_of
 from idlm_ds.compose.models import SavedModel, family_of, find_model
 from idlm_ds.compose.parts import load_tokenizer
@@ -128,7 +127,7 @@ def _measure(model: SavedModel, options: LikelihoodOptions, world: World) -> lis
                 "draws": options.draws,
                 "seed": options.seed,
                 "t_min": PUBLISHED_T_MIN,
-                "tokenizer": tokenizer_hash(tokenizer),
+                "tokenizer": tokenizer.fingerprint[:16],
                 **_told("nats", found.nats.value, found.nats.se),
                 **_told("bits", found.bits.value, found.bits.se),
                 **_told("ppl", found.ppl.value, found.ppl.se),

@@ -33,7 +33,8 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     world = session.world
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     network = new_network(recipe, tokenizer)
-    windows, heldout = load_windows(recipe, tokenizer, num_heldout=recipe.train.validation_windows)
+    count = recipe.train.validation_windows
+    windows, heldout = load_windows(recipe, tokenizer, num_heldout=count, world=world)
     state = session.state(windows)
     found = session.find_start(state)
     source = starting_weights(recipe, network)

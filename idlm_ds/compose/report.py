@@ -20,7 +20,6 @@ from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.train.console import say
 from idlm_ds.train.evaluation import Evaluation, Measured, Protocol
 
-
 JUDGES = {"gpt2-large": "hf:openai-community/gpt2-large"}
 """The judge of published figures, by the name people use."""
 

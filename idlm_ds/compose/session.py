@@ -7,7 +7,7 @@ from typing import Any
 
 from idlm_ds.checkpoints import transaction
 from idlm_ds.compose.output import prepare_output
-from idlm_ds.data.windows import Windows
+from idlm_ds.data.rows import Rows
 from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
@@ -62,7 +62,7 @@ class Session:
         if problem := self.world.agree(problem):
             raise UserError(problem)
 
-    def state(self, windows: Windows, **inputs: str) -> dict[str, Any]:
+    def state(self, windows: Rows, **inputs: str) -> dict[str, Any]:
         """What a checkpoint says about its run besides weights.
 
         Args:

@@ -20,13 +20,13 @@ class DataSection(Section):
 
     prefix: ClassVar[str] = "data"
     corpus: str = "assets:sotu"
-    """A path, or assets:NAME for a corpus that ships with the package."""
+    """Text: a path or assets:NAME; what tools/prepare_data.py wrote; or hf-stream:NAME."""
     tokenizer: str = "assets:tokenizer"
     """A folder, hf:OWNER/NAME[@REVISION], or assets:NAME for one that ships with the package."""
     length: int
     """Tokens per sequence; at least 1."""
     heldout_every: int = 20
-    """Every so many documents, one is held out; at least 2."""
+    """Every so many documents, one is held out; at least 2. Prepared data has its own rule."""
     prefetch: int = 4
     """Batches read ahead; at least 1."""
 
