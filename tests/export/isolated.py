@@ -139,7 +139,13 @@ def run_exports(root: Path) -> Seen:
     job.write_text(json.dumps({"inputs": str(root / "inputs.safetensors"), "models": tasks}))
     done = subprocess.run(
         [sys.executable, "-I", "-c", ISOLATED, str(job)],
-        env=os.environ | {"HF_HOME": str(root / "hf"), "HF_HUB_OFFLINE": "1"},
+        env=os.environ
+        | {
+            "HF_HOME": str(root / "hf"),
+            "HF_HUB_OFFLINE": "1",
+            # torch would look for this package's entry point, which is hidden there.
+            "TORCH_DEVICE_BACKEND_AUTOLOAD": "0",
+        },
         cwd=root,
         stdin=subprocess.DEVNULL,
         capture_output=True,
