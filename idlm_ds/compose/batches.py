@@ -1,7 +1,6 @@
 """The data of a run, and the draws that go with it."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -45,9 +44,7 @@ def find_corpus(spec: str) -> Path | None:
     return locate(spec, CORPUS)
 
 
-def load_windows(
-    recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, world: World | None = None
-) -> Any:
+def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, world: World) -> Data:
     """Open the training data, and take some held-out rows.
 
     Collective: every rank must call. The first one reads all of prepared data to see that nobody
@@ -68,16 +65,16 @@ def load_windows(
 
 
 def _prepared(
-    recipe: Recipe, folder: Path, tokenizer: Tokenizer, num_heldout: int, world: World | None
+    recipe: Recipe, folder: Path, tokenizer: Tokenizer, num_heldout: int, world: World
 ) -> Data:
     index = open_prepared(folder, tokenizer, CORPUS, length=recipe.data.length)
     problem = None
-    if world is None or world.is_first:
+    if world.is_first:
         try:
             check_hashes(index, folder, CORPUS)
         except UserError as error:
             problem = str(error)
-    if problem := problem if world is None else world.agree(problem):
+    if problem := world.agree(problem):
         raise UserError(problem)
     if index.has_spans:
         raise UserError(

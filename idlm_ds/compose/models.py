@@ -129,6 +129,18 @@ class SavedModel:
                 f"{self.key}: {self.path} has a vocabulary of {size}{masked}, but the tokenizer "
                 f"{tokenizer.folder} has {words} words; it takes {size - 1} and one more, or {size}"
             )
+        self._check_words(tokenizer)
+
+    def _check_words(self, tokenizer: Tokenizer) -> None:
+        """Hold a tokenizer against the one that lies beside the weights, if one does."""
+        if not (self.path / "tokenizer.json").is_file():
+            return
+        own = Tokenizer(self.path, self.key)
+        if len(own) == len(tokenizer) and own.fingerprint != tokenizer.fingerprint:
+            raise UserError(
+                f"{self.key}: {self.path} was trained with tokenizer {own.fingerprint[:12]}, but "
+                f"{tokenizer.folder} is {tokenizer.fingerprint[:12]}"
+            )
 
 
 def find_model(spec: str, key: str) -> SavedModel:

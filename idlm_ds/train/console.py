@@ -62,10 +62,11 @@ class Progress:
         self._bar.close()
 
     def _figures(self, record: PhaseRecord) -> str:
+        share = record.loader_wait_s / (record.loader_wait_s + record.phase_s)
         losses = "  ".join(
             f"{self._names[k]} {r.loss:.3f}" for k, r in sorted(self._latest.items())
         )
         return (
             f"{losses}  |grad| {record.grad_norm:.2f}  {record.tokens_per_s:,.0f} tok/s  "
-            f"{record.memory_gb:.1f} GB  wait {record.loader_wait_s * 1e3:.0f} ms"
+            f"{record.memory_gb:.1f} GB  wait {record.loader_wait_s * 1e3:.1f} ms = {share:.2%}"
         )

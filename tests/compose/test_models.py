@@ -1,5 +1,6 @@
 """Models of other layouts, held against recipes."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 from idlm_ds.checkpoints.description import Description, PublicModel
 from idlm_ds.checkpoints.tensors import Renamed
 from idlm_ds.compose.models import SavedModel, family_of, find_model
+from idlm_ds.compose.places import ASSETS
+from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UnsafeCheckpointError, UserError
 from idlm_ds.recipes.schema import ProcessSection
 from tests.checkpoints.models_on_disk import write_llada
+from tests.toy_models import random_teacher
 
 SIZES = {"hidden": 8, "blocks": 1, "heads": 1, "cond": 4, "mlp_ratio": 2, "dropout": 0.1}
 WORDS = 50_257
@@ -149,3 +153,23 @@ def test_a_file_that_could_run_code_is_still_told_apart(tmp_path):
     path.write_bytes(b"\x80\x04c__builtin__\neval\n(S'1'\ntR.")
     with pytest.raises(UnsafeCheckpointError, match=r"^teacher\.path: .*evil\.ckpt"):
         find_model(str(path), "teacher.path")
+
+
+def test_a_tokenizer_of_other_words_is_refused_by_both_hashes(tmp_path):
+    tokenizer = Tokenizer(ASSETS / "tokenizer")
+    random_teacher(tmp_path / "teacher", tokenizer)
+    found = find_model(str(tmp_path / "teacher"), "teacher.path")
+    found.check_tokenizer(tokenizer, found.process(MDLM))
+    file = tmp_path / "teacher" / "tokenizer.json"
+    text = file.read_text()
+    first, second = json.loads(text)["model"]["merges"][:2]
+    swapped = json.loads(text)
+    swapped["model"]["merges"][:2] = [second, first]
+    words = swapped["model"]["vocab"]
+    a, b = list(words)[-2:]
+    words[a], words[b] = words[b], words[a]
+    file.write_text(json.dumps(swapped))
+    own, other = Tokenizer(tmp_path / "teacher").fingerprint[:12], tokenizer.fingerprint[:12]
+    assert own != other
+    with pytest.raises(UserError, match=f"^teacher.path: .* with tokenizer {own}, but .* {other}$"):
+        found.check_tokenizer(tokenizer, found.process(MDLM))
