@@ -42,5 +42,7 @@ def random_judge(folder: Path, tokenizer: Tokenizer) -> None:
     config = causal.GPT2Config(
         vocab_size=len(tokenizer), n_positions=64, n_embd=8, n_layer=1, n_head=2
     )
-    causal.GPT2LMHeadModel(config).save_pretrained(folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        causal.GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save(folder)

@@ -74,6 +74,7 @@ def test_a_teacher_of_every_family_is_distilled_from_another_layout(family, file
     assert found.sizes == wanted.sizes
 
 
+@pytest.mark.slow
 def test_the_layout_makes_no_difference_to_the_student(files, tmp_path):
     students = [
         student_of(files / name, "mdlm", files, tmp_path / name) for name in ("mdlm", "mdlm.ckpt")

@@ -142,6 +142,7 @@ def test_every_kind_of_hostile_document_has_its_reason(tmp_path):
     }
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_corpus(tmp_path):
     """Thirty times the documents, the same memory but for what a shard holds."""
     line = json.dumps({"text": TEXT * 4}) + "\n"
