@@ -6,20 +6,18 @@ or JSON.
 """
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from idlm_ds.checkpoints import transaction
+from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import RoleEngine
-from idlm_ds.engine.shards import Fragment
 from idlm_ds.errors import UserError
 
 STATE = "loop.json"
@@ -126,65 +124,25 @@ def _write_shard(path: Path, role: RoleEngine) -> None:
     save_file(tensors, path, metadata={"fragments": json.dumps(places)})
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
-    """A stored run of elements of one parameter."""
-
-    file: Any
-    start: int
-    stop: int
-    shape: tuple[int, ...]
-
-
 @torch.no_grad()
 def _read_shards(folder: Path, role: RoleEngine) -> None:
     assert role.shards is not None
-    pieces = _index(folder)
-    _check_same_network(folder, role, pieces)
     for kind, buffers in _buffers(role).items():
+        stored = RankFiles(folder, kind)
+        _check_same_network(role, stored)
         for fragment in role.shards.fragments:
             target = fragment.view([b.data for b in buffers])
-            for piece, lo, hi in _overlaps(fragment, pieces.get(fragment.name, []), folder):
-                stored = piece.file.get_slice(f"{kind}:{fragment.name}")
-                part = stored[lo - piece.start : hi - piece.start]
-                target[lo - fragment.start : hi - fragment.start].copy_(part)
+            stop = fragment.start + fragment.numel
+            target.copy_(stored.read(fragment.name, fragment.shape, fragment.start, stop))
 
 
-def _check_same_network(folder: Path, role: RoleEngine, pieces: Mapping[str, list[_Piece]]) -> None:
+def _check_same_network(role: RoleEngine, stored: RankFiles) -> None:
     """Look at the whole network, not at this rank's part, so that every rank refuses or none."""
     parameters: dict[str, Any] = dict(role.module.named_parameters())
     wanted = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in parameters.items()}
-    stored = {n: parts[0].shape for n, parts in pieces.items()}
-    for name in sorted(wanted.keys() | stored.keys()):
-        if wanted.get(name) != stored.get(name):
+    for name in sorted(wanted.keys() | stored.names()):
+        if wanted.get(name) != stored.shape(name):
             raise UserError(
-                f"{folder}: {name} has shape {stored.get(name)} there and {wanted.get(name)} here; "
-                "the checkpoint belongs to another network"
+                f"{stored.label}: {name} has shape {stored.shape(name)} there and "
+                f"{wanted.get(name)} here; the checkpoint belongs to another network"
             )
-
-
-def _index(folder: Path) -> dict[str, list[_Piece]]:
-    pieces: dict[str, list[_Piece]] = {}
-    for path in sorted(folder.glob("rank-*.safetensors")):
-        file = safe_open(path, framework="pt")
-        for name, place in json.loads(file.metadata()["fragments"]).items():
-            numel = file.get_slice(f"weight:{name}").get_shape()[0]
-            piece = _Piece(file, place["start"], place["start"] + numel, tuple(place["shape"]))
-            pieces.setdefault(name, []).append(piece)
-    return pieces
-
-
-def _overlaps(
-    wanted: Fragment, pieces: list[_Piece], folder: Path
-) -> Iterator[tuple[_Piece, int, int]]:
-    covered = 0
-    for piece in pieces:
-        lo, hi = max(piece.start, wanted.start), min(piece.stop, wanted.start + wanted.numel)
-        if piece.shape == wanted.shape and lo < hi:
-            covered += hi - lo
-            yield piece, lo, hi
-    if covered != wanted.numel:
-        raise UserError(
-            f"{folder}: {wanted.name} of shape {list(wanted.shape)} is not (wholly) there; "
-            "the checkpoint belongs to another network"
-        )

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.engine.checkpoint import save_checkpoint
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
-from idlm_ds.export.rank_files import RankFiles
 from tests.distributed import toy
 from tests.distributed.harness import run_ranks
 
