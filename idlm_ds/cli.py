@@ -50,6 +50,51 @@ def training_parser(description: str, *, recipe: str) -> Parser:
     return parser
 
 
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """How a checkpoint is read that does not tell everything, and what launchers inject."""
+    parser.add_argument(
+        "--process", choices=("mdlm", "sedd", "udlm", "duo"), help="where a checkpoint tells none"
+    )
+    parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")
+    parser.add_argument("--length", type=int, help="tokens of a sequence (default: as in training)")
+    parser.add_argument("--batch-size", type=int, default=32, dest="batch")
+    parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
+
+
+def add_grid_options(parser: argparse.ArgumentParser) -> None:
+    """Checkpoints, and every way to draw from each; see ``compose.cells.Grid``."""
+    parser.add_argument(
+        "--checkpoint",
+        nargs="+",
+        default=[],
+        dest="checkpoints",
+        help="model folders or files of any layout, hf:OWNER/NAME[@REVISION], assets:teacher",
+    )
+    parser.add_argument("--steps", nargs="+", type=int, default=[8])
+    parser.add_argument(
+        "--sampler",
+        nargs="+",
+        default=["ancestral"],
+        choices=("ancestral", "greedy", "analytic", "euler"),
+        dest="samplers",
+        help="greedy is ancestral with the likeliest token in the last step",
+    )
+    parser.add_argument(
+        "--precision",
+        nargs="+",
+        default=["float64"],
+        choices=("float64", "float32"),
+        dest="precisions",
+        help="of the draws; float32 repeats the bias of published samplers",
+    )
+    parser.add_argument("--temperature", nargs="+", type=float, default=[1.0], dest="temperatures")
+    parser.add_argument(
+        "--nucleus", nargs="+", type=float, default=[1.0], dest="nuclei", help="mass that is kept"
+    )
+    parser.add_argument("--seed", nargs="+", type=int, default=[0], dest="seeds")
+    add_model_options(parser)
+
+
 def train(
     recipe: AnyRecipe,
     args: argparse.Namespace,

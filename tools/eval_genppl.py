@@ -9,47 +9,17 @@ deepspeed tools/eval_genppl.py --checkpoint hf:kuleshov-group/mdlm-owt --steps 1
 from collections.abc import Sequence
 from pathlib import Path
 
-from idlm_ds.cli import Parser, launch
+from idlm_ds.cli import Parser, add_grid_options, launch
 
 
 def make_parser() -> Parser:
     """Arguments of this program."""
     parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "--checkpoint",
-        nargs="+",
-        default=[],
-        dest="checkpoints",
-        help="model folders or files of any layout, hf:OWNER/NAME[@REVISION], assets:teacher",
-    )
+    add_grid_options(parser)
     parser.add_argument(
         "--samples", nargs="+", default=[], type=Path, help="JSON files with generated_seqs"
     )
-    parser.add_argument("--steps", nargs="+", type=int, default=[8])
-    parser.add_argument(
-        "--sampler",
-        nargs="+",
-        default=["ancestral"],
-        choices=("ancestral", "greedy", "analytic", "euler"),
-        dest="samplers",
-        help="greedy is ancestral with the likeliest token in the last step",
-    )
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        default=["float64"],
-        choices=("float64", "float32"),
-        dest="precisions",
-        help="of the draws; float32 repeats the bias of published samplers",
-    )
-    parser.add_argument("--temperature", nargs="+", type=float, default=[1.0], dest="temperatures")
-    parser.add_argument(
-        "--nucleus", nargs="+", type=float, default=[1.0], dest="nuclei", help="mass that is kept"
-    )
-    parser.add_argument("--seed", nargs="+", type=int, default=[0], dest="seeds")
     parser.add_argument("--num-samples", type=int, default=512, help="of each seed")
-    parser.add_argument("--length", type=int, help="tokens a sample (default: as in training)")
-    parser.add_argument("--batch-size", type=int, default=32, dest="batch")
     parser.add_argument(
         "--judge",
         nargs="+",
@@ -73,12 +43,7 @@ def make_parser() -> Parser:
     parser.add_argument(
         "--heldout-every", type=int, default=20, help="of the reference: as in the recipe"
     )
-    parser.add_argument(
-        "--process", choices=("mdlm", "sedd", "udlm", "duo"), help="where a checkpoint tells none"
-    )
-    parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")
     parser.add_argument("--output", type=Path, default=Path("results"))
-    parser.add_argument("--local_rank", type=int, help="set by launchers; not used")
     return parser
 
 

@@ -7,12 +7,13 @@ python tools/eval_likelihood.py --checkpoint runs/quickstart/student --text a.tx
 from collections.abc import Sequence
 from pathlib import Path
 
-from idlm_ds.cli import Parser, launch
+from idlm_ds.cli import Parser, add_model_options, launch
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
     parser = Parser(description=__doc__.splitlines()[0])
+    add_model_options(parser)
     parser.add_argument("--checkpoint", nargs="+", required=True, dest="checkpoints")
     parser.add_argument(
         "--text",
@@ -27,17 +28,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--windows", type=int, default=512, help="at most, of each text")
     parser.add_argument("--draws", type=int, default=8, help="times a window is noised")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--length", type=int, help="tokens a window (default: as in training)")
-    parser.add_argument("--batch-size", type=int, default=32, dest="batch")
     parser.add_argument(
         "--no-eos", action="store_false", dest="with_eos", help="put nothing between documents"
     )
-    parser.add_argument(
-        "--process", choices=("mdlm", "sedd", "udlm", "duo"), help="where a checkpoint tells none"
-    )
-    parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")
     parser.add_argument("--output", type=Path, default=Path("results/likelihood"))
-    parser.add_argument("--local_rank", type=int, help="set by launchers; not used")
     args = vars(parser.parse_args(argv))
     del args["local_rank"]
 

@@ -6,12 +6,13 @@ python tools/frontier.py --student runs/quickstart/student --output runs/quickst
 from collections.abc import Sequence
 from pathlib import Path
 
-from idlm_ds.cli import Parser, launch
+from idlm_ds.cli import Parser, add_model_options, launch
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
     parser = Parser(description=__doc__.splitlines()[0])
+    add_model_options(parser)
     parser.add_argument("--teacher", default="assets:teacher", help="as --checkpoint elsewhere")
     parser.add_argument("--student", required=True)
     parser.add_argument("--teacher-steps", nargs="+", type=int, default=[8, 1024])
@@ -31,12 +32,8 @@ def main(argv: Sequence[str]) -> None:
     )
     parser.add_argument("--num-samples", type=int, default=256)
     parser.add_argument("--seed", nargs="+", type=int, default=[0], dest="seeds")
-    parser.add_argument("--length", type=int, help="tokens a sample (default: as in training)")
-    parser.add_argument("--batch-size", type=int, default=64, dest="batch")
     parser.add_argument("--judge", nargs="+", default=["assets:judge"], dest="judges")
-    parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")
     parser.add_argument("--output", type=Path, default=Path("results/frontier"))
-    parser.add_argument("--local_rank", type=int, help="set by launchers; not used")
     args = vars(parser.parse_args(argv))
     del args["local_rank"]
 
@@ -52,7 +49,6 @@ def main(argv: Sequence[str]) -> None:
         steps=own["student_steps"],
         samplers=["ancestral"],
         precisions=["float64"],
-        process=None,
         **args,
     )
     with in_world() as world:

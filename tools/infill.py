@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from idlm_ds.cli import Parser, launch
+from idlm_ds.cli import Parser, add_model_options, launch
 
 
 def make_parser() -> Parser:
     """Arguments of this program."""
     parser = Parser(description=__doc__.splitlines()[0])
+    add_model_options(parser)
     parser.add_argument(
         "--checkpoint", required=True, help="model folder or file, hf:OWNER/NAME, or assets:teacher"
     )
@@ -37,12 +38,6 @@ def make_parser() -> Parser:
     parser.add_argument("--temperature", type=float, default=1.0)
     parser.add_argument("--nucleus", type=float, default=1.0, help="mass of tokens kept")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--length", type=int, help="tokens of a sequence (default: as in training)")
-    parser.add_argument("--batch-size", type=int, default=32, dest="batch")
-    parser.add_argument(
-        "--process", choices=("mdlm", "sedd", "udlm", "duo"), help="where the checkpoint tells none"
-    )
-    parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")
     parser.add_argument("--output", type=Path, help="JSON file with texts and what filled them")
     return parser
 
@@ -50,11 +45,12 @@ def make_parser() -> Parser:
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
     args = vars(make_parser().parse_args(argv))
+    del args["local_rank"]
 
-    from idlm_ds.compose.completion import DrawOptions
+    from idlm_ds.compose.completion import Draws
     from idlm_ds.compose.infill import InfillOptions, run_infill
 
-    draw = DrawOptions(**{f.name: args.pop(f.name) for f in fields(DrawOptions)})
+    draw = Draws(**{f.name: args.pop(f.name) for f in fields(Draws)})
     run_infill(InfillOptions(draw=draw, **args))
 
 

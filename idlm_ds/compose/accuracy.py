@@ -16,15 +16,14 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from idlm_ds.compose.cells import GenPplOptions, Source, find_source
+from idlm_ds.compose.cells import Grid, Source, find_source
 from idlm_ds.compose.completion import Completer, Speed
 from idlm_ds.compose.genppl import machine_of
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.evals.accumulate import MeanAccumulator
 from idlm_ds.evals.answers import answer_in, is_same, wilson
-from idlm_ds.evals.cells import Cell
+from idlm_ds.evals.cells import Cell, by_setting
 from idlm_ds.evals.questions import PROMPT, Question, read_questions
 from idlm_ds.evals.results import Row, to_text, write_results
 from idlm_ds.files import write_atomic
@@ -53,9 +52,8 @@ COLUMNS = {
 class AccuracyOptions:
     """Which questions, and how answers are drawn."""
 
-    draws: GenPplOptions
-    """Models and grid; judges and texts made elsewhere mean nothing here."""
-
+    draws: Grid
+    output: Path
     data: Path
     limit: int | None
     """Questions to take from the beginning of the file."""
@@ -64,6 +62,8 @@ class AccuracyOptions:
     """Whether sequences begin with BOS, as framed training data does."""
 
     def __post_init__(self) -> None:
+        if not self.draws.checkpoints:
+            raise UserError("--checkpoint: name at least one")
         if self.limit is not None and self.limit < 1:
             raise UserError(f"--limit: must be at least 1, got {self.limit}")
 
@@ -90,20 +90,20 @@ def run_accuracy(options: AccuracyOptions, world: World) -> None:
             rows += _rows(answered, asked, options, world)
     if world.is_first:
         settings = {"data": str(options.data), "prompt": PROMPT, "bos": options.bos}
-        write_results(draws.output, rows, settings | machine_of(world))
+        write_results(options.output, rows, settings | machine_of(world))
         say(to_text(rows, COLUMNS))
-        say(f"written to {draws.output}")
+        say(f"written to {options.output}")
 
 
 def _check_room(source: Source, questions: Sequence[Question], options: AccuracyOptions) -> None:
-    (length,) = {cell.length for cell in source.cells}
-    ids = source.tokenizer.encode([question.prompt for question in questions])
+    length = source.opened.length
+    ids = source.opened.tokenizer.encode([question.prompt for question in questions])
     longest = max(range(len(ids)), key=lambda i: len(ids[i]))
     if len(ids[longest]) + options.bos >= length:
         raise UserError(
             f"--data: line {longest + 1} has a prompt of {len(ids[longest]) + options.bos} tokens, "
             f"which leaves no room for an answer in the {length} of a sequence of "
-            f"{source.model.spec}"
+            f"{source.opened.model.spec}"
         )
 
 
@@ -115,7 +115,7 @@ def items_path(cell: Cell, questions: Sequence[Question], options: AccuracyOptio
     """Where a cell's answers are; questions and prompts are in its name, too."""
     content = [[PROMPT, options.bos], *(asdict(q) for q in questions)]
     digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
-    return options.draws.output / "items" / f"{cell.key}-{digest}.jsonl"
+    return options.output / "items" / f"{cell.key}-{digest}.jsonl"
 
 
 def _read_items(path: Path) -> dict[int, Item]:
@@ -151,14 +151,20 @@ def _answer(
     missing: list[list[int]] = world.agree(
         [[i for i in asked if i not in d] for d in done.values()]
     )
-    if any(missing):
-        fill_weights(source.network, source.model.weights)
+    if not any(missing):
+        return done
+    network = source.opened.load(world.device)
     at_once = options.draws.batch * world.size
     with tqdm(total=sum(map(len, missing)), unit="question", disable=not world.is_first) as bar:
         for (cell, path), which in zip(paths.items(), missing, strict=True):
             chain = source.cells[cell]
             model = Completer.of(
-                source, chain, bos=options.bos, seed=cell.seed, device=world.device
+                source.opened,
+                network,
+                chain,
+                bos=options.bos,
+                seed=cell.seed,
+                device=world.device,
             )
             bar.set_description(f"{cell.steps} steps, {cell.sampler}, seed {cell.seed}")
             for first in range(0, len(which), at_once):
@@ -218,12 +224,9 @@ def _rows(
     world: World,
 ) -> list[Row]:
     """One row for all seeds of a setting."""
-    settings: dict[Cell, list[Cell]] = {}
-    for cell in answered:
-        settings.setdefault(replace(cell, seed=0), []).append(cell)
     rows: list[Row] = []
-    for setting, cells in settings.items():
-        fields = asdict(setting)
+    for cells in by_setting(answered):
+        fields = asdict(cells[0])
         del fields["seed"]
         rows.append(
             {

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import nn
 
-from idlm_ds.compose.models import SavedModel, family_of, find_model
+from idlm_ds.compose.models import OpenModel, open_model
 from idlm_ds.compose.parts import load_tokenizer
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.evals.cells import Cell, Drawn, read_json
 from idlm_ds.evals.judge import Masking
-from idlm_ds.processes.base import Process
 from idlm_ds.samplers.chain import Chain, Precision, Sampler
 from idlm_ds.samplers.walk import Tail
 
@@ -33,13 +31,10 @@ SAMPLERS: Mapping[str, tuple[Sampler, Tail]] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GenPplOptions:
-    """What to draw, how to judge it, where to keep it."""
+class Grid:
+    """Models, and the ways to draw from each."""
 
     checkpoints: Sequence[str]
-    samples: Sequence[Path]
-    """Files of text made elsewhere."""
-
     steps: Sequence[int]
     samplers: Sequence[str]
     precisions: Sequence[Precision]
@@ -49,25 +44,10 @@ class GenPplOptions:
     num_samples: int
     length: int | None
     batch: int
-    judges: Sequence[str]
     process: str | None
     tokenizer: str | None
-    output: Path
-    maskings: Sequence[Masking] = ("published",)
-    """Rules of what a judge scores."""
-
-    metrics: Sequence[Metric] = ()
-    """Distances from real text."""
-
-    reference: str = "assets:sotu"
-    """Real text."""
-
-    heldout_every: int | None = 20
-    """Its part that a recipe with this ``data.heldout_every`` holds out; None for all of it."""
 
     def __post_init__(self) -> None:
-        if not self.checkpoints and not self.samples:
-            raise UserError("--checkpoint, --samples: name at least one of either")
         at_least_one = {
             "--steps": self.steps,
             "--num-samples": [self.num_samples],
@@ -107,53 +87,70 @@ class GenPplOptions:
                 raise UserError(f"--{error}") from error
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GenPplOptions(Grid):
+    """What to draw, how to judge it, where to keep it."""
+
+    samples: Sequence[Path]
+    """Files of text made elsewhere."""
+
+    judges: Sequence[str]
+    output: Path
+    maskings: Sequence[Masking] = ("published",)
+    """Rules of what a judge scores."""
+
+    metrics: Sequence[Metric] = ()
+    """Distances from real text."""
+
+    reference: str = "assets:sotu"
+    """Real text."""
+
+    heldout_every: int | None = 20
+    """Its part that a recipe with this ``data.heldout_every`` holds out; None for all of it."""
+
+    def __post_init__(self) -> None:
+        if not self.checkpoints and not self.samples:
+            raise UserError("--checkpoint, --samples: name at least one of either")
+        Grid.__post_init__(self)
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """A model that has been found to fit what is asked of it, and its cells."""
 
-    model: SavedModel
-    process: Process
-    network: nn.Module
-    tokenizer: Tokenizer
+    opened: OpenModel
     cells: dict[Cell, Chain]
 
 
-def find_source(spec: str, options: GenPplOptions) -> Source:
+def find_source(spec: str, grid: Grid) -> Source:
     """Open a checkpoint and hold it against what is asked.
 
     Raises:
         UserError: It cannot be used, or has no such sampler.
     """
-    model = find_model(spec, "--checkpoint")
-    family = family_of(model, options.process)
-    process = model.process(family)
-    tokenizer = load_tokenizer(options.tokenizer or str(model.path), "--tokenizer")
-    model.check_tokenizer(tokenizer, process)
-    length = options.length or model.about.length
-    if length is None:
-        raise UserError(f"--length: {model.path} does not tell how long its sequences were")
+    opened = open_model(spec, process=grid.process, tokenizer=grid.tokenizer, length=grid.length)
     cells = {}
-    for chain, seed in itertools.product(options.chains, options.seeds):
+    for chain, seed in itertools.product(grid.chains, grid.seeds):
         try:
-            chain.move(process)
+            chain.move(opened.process)
         except ValueError as error:
             raise UserError(f"--{error}") from error
         cell = Cell(
             model=spec,
-            source=model.fingerprint,
-            family=family.name,
+            source=opened.model.fingerprint,
+            family=opened.family.name,
             sampler=chain.label,
             steps=chain.steps,
             precision=chain.precision,
             temperature=chain.temperature,
             nucleus=chain.nucleus,
             seed=seed,
-            num_samples=options.num_samples,
-            length=length,
-            tokenizer=tokenizer.fingerprint[:16],
+            num_samples=grid.num_samples,
+            length=opened.length,
+            tokenizer=opened.tokenizer.fingerprint[:16],
         )
         cells[cell] = chain
-    return Source(model, process, model.network(family, length).make(), tokenizer, cells)
+    return Source(opened, cells)
 
 
 def adopt(path: Path, options: GenPplOptions) -> tuple[Cell, Drawn]:

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path
 from typing import Literal, final
 
 import torch
 
-from idlm_ds.compose.cells import GenPplOptions, Source, find_source
+from idlm_ds.compose.cells import Grid, find_source
+from idlm_ds.compose.models import OpenModel
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
@@ -93,17 +92,22 @@ class Completer:
 
     @classmethod
     def of(
-        cls, source: Source, chain: Chain, *, bos: bool, seed: int, device: torch.device
+        cls,
+        opened: OpenModel,
+        network: Denoiser,
+        chain: Chain,
+        *,
+        bos: bool,
+        seed: int,
+        device: torch.device,
     ) -> "Completer":
-        """Take a model whose weights are filled in."""
-        (length,) = {cell.length for cell in source.cells}
-        network = source.network.to(device).eval().requires_grad_(False)
+        """Take a model that has been loaded on a device."""
         return cls(
-            process=source.process,
+            process=opened.process,
             network=network,
-            tokenizer=source.tokenizer,
+            tokenizer=opened.tokenizer,
             chain=chain,
-            length=length,
+            length=opened.length,
             bos=bos,
             seed=seed,
             device=device,
@@ -187,10 +191,9 @@ class Completer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DrawOptions:
-    """A model and one way to draw from it."""
+class Draws:
+    """One way to draw, as people type it."""
 
-    checkpoint: str
     steps: int = 8
     sampler: Literal["ancestral", "greedy", "analytic", "euler"] = "ancestral"
     precision: Precision = "float64"
@@ -207,15 +210,14 @@ class DrawOptions:
     process: str | None = None
     tokenizer: str | None = None
 
-    def as_cells(self) -> GenPplOptions:
+    def grid(self, checkpoint: str) -> Grid:
         """The same as a grid of one cell.
 
         Raises:
             UserError: A value is out of range.
         """
-        return GenPplOptions(
-            checkpoints=[self.checkpoint],
-            samples=[],
+        return Grid(
+            checkpoints=[checkpoint],
             steps=[self.steps],
             samplers=[self.sampler],
             precisions=[self.precision],
@@ -225,20 +227,20 @@ class DrawOptions:
             num_samples=1,
             length=self.length,
             batch=self.batch,
-            judges=[],
             process=self.process,
             tokenizer=self.tokenizer,
-            output=Path(),
         )
 
 
-def open_completer(options: DrawOptions, device: torch.device) -> Completer:
+def open_completer(checkpoint: str, draws: Draws, device: torch.device) -> Completer:
     """Load a checkpoint.
 
     Raises:
         UserError: It cannot be used, or has no such sampler.
     """
-    source = find_source(options.checkpoint, options.as_cells())
-    fill_weights(source.network, source.model.weights)
+    source = find_source(checkpoint, draws.grid(checkpoint))
     (chain,) = source.cells.values()
-    return Completer.of(source, chain, bos=options.bos, seed=options.seed, device=device)
+    network = source.opened.load(device)
+    return Completer.of(
+        source.opened, network, chain, bos=draws.bos, seed=draws.seed, device=device
+    )

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from tqdm import tqdm
@@ -14,12 +15,10 @@ from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.data.windows import in_order, pack
 from idlm_ds.engine.dist import World
 from idlm_ds.evals.cells import Cell, Store, read_json, write_json
-from idlm_ds.evals.features import last_token_features
+from idlm_ds.evals.features import Features, last_token_features
 from idlm_ds.evals.gradient_distance import gradient_distance
 from idlm_ds.evals.judge import Judge
 from idlm_ds.evals.mauve import mauve_score
-
-Measure = Callable[[Sequence[str], Sequence[str]], dict[str, object]]
 
 
 def distances_of(
@@ -35,46 +34,60 @@ def distances_of(
     Raises:
         UserError: The reference cannot be read or is too short, or a package is missing.
     """
-    # What follows a BOS can have gradients a thousand times as long as the rest.
-    bare = Judge(judge.model, judge.tokenizer, name=judge.name, context=judge.context)
-    measures: dict[str, Measure] = {
-        "mauve": lambda real, texts: _mauve(judge, real, texts, options.batch),
-        "gm": lambda real, texts: gradient_distance(bare, real, texts).to_json(),
+    found: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}
+    if not options.metrics:
+        return {cell: found[cell.key] for cell in cells}
+    real = _references(cells, options)
+    measures: dict[str, Callable[[list[str], Sequence[str]], dict[str, object]]] = {
+        "mauve": _Mauve(judge, options.batch),
+        "gm": partial(_gradients, judge),
     }
-    found: dict[Cell, dict[str, Any]] = {cell: {} for cell in cells}
     for metric in options.metrics:
         for i, cell in enumerate(tqdm(cells, unit="set", desc=metric, disable=not world.is_first)):
             if i % world.size != world.rank:
                 continue
-            real = _reference(cell, options)
-            file = store.score(cell, f"{judge.name}.{metric}-{_hash(real)}")
+            passages = real[cell.length, cell.num_samples]
+            file = store.score(cell, f"{judge.name}.{metric}-{_hash(passages)}")
             if not file.exists():
-                texts = store.read_samples(cell).texts
-                write_json(file, measures[metric](real, texts))
-            found[cell][metric] = read_json(file)
-    shares = world.gather({cell.key: told for cell, told in found.items() if told})
-    together: dict[str, dict[str, Any]] = {}
-    for share in shares:
+                write_json(file, measures[metric](passages, store.read_samples(cell).texts))
+            found[cell.key][metric] = read_json(file)
+    for share in world.gather(found):
         for key, told in share.items():
-            together.setdefault(key, {}).update(told)
-    return {cell: together.get(cell.key, {}) for cell in cells}
+            found[key] |= told
+    return {cell: found[cell.key] for cell in cells}
 
 
-def _mauve(
-    judge: Judge, real: Sequence[str], texts: Sequence[str], batch: int
-) -> dict[str, object]:
-    features = (last_token_features(judge, part, batch=batch) for part in (real, texts))
-    return mauve_score(*features).to_json()
+class _Mauve:
+    """Reads real text once for all sets of one size."""
+
+    def __init__(self, judge: Judge, batch: int) -> None:
+        self._judge = judge
+        self._batch = batch
+        self._real: dict[str, Features] = {}
+
+    def __call__(self, real: list[str], texts: Sequence[str]) -> dict[str, object]:
+        key = _hash(real)
+        if key not in self._real:
+            self._real[key] = last_token_features(self._judge, real, batch=self._batch)
+        samples = last_token_features(self._judge, texts, batch=self._batch)
+        return mauve_score(self._real[key], samples).to_json()
 
 
-def _reference(cell: Cell, options: GenPplOptions) -> list[str]:
-    """As many real passages as there are samples, of as many tokens."""
+def _gradients(judge: Judge, real: Sequence[str], texts: Sequence[str]) -> dict[str, object]:
+    # What follows a BOS can have gradients a thousand times as long as the rest.
+    bare = Judge(judge.model, judge.tokenizer, name=judge.name, context=judge.context)
+    return gradient_distance(bare, real, texts).to_json()
+
+
+def _references(cells: Sequence[Cell], options: GenPplOptions) -> dict[tuple[int, int], list[str]]:
+    """As many real passages as there are samples, of as many tokens, for every such pair."""
     tokenizer = load_tokenizer(options.tokenizer or "assets:tokenizer", "--tokenizer")
     documents = read_corpus(locate(options.reference, "--reference"))
     if options.heldout_every is not None:
         _, documents = split_documents(documents, heldout_every=options.heldout_every)
-    windows = in_order(pack(documents, tokenizer), cell.length, cell.num_samples)
-    return tokenizer.decode(windows.tolist())
+    stream = pack(documents, tokenizer)
+    sizes = {(cell.length, cell.num_samples) for cell in cells}
+    return {size: tokenizer.decode(in_order(stream, *size).tolist()) for size in sizes}
 
 
 def _hash(texts: Sequence[str]) -> str:

@@ -7,15 +7,16 @@ import torch
 from torch import Tensor
 
 from idlm_ds.compose.cells import GenPplOptions, Source, find_source, text_cell
-from idlm_ds.compose.genppl import evaluate
+from idlm_ds.compose.genppl import evaluate, settings_of
 from idlm_ds.compose.places import locate
+from idlm_ds.compose.report import load_judge
 from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import in_order, pack
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.evals.cells import Cell, Drawn
-from idlm_ds.evals.results import Row, to_markdown, to_text
+from idlm_ds.evals.results import Row, to_markdown, to_text, write_results
 from idlm_ds.evals.sweep import Curve, Point, draw_sweep
 from idlm_ds.files import write_atomic
 from idlm_ds.train.console import say
@@ -73,9 +74,11 @@ def run_frontier(options: FrontierOptions, world: World) -> None:
         find_source(spec, replace(options.samples, checkpoints=[spec], steps=steps))
         for spec, steps in roles.items()
     ]
-    rows = evaluate(sources, _texts(options, sources[0]), options.samples, world)
+    judges = [load_judge(spec, world.device, "--judge") for spec in options.samples.judges]
+    rows = evaluate(sources, _texts(options, sources[0]), judges, options.samples, world)
     if world.is_first:
         folder = options.samples.output
+        write_results(folder, rows, settings_of(options.samples, world))
         draw_sweep(_curves(rows, options), folder / "frontier.png")
         page = f"# Frontier\n\n![GenPPL against entropy](frontier.png)\n\n{GUIDE}\n"
         write_atomic(folder / "frontier.md", (page + to_markdown(rows) + "\n").encode())
@@ -84,15 +87,15 @@ def run_frontier(options: FrontierOptions, world: World) -> None:
 
 
 def _texts(options: FrontierOptions, source: Source) -> list[tuple[Cell, Drawn]]:
-    length = next(iter(source.cells)).length
+    words, length = source.opened.tokenizer, source.opened.length
     documents = read_corpus(locate(options.corpus, "--corpus"))
     _, heldout = split_documents(documents, heldout_every=options.heldout_every)
-    windows = in_order(pack(heldout, source.tokenizer), length, options.samples.num_samples)
+    windows = in_order(pack(heldout, words), length, options.samples.num_samples)
     real = torch.from_numpy(windows)
-    texts = [_text(REAL, real, source.tokenizer)]
+    texts = [_text(REAL, real, words)]
     for period in options.periods:
         tokens = real[:, torch.arange(length) % period]
-        texts.append(_text(f"{CONTROL} every {period} tokens", tokens, source.tokenizer))
+        texts.append(_text(f"{CONTROL} every {period} tokens", tokens, words))
     return texts
 
 

@@ -15,8 +15,8 @@ from idlm_ds.compose.output import git_commit
 from idlm_ds.compose.report import load_judge
 from idlm_ds.compose.scores import missing_files, score
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.weights import fill_weights
 from idlm_ds.evals.cells import Cell, Drawn, Store
+from idlm_ds.evals.judge import Judge
 from idlm_ds.evals.results import Row, to_text, write_results
 from idlm_ds.samplers.sets import join, sample_set
 from idlm_ds.train.console import say
@@ -35,8 +35,10 @@ def run_genppl(options: GenPplOptions, world: World) -> None:
     """
     sources = [find_source(spec, options) for spec in options.checkpoints]
     texts = [adopt(path, options) for path in options.samples]
-    rows = evaluate(sources, texts, options, world)
+    judges = [load_judge(spec, world.device, "--judge") for spec in options.judges]
+    rows = evaluate(sources, texts, judges, options, world)
     if world.is_first:
+        write_results(options.output, rows, settings_of(options, world))
         say(to_text(rows))
         say(f"written to {options.output}")
 
@@ -44,10 +46,11 @@ def run_genppl(options: GenPplOptions, world: World) -> None:
 def evaluate(
     sources: Sequence[Source],
     texts: Sequence[tuple[Cell, Drawn]],
+    judges: Sequence[Judge],
     options: GenPplOptions,
     world: World,
 ) -> list[Row]:
-    """Draw and score the cells that are not on disk, and write the tables.
+    """Draw and score the cells that are not on disk.
 
     Collective: every rank must call.
 
@@ -55,10 +58,9 @@ def evaluate(
         Rows of all judges on the first rank, nothing on the others.
 
     Raises:
-        UserError: A judge cannot be used, or the folder cannot be written.
+        UserError: The folder cannot be written.
     """
     store = Store(options.output)
-    judges = [load_judge(spec, world.device, "--judge") for spec in options.judges]
     for source in sources:
         _draw_missing(source, options, store, world)
     if world.is_first:
@@ -67,23 +69,17 @@ def evaluate(
     sampled = [cell for source in sources for cell in source.cells]
     cells = list(dict.fromkeys([*sampled, *(cell for cell, _ in texts)]))
     world.barrier()
-    rows: list[Row] = []
-    for judge in judges:
-        rows += score(judge, cells, store, options, world)
-    if world.is_first:
-        write_results(options.output, rows, _settings(options, world))
-    return rows
+    return score(judges, cells, store, options, world)
 
 
 def _draw_missing(source: Source, options: GenPplOptions, store: Store, world: World) -> None:
     cells = list(source.cells)
     missing = missing_files([store.samples(cell) for cell in cells], world)
     if world.is_first:
-        say(f"{source.model.spec}: {len(missing)} of {len(cells)} sets of samples to draw")
+        say(f"{source.opened.model.spec}: {len(missing)} of {len(cells)} sets of samples to draw")
     if not missing:
         return
-    fill_weights(source.network, source.model.weights)
-    network = source.network.to(world.device).eval().requires_grad_(False)
+    network = source.opened.load(world.device)
     count = len(missing) * len(range(world.rank, options.num_samples, world.size))
     with tqdm(total=count, unit="sample", disable=not world.is_first) as bar:
         for i in missing:
@@ -91,7 +87,6 @@ def _draw_missing(source: Source, options: GenPplOptions, store: Store, world: W
             drawn = _draw(cells[i], source, network, options.batch, world, bar)
             if world.is_first:
                 store.write_samples(cells[i], drawn)
-    network.to("cpu")
 
 
 def _draw(
@@ -103,7 +98,7 @@ def _draw(
     parts = []
     for first in range(0, max(len(mine), 1), batch):
         part = sample_set(
-            source.process,
+            source.opened.process,
             network,
             mine[first : first + batch],
             source.cells[cell],
@@ -124,7 +119,7 @@ def _draw(
         raise AssertionError(f"asked for {cell.precision} draws, saw {sorted(dtypes)}")
     return Drawn(
         tokens=tokens,
-        texts=source.tokenizer.decode(tokens.tolist()),
+        texts=source.opened.tokenizer.decode(tokens.tolist()),
         nfe=world.sum(share.evaluations.sum()).item() / cell.num_samples,
         seconds=time.perf_counter() - began,
         dtypes=[name.removeprefix("torch.") for name in sorted(dtypes)],
@@ -144,5 +139,6 @@ def machine_of(world: World) -> dict[str, Any]:
     }
 
 
-def _settings(options: GenPplOptions, world: World) -> dict[str, Any]:
+def settings_of(options: GenPplOptions, world: World) -> dict[str, Any]:
+    """What all rows of an evaluation share."""
     return {"batch_size": options.batch, "output": str(options.output), **machine_of(world)}

@@ -4,18 +4,17 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, final
+from typing import Any, final
 
 import torch
 from tqdm import tqdm
 
-from idlm_ds.compose.completion import Completer, Completion, DrawOptions, Speed, open_completer
+from idlm_ds.compose.completion import Completer, Completion, Draws, Speed, open_completer
 from idlm_ds.errors import UserError
 from idlm_ds.evals.continuation import continuation_bound, is_greedy
 from idlm_ds.noise import Noise, derive_seed
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.typed import build
-from idlm_ds.samplers.chain import Precision
 from idlm_ds.train.console import say
 
 FOLLOWED = ("until", "max_gen_toks")
@@ -24,27 +23,13 @@ FOLLOWED = ("until", "max_gen_toks")
 MOST = 256
 """Tokens of a text where a request sets no limit."""
 
-BATCH = 32
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HarnessOptions:
+class HarnessOptions(Draws):
     """Arguments of the model, as people type them."""
 
     pretrained: str
-    """A checkpoint, as everywhere; ``DrawOptions`` describes the next ones."""
-
-    steps: int = 8
-    sampler: Literal["ancestral", "greedy", "analytic", "euler"] = "ancestral"
-    precision: Precision = "float64"
-    temperature: float = 1.0
-    nucleus: float = 1.0
-    seed: int = 0
-    length: int | None = None
-    bos: bool = False
-    batch: int = BATCH
-    process: str | None = None
-    tokenizer: str | None = None
+    """A checkpoint, as everywhere."""
 
     mc_samples: int = 128
     """Draws for a likelihood."""
@@ -62,13 +47,6 @@ class HarnessOptions:
     def __post_init__(self) -> None:
         if self.mc_samples < 1:
             raise UserError(f"mc_samples: must be at least 1, got {self.mc_samples}")
-
-    def draws(self) -> DrawOptions:
-        """How texts are drawn."""
-        told = asdict(self)
-        for name in ("mc_samples", "pad", "check_greedy", "device"):
-            del told[name]
-        return DrawOptions(checkpoint=told.pop("pretrained"), **told)
 
 
 @final
@@ -102,7 +80,7 @@ class Harness:
         options = build(HarnessOptions, told, "model_args")
         # lm-eval names the first GPU by default, whether there is one or not.
         device = torch.device(options.device if torch.cuda.is_available() else "cpu")
-        return cls(open_completer(options.draws(), device), options)
+        return cls(open_completer(options.pretrained, options, device), options)
 
     def generate(
         self, requests: Sequence[tuple[str, Mapping[str, Any]]], *, quiet: bool = False

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from idlm_ds.compose.completion import Completer, DrawOptions, Row, Speed, open_completer
+from idlm_ds.compose.completion import Completer, Draws, Row, Speed, open_completer
 from idlm_ds.compose.output import git_commit
 from idlm_ds.errors import UserError
 from idlm_ds.evals.cells import write_json
@@ -22,7 +22,8 @@ GAP = re.compile(r"___([1-9]\d*)?")
 class InfillOptions:
     """What to fill, how often, and where to put it."""
 
-    draw: DrawOptions
+    checkpoint: str
+    draw: Draws
     texts: Sequence[str]
     gap: int
     """Tokens of a gap that names no number."""
@@ -128,7 +129,7 @@ def run_infill(options: InfillOptions) -> None:
         UserError: The checkpoint cannot be used, or a text does not fit.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = open_completer(options.draw, device)
+    model = open_completer(options.checkpoint, options.draw, device)
     templates = [parse(text, options, model) for text in options.texts]
     jobs = [(text, i) for text in range(len(templates)) for i in range(options.num_samples)]
     # A stream is named by the text itself, so that no other text has a part in what fills it.
@@ -150,7 +151,7 @@ def run_infill(options: InfillOptions) -> None:
     say(f"{model.chain.steps} steps, {model.chain.label}: {speed}")
     if options.output is not None:
         origin = {
-            "checkpoint": options.draw.checkpoint,
+            "checkpoint": options.checkpoint,
             "sampler": model.chain.label,
             "steps": model.chain.steps,
             "precision": model.chain.precision,

@@ -12,13 +12,11 @@ import torch
 from tqdm import tqdm
 
 from idlm_ds.compose.genppl import machine_of
-from idlm_ds.compose.models import SavedModel, family_of, find_model
-from idlm_ds.compose.parts import load_tokenizer
+from idlm_ds.compose.models import OpenModel, open_model
 from idlm_ds.compose.places import locate
 from idlm_ds.data.corpus import Document, read_corpus, split_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.evals.accumulate import PerplexityAccumulator
 from idlm_ds.evals.results import to_text, write_results
@@ -81,29 +79,24 @@ def run_likelihood(options: LikelihoodOptions, world: World) -> None:
     """
     rows = []
     for spec in options.checkpoints:
-        rows += _measure(find_model(spec, "--checkpoint"), options, world)
+        opened = open_model(
+            spec, process=options.process, tokenizer=options.tokenizer, length=options.length
+        )
+        rows += _measure(opened, options, world)
     if world.is_first:
         write_results(options.output, rows, machine_of(world))
         say(to_text(rows, COLUMNS))
         say(f"upper bounds by the NELBO, float64 sums; written to {options.output}")
 
 
-def _measure(model: SavedModel, options: LikelihoodOptions, world: World) -> list[dict[str, Any]]:
-    family = family_of(model, options.process)
-    process = model.process(family)
-    tokenizer = load_tokenizer(options.tokenizer or str(model.path), "--tokenizer")
-    model.check_tokenizer(tokenizer, process)
-    length = options.length or model.about.length
-    if length is None:
-        raise UserError(f"--length: {model.path} does not tell how long its sequences were")
-    texts = {spec: _windows(spec, tokenizer, length, options) for spec in options.texts}
-    network = model.network(family, length).make()
-    fill_weights(network, model.weights)
-    network.to(world.device).eval().requires_grad_(False)
+def _measure(opened: OpenModel, options: LikelihoodOptions, world: World) -> list[dict[str, Any]]:
+    words, length = opened.tokenizer, opened.length
+    texts = {spec: _windows(spec, words, length, options) for spec in options.texts}
+    network = opened.load(world.device)
     rows = []
     for spec, windows in tqdm(texts.items(), unit="text", disable=not world.is_first):
         seen = measure_likelihood(
-            Nelbo(process),
+            Nelbo(opened.process),
             network,
             torch.from_numpy(windows),
             batch=options.batch,
@@ -115,9 +108,9 @@ def _measure(model: SavedModel, options: LikelihoodOptions, world: World) -> lis
         found = Likelihood.of(PerplexityAccumulator.from_sums(world.sum(seen.sums).cpu()))
         rows.append(
             {
-                "model": model.spec,
-                "source": model.fingerprint,
-                "family": family.name,
+                "model": opened.model.spec,
+                "source": opened.model.fingerprint,
+                "family": opened.family.name,
                 "text": spec,
                 "text_hash": hashlib.sha256(windows.tobytes()).hexdigest()[:16],
                 "heldout_every": options.heldout_every,
@@ -127,7 +120,7 @@ def _measure(model: SavedModel, options: LikelihoodOptions, world: World) -> lis
                 "draws": options.draws,
                 "seed": options.seed,
                 "t_min": PUBLISHED_T_MIN,
-                "tokenizer": tokenizer.fingerprint[:16],
+                "tokenizer": words.fingerprint[:16],
                 **_told("nats", found.nats.value, found.nats.se),
                 **_told("bits", found.bits.value, found.bits.se),
                 **_told("ppl", found.ppl.value, found.ppl.se),

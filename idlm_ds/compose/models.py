@@ -5,6 +5,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from idlm_ds.checkpoints.description import LAYOUTS, Description, PublicModel
 from idlm_ds.checkpoints.model_folder import NetworkCard
 from idlm_ds.checkpoints.public import read_public
@@ -12,9 +15,10 @@ from idlm_ds.checkpoints.stated import MASKED, TOLD_TIME, default_mask
 from idlm_ds.checkpoints.tensors import fingerprint
 from idlm_ds.compose.families import check_kin, make_process, read_family
 from idlm_ds.compose.networks import Network, known_network
+from idlm_ds.compose.parts import load_tokenizer
 from idlm_ds.compose.places import locate, revision_of
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.weights import WeightSource
+from idlm_ds.engine.weights import WeightSource, fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
@@ -178,3 +182,46 @@ def family_of(model: SavedModel, name: str | None = None) -> ProcessSection:
         layout = LAYOUTS[model.about.layout]
         raise UserError(f"{model.path}: a {layout} that tells no family; pass --process")
     return read_family({"name": name, **told}, model.path)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A saved model and a tokenizer that have been found to fit each other; no weight is read."""
+
+    model: SavedModel
+    family: ProcessSection
+    process: Process
+    tokenizer: Tokenizer
+    length: int
+    """Positions of a sequence."""
+
+    def load(self, device: torch.device) -> nn.Module:
+        """Build the network and fill it, for use and not for learning."""
+        network = self.model.network(self.family, self.length).make()
+        fill_weights(network, self.model.weights)
+        return network.to(device).eval().requires_grad_(False)
+
+
+def open_model(
+    spec: str, *, process: str | None = None, tokenizer: str | None = None, length: int | None
+) -> OpenModel:
+    """Open what ``--checkpoint`` names.
+
+    Args:
+        spec: See ``find_model``.
+        process: ``--process``: the family, for a model that tells none.
+        tokenizer: ``--tokenizer``; None for the model's own.
+        length: ``--length``; None for as many positions as in training.
+
+    Raises:
+        UserError: Model or tokenizer cannot be used or do not fit, or nothing tells a length.
+    """
+    model = find_model(spec, "--checkpoint")
+    family = family_of(model, process)
+    made = model.process(family)
+    words = load_tokenizer(tokenizer or str(model.path), "--tokenizer")
+    model.check_tokenizer(words, made)
+    length = length or model.about.length
+    if length is None:
+        raise UserError(f"--length: {model.path} does not tell how long its sequences were")
+    return OpenModel(model, family, made, words, length)

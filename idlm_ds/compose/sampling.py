@@ -8,12 +8,10 @@ from typing import Any
 
 import torch
 
-from idlm_ds.compose.models import family_of, find_model
+from idlm_ds.compose.models import open_model
 from idlm_ds.compose.output import git_commit
-from idlm_ds.compose.parts import load_tokenizer
 from idlm_ds.compose.report import load_judge
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.evals.accumulate import PerplexityAccumulator
 from idlm_ds.evals.entropy import unigram_entropy
@@ -193,22 +191,19 @@ def run_sample(options: SampleOptions) -> None:
     Raises:
         UserError: The checkpoint or the judge cannot be used.
     """
-    model = find_model(options.checkpoint, "--checkpoint")
-    family = family_of(model, options.process)
-    process = model.process(family)
-    tokenizer = load_tokenizer(options.tokenizer or str(model.path), "--tokenizer")
-    model.check_tokenizer(tokenizer, process)
-    length = options.length or model.about.length
-    if length is None:
-        raise UserError(f"--length: {model.path} does not tell how long its sequences were")
+    opened = open_model(
+        options.checkpoint,
+        process=options.process,
+        tokenizer=options.tokenizer,
+        length=options.length,
+    )
+    model, process, tokenizer = opened.model, opened.process, opened.tokenizer
     if options.is_blockwise:
-        plan = plan_blockwise(options, process, model.about.length or length, tokenizer)
+        plan = plan_blockwise(options, process, model.about.length or opened.length, tokenizer)
     else:
-        plan = plan_chain(options, process, length)
+        plan = plan_chain(options, process, opened.length)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = model.network(family, length).make()
-    fill_weights(network, model.weights)
-    network.to(device).eval().requires_grad_(False)
+    network = opened.load(device)
 
     began = time.perf_counter()
     sampled = plan.draw(network, device)

@@ -2,7 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from idlm_ds.compose.cells import GenPplOptions
 from idlm_ds.compose.distances import distances_of
 from idlm_ds.engine.dist import World
 from idlm_ds.evals.accumulate import Estimate, MeanAccumulator, PerplexityAccumulator
-from idlm_ds.evals.cells import Cell, Drawn, Store, read_json, write_json
+from idlm_ds.evals.cells import Cell, Drawn, Store, by_setting, read_json, write_json
 from idlm_ds.evals.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.evals.judge import Judge, Masking
 from idlm_ds.evals.repetition import repeated_tokens
@@ -26,24 +26,32 @@ NGRAM = 4
 
 
 def score(
-    judge: Judge, cells: Sequence[Cell], store: Store, options: GenPplOptions, world: World
+    judges: Sequence[Judge],
+    cells: Sequence[Cell],
+    store: Store,
+    options: GenPplOptions,
+    world: World,
 ) -> list[Row]:
-    """One row for all seeds of a setting, for each rule of what a judge scores.
+    """One row for all seeds of a setting, for each judge and each rule of what it scores.
 
     Collective: every rank must call.
 
     Returns:
         Rows on the first rank, nothing on the others.
     """
-    distances = distances_of(judge, cells, store, options, world)
-    rows = []
-    for masking in options.maskings:
-        _score_missing(judge, masking, cells, store, options.batch, world)
-        if world.is_first:
-            settings: dict[Cell, list[Cell]] = {}
-            for cell in cells:
-                settings.setdefault(replace(cell, seed=0), []).append(cell)
-            rows += [_row(same, store, judge, masking, distances) for same in settings.values()]
+    settings = by_setting(cells)
+    common = [_common(same, store) if world.is_first else {} for same in settings]
+    rows: list[Row] = []
+    for judge in judges:
+        distances = distances_of(judge, cells, store, options, world)
+        for masking in options.maskings:
+            _score_missing(judge, masking, cells, store, options.batch, world)
+            if not world.is_first:
+                continue
+            for same, told in zip(settings, common, strict=True):
+                scores = [read_json(store.score(cell, _name(judge, masking))) for cell in same]
+                judged = _judged(judge, masking) | _perplexity(scores)
+                rows.append(told | judged | _mean_distances([distances[cell] for cell in same]))
     return rows
 
 
@@ -84,17 +92,11 @@ def _score_missing(
             write_json(files[i], {**scores, "nats": all_nats, "tokens": all_tokens})
 
 
-def _row(
-    cells: Sequence[Cell],
-    store: Store,
-    judge: Judge,
-    masking: Masking,
-    distances: dict[Cell, dict[str, Any]],
-) -> Row:
+def _common(cells: Sequence[Cell], store: Store) -> dict[str, Any]:
+    """What no judge has a part in."""
     first, drawn = cells[0], [store.read_samples(cell) for cell in cells]
     fields = asdict(first)
     del fields["seed"]
-    scores = [read_json(store.score(cell, _name(judge, masking))) for cell in cells]
     seconds = sum(one.seconds for one in drawn if one.seconds is not None) or None
     num_tokens = len(cells) * first.num_samples * first.length
     return {
@@ -102,16 +104,19 @@ def _row(
         "num_samples": len(cells) * first.num_samples,
         "seeds": [cell.seed for cell in cells],
         "nfe": None if drawn[0].nfe is None else statistics.fmean(one.nfe or 0.0 for one in drawn),
+        **_variety(drawn),
+        "seconds": seconds,
+        "tokens_per_s": num_tokens / seconds if seconds else None,
+        "machine": dict(drawn[0].machine),
+    }
+
+
+def _judged(judge: Judge, masking: Masking) -> dict[str, Any]:
+    return {
         "judge": judge.name,
         "judge_context": judge.context,
         "judge_bos": judge.prefix_bos,
         "masking": masking,
-        **_perplexity(scores),
-        **_variety(drawn),
-        **_mean_distances([distances.get(cell, {}) for cell in cells]),
-        "seconds": seconds,
-        "tokens_per_s": num_tokens / seconds if seconds else None,
-        "machine": dict(drawn[0].machine),
     }
 
 

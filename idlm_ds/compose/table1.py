@@ -8,10 +8,11 @@ from typing import Any, Literal
 import torch
 
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
-from idlm_ds.compose.cells import GenPplOptions, Source, find_source
+from idlm_ds.compose.cells import GenPplOptions, find_source
 from idlm_ds.compose.genppl import evaluate
 from idlm_ds.compose.networks import known_network
 from idlm_ds.compose.parts import load_tokenizer
+from idlm_ds.compose.report import load_judge
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.evals.results import Row, to_text, write_results
@@ -110,7 +111,8 @@ def run_table(
         with_stand_ins: Put a tiny random network of the same family in the place of every
             checkpoint. That proves that the list can be run, and says nothing about any figure.
     """
-    rows = []
+    rows: list[Row] = []
+    judges = [load_judge(spec, world.device, "--judge") for spec in options.judges]
     for published in table.rows:
         asked = replace(
             options,
@@ -127,8 +129,7 @@ def run_table(
         except UserError as error:
             rows.append(_row(published, None, f"not reachable: {error}"))
             continue
-        measured = _measure(source, asked, world)
-        if measured is not None:
+        for measured in evaluate([source], [], judges, asked, world):
             verdict = "stand-in" if with_stand_ins else published.verdict(measured)
             rows.append(_row(published, measured, verdict))
     if world.is_first:
@@ -146,11 +147,6 @@ def _headline(with_stand_ins: bool) -> str:
             "that the list runs was shown; no published figure was checked."
         )
     return "published checkpoints; a row passes within two standard deviations"
-
-
-def _measure(source: Source, options: GenPplOptions, world: World) -> Row | None:
-    rows = evaluate([source], [], options, world)
-    return rows[0] if rows else None
 
 
 def _row(published: PublishedRow, measured: Row | None, verdict: str) -> dict[str, Any]:

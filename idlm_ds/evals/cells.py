@@ -7,8 +7,8 @@ on is in its name, so one of other settings is another file.
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,14 @@ class Cell:
         told = [self.model.rstrip("/").rpartition("/")[2], self.sampler, self.steps, self.precision]
         words = "-".join(str(word) for word in told if word is not None)
         return f"{re.sub(r'[^A-Za-z0-9._+-]+', '_', words)[:60]}-s{self.seed}-{digest}"
+
+
+def by_setting(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells that differ in their seed only, together."""
+    settings: dict[Cell, list[Cell]] = {}
+    for cell in cells:
+        settings.setdefault(replace(cell, seed=0), []).append(cell)
+    return list(settings.values())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from idlm_ds.compose.accuracy import AccuracyOptions, run_accuracy
-from idlm_ds.compose.cells import GenPplOptions
+from idlm_ds.compose.cells import Grid
 from idlm_ds.compose.completion import Completer, Completion
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
@@ -35,9 +35,8 @@ def options(teacher, tmp_path) -> AccuracyOptions:
     data = tmp_path / "data.jsonl"
     lines = [json.dumps({"question": q, "answer": f"#### {a}"}) for q, a in QUESTIONS]
     data.write_text("\n".join(lines))
-    draws = GenPplOptions(
+    draws = Grid(
         checkpoints=[str(teacher)],
-        samples=[],
         steps=[2],
         samplers=["ancestral"],
         precisions=["float64"],
@@ -47,27 +46,26 @@ def options(teacher, tmp_path) -> AccuracyOptions:
         num_samples=1,
         length=None,
         batch=2,
-        judges=[],
         process=None,
         tokenizer=None,
-        output=tmp_path / "results",
     )
-    return AccuracyOptions(draws=draws, data=data, limit=None, bos=False)
+    output = tmp_path / "results"
+    return AccuracyOptions(draws=draws, output=output, data=data, limit=None, bos=False)
 
 
 def rows(options: AccuracyOptions) -> list[dict[str, Any]]:
-    return json.loads((options.draws.output / "results.json").read_text())["rows"]
+    return json.loads((options.output / "results.json").read_text())["rows"]
 
 
 def items(options: AccuracyOptions) -> dict[str, list[dict[str, Any]]]:
     """What is kept of each cell, but for the time it took."""
-    files = sorted((options.draws.output / "items").iterdir())
+    files = sorted((options.output / "items").iterdir())
     kept = {path.name: map(json.loads, path.read_text().splitlines()) for path in files}
     return {k: [{**item, "seconds": None} for item in v] for k, v in kept.items()}
 
 
 def elsewhere(options: AccuracyOptions, output: Path, **changes) -> AccuracyOptions:
-    return replace(options, draws=replace(options.draws, output=output, **changes))
+    return replace(options, output=output, draws=replace(options.draws, **changes))
 
 
 def test_figures_are_those_of_the_verdicts(options, monkeypatch):
@@ -143,7 +141,7 @@ def test_answers_do_not_depend_on_the_batch_or_the_number_of_ranks(options, tmp_
 def test_only_what_has_no_answer_is_asked_again(options, monkeypatch):
     run_accuracy(options, ALONE)
     before = items(options)
-    files = sorted((options.draws.output / "items").iterdir())
+    files = sorted((options.output / "items").iterdir())
     lines = files[0].read_text().splitlines(keepends=True)
     files[0].write_text("".join([lines[0], *lines[3:]]))
     asked, honest = [], Completer.complete
@@ -199,7 +197,7 @@ def test_other_questions_and_other_prompts_are_other_files(options):
 
 def test_a_damaged_file_of_answers_is_named(options):
     run_accuracy(options, ALONE)
-    path = min((options.draws.output / "items").iterdir())
+    path = min((options.output / "items").iterdir())
     path.write_text("[1]\n")
     with pytest.raises(UserError, match=f"^{path}: damaged .*; delete it to draw it again$"):
         run_accuracy(options, ALONE)
@@ -212,7 +210,7 @@ def test_a_prompt_without_room_for_an_answer_is_refused_before_anything_is_drawn
     with pytest.raises(UserError, match=message) as error:
         run_accuracy(options, ALONE)
     assert "\n" not in str(error.value)
-    assert not options.draws.output.exists()
+    assert not options.output.exists()
 
 
 def test_a_limit_of_nothing_is_refused(options):

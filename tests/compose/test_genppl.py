@@ -276,31 +276,3 @@ def test_both_rules_of_what_is_scored_make_a_row_each(options, tmp_path):
     assert len(counts) == 2
     (less,) = (count for name, count in counts.items() if ".strict." in name)
     assert less < max(counts.values())
-
-
-def test_the_distance_of_gradients_is_measured_once(options):
-    asked = replace(options, steps=[2], metrics=["gm"], num_samples=8)
-    run_genppl(asked, ALONE)
-    (row,) = results(options)
-    assert math.isfinite(row["gm"])
-    assert row["gm_se"] > 0
-    stamps = [p.stat().st_mtime_ns for p in sorted((options.output / "scores").iterdir())]
-    run_genppl(asked, ALONE)
-    assert [p.stat().st_mtime_ns for p in sorted((options.output / "scores").iterdir())] == stamps
-
-
-@pytest.mark.slow
-def test_the_distance_of_gradients_does_not_depend_on_the_number_of_ranks(options, tmp_path):
-    asked = replace(options, steps=[2], metrics=["gm"], num_samples=8)
-    run_genppl(asked, ALONE)
-    other = replace(asked, output=tmp_path / "two")
-    run_ranks(_on_ranks, 2, other)
-    (row,), (again,) = results(asked), results(other)
-    assert again["gm"] == pytest.approx(row["gm"], rel=1e-4, abs=1e-3 * row["gm_se"])
-
-
-def test_a_reference_too_short_for_as_many_passages_is_refused(options, tmp_path):
-    (tmp_path / "short.jsonl").write_text('{"text": "One."}\n{"text": "Two."}')
-    short = replace(options, metrics=["gm"], reference=str(tmp_path / "short.jsonl"))
-    with pytest.raises(UserError, match="held-out windows of 16 tokens were asked for"):
-        run_genppl(short, ALONE)

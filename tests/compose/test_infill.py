@@ -8,7 +8,7 @@ import pytest
 
 import idlm_ds
 from idlm_ds.cli import launch
-from idlm_ds.compose.completion import DrawOptions
+from idlm_ds.compose.completion import Draws
 from idlm_ds.compose.infill import InfillOptions, parse, read_filled
 from idlm_ds.errors import UserError
 from tests.toy_models import random_teacher
@@ -23,7 +23,7 @@ LENGTH = 16
 
 def options(**changes) -> InfillOptions:
     defaults = {"texts": ["A"], "gap": 3, "ends": False, "num_samples": 1, "output": None}
-    return InfillOptions(draw=DrawOptions(checkpoint="x"), **{**defaults, **changes})
+    return InfillOptions(checkpoint="x", draw=Draws(), **{**defaults, **changes})
 
 
 def ids(text: str) -> list[int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from idlm_ds.compose import table1
 from idlm_ds.compose.places import ASSETS
 from idlm_ds.compose.table1 import PublishedRow, PublishedTable, read_table, run_table
 from idlm_ds.errors import UserError
@@ -76,6 +77,18 @@ def test_stand_ins_run_the_list_and_say_what_they_are(options, tmp_path, capsys)
     assert all(row["gen_ppl"] > 0 for row in found)
     assert "STAND-INS" in capsys.readouterr().out
     assert "STAND-INS" in (options.output / "results.md").read_text()
+
+
+def test_the_judge_is_loaded_once_for_all_rows(options, monkeypatch):
+    loaded = []
+    load = table1.load_judge
+    monkeypatch.setattr(table1, "load_judge", lambda *asked: loaded.append(asked) or load(*asked))
+    (spec,) = options.checkpoints
+    rows = tuple(replace(ROW, checkpoint=spec, steps=steps) for steps in (1, 2, 3))
+    table = PublishedTable(length=16, tokenizer="assets:tokenizer", rows=rows)
+    run_table(table, replace(options, seeds=[0], num_samples=2), ALONE, with_stand_ins=False)
+    assert len(rows_of(options.output)) == 3
+    assert len(loaded) == 1
 
 
 def test_what_is_reachable_is_measured_and_the_rest_is_named(options, monkeypatch):
