@@ -1,23 +1,18 @@
 """Diffusion families and their samplers by name."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 from idlm_ds.errors import UserError
 from idlm_ds.processes.base import Process
+from idlm_ds.processes.by_name import hard_process, schedule_by_name
 from idlm_ds.processes.duo import Duo
-from idlm_ds.processes.mdlm import MDLM
-from idlm_ds.processes.sedd import SEDD
-from idlm_ds.processes.udlm import UDLM
 from idlm_ds.recipes.schema import EvalSection, ProcessSection
 from idlm_ds.recipes.typed import build
 from idlm_ds.samplers.chain import Chain
-from idlm_ds.schedules.base import NoiseSchedule
-from idlm_ds.schedules.cosine import Cosine
 from idlm_ds.schedules.gaussian import DuoClock, GaussianClock, GaussianMap, TokenClock
-from idlm_ds.schedules.geometric import Geometric
 from idlm_ds.schedules.loglinear import LogLinear
 
 SCHEDULE_KEYS = {
@@ -58,28 +53,11 @@ def make_process(section: ProcessSection, vocab_size: int, mask_id: int) -> Proc
         vocab_size: Ids the network knows.
         mask_id: The mask of the absorbing families; the others have none.
     """
-    schedule = make_schedule(section)
-    match section.name:
-        case "mdlm":
-            return MDLM(vocab_size=vocab_size, schedule=schedule, mask_id=mask_id)
-        case "sedd":
-            return SEDD(vocab_size=vocab_size, schedule=schedule, mask_id=mask_id)
-        case "udlm":
-            return UDLM(vocab_size=vocab_size, schedule=schedule)
-        case "duo":
-            clock = _clock(section, GaussianMap(vocab_size))
-            return Duo(vocab_size=vocab_size, schedule=schedule, clock=clock, tau=section.tau)
-
-
-def make_schedule(section: ProcessSection) -> NoiseSchedule:
-    """Build the schedule a reverse chain walks on."""
-    match section.schedule:
-        case "loglinear":
-            return LogLinear(section.eps)
-        case "cosine":
-            return Cosine(section.eps)
-        case "geometric":
-            return Geometric(section.sigma_min, section.sigma_max)
+    told = asdict(section)
+    if section.name != "duo":
+        return hard_process(told, vocab_size=vocab_size, mask_id=mask_id)
+    clock, schedule = _clock(section, GaussianMap(vocab_size)), schedule_by_name(told)
+    return Duo(vocab_size=vocab_size, schedule=schedule, clock=clock, tau=section.tau)
 
 
 def _clock(section: ProcessSection, token_map: GaussianMap) -> DuoClock:

@@ -216,3 +216,8 @@ def test_a_prompt_without_room_for_an_answer_is_refused_before_anything_is_drawn
 def test_a_limit_of_nothing_is_refused(options):
     with pytest.raises(UserError, match="--limit: must be at least 1, got 0"):
         replace(options, limit=0)
+
+
+def test_no_model_is_refused(options):
+    with pytest.raises(UserError, match="^--checkpoint: name at least one$"):
+        replace(options, draws=replace(options.draws, checkpoints=[]))

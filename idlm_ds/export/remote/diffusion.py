@@ -13,10 +13,10 @@ from transformers import GenerationMixin
 from transformers.modeling_outputs import MaskedLMOutput
 from transformers.utils import ModelOutput
 
-from idlm_ds.export.remote.family import make_process
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy, Process, Readout, at
+from idlm_ds.processes.by_name import hard_process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.samplers.blockwise import sample_blockwise
 from idlm_ds.samplers.chain import Chain, Precision, Sampler
@@ -79,7 +79,7 @@ class DiffusionGenerationMixin(GenerationMixin):
         Raises:
             ValueError: The configuration names none that is known.
         """
-        return make_process(
+        return hard_process(
             self.config.process,
             vocab_size=self.config.vocab_size,
             mask_id=self.config.mask_token_id,

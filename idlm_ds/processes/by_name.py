@@ -1,4 +1,4 @@
-"""The diffusion family that a configuration names."""
+"""Families and schedules by their names in a configuration."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,11 +13,10 @@ from idlm_ds.schedules.geometric import Geometric
 from idlm_ds.schedules.loglinear import LogLinear
 
 
-def make_process(told: Mapping[str, Any], *, vocab_size: int, mask_id: int | None) -> Process:
-    """Build a family.
+def hard_process(told: Mapping[str, Any], *, vocab_size: int, mask_id: int | None) -> Process:
+    """Build a family as its reverse steps and its losses on hard tokens know it.
 
-    ``duo`` is built as ``udlm``: what sets it apart is the relaxed input of its training. Reverse
-    steps, and losses on hard tokens, are the same.
+    So ``duo`` is built as ``udlm``: what sets it apart is the relaxed input of its training.
 
     Args:
         told: Its ``name``, its ``schedule`` and what that is a function of.
@@ -27,7 +26,7 @@ def make_process(told: Mapping[str, Any], *, vocab_size: int, mask_id: int | Non
     Raises:
         ValueError: The name is unknown, or a mask is missing.
     """
-    name, schedule = told.get("name"), make_schedule(told)
+    name, schedule = told.get("name"), schedule_by_name(told)
     if name in ("udlm", "duo"):
         return UDLM(vocab_size=vocab_size, schedule=schedule)
     if name not in ("mdlm", "sedd"):
@@ -38,7 +37,7 @@ def make_process(told: Mapping[str, Any], *, vocab_size: int, mask_id: int | Non
     return family(vocab_size=vocab_size, schedule=schedule, mask_id=mask_id)
 
 
-def make_schedule(told: Mapping[str, Any]) -> NoiseSchedule:
+def schedule_by_name(told: Mapping[str, Any]) -> NoiseSchedule:
     """Build the schedule a reverse chain walks on.
 
     Raises:
