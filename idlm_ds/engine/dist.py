@@ -33,7 +33,7 @@ class World:
 
     def barrier(self) -> None:
         """Collective: wait for all ranks."""
-        dist.barrier()
+        dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Collective: add a tensor over all ranks."""
