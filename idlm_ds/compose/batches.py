@@ -123,11 +123,11 @@ def make_loader(recipe: Recipe, windows: Rows, world: World) -> Loader:
     )
 
 
-def make_draws(recipe: Recipe, world: World) -> Draws:
+def make_draws(recipe: Recipe, world: World, *, t_min: float) -> Draws:
     """The randomness and arithmetic of a run's batches."""
     return Draws(
         seed=recipe.seed,
-        t_min=recipe.process.t_min,
+        t_min=t_min,
         global_batch=recipe.train.global_batch,
         length=recipe.data.length,
         reduction=recipe.objective.reduction,

@@ -97,6 +97,7 @@ def _inverse_distillation(
     trio.student.start_ema(recipe.ema.decay)
     plan = Alternation(recipe.objective.fake_steps)
     updates = recipe.train.student_steps
+    t_min, input_t_min = _smallest_times(recipe)
     return DistillProgram(
         trio=trio,
         objective=IDLM(teacher.process, is_input_differentiated=recipe.objective.name != "dmd"),
@@ -105,7 +106,8 @@ def _inverse_distillation(
             Phase.FAKE: learning_rate(recipe.optim, updates * plan.fake_steps, scale=fake_scale),
             Phase.STUDENT: learning_rate(recipe.optim, updates),
         },
-        draws=make_draws(recipe, world),
+        draws=make_draws(recipe, world, t_min=t_min),
+        input_t_min=input_t_min,
     )
 
 
@@ -126,9 +128,16 @@ def _self_distillation(
         objective=method,
         rounds=Rounds(updates=updates, count=recipe.objective.rounds, grid=recipe.objective.grid),
         rate=learning_rate(recipe.optim, updates),
-        draws=make_draws(recipe, world),
+        draws=make_draws(recipe, world, t_min=_smallest_times(recipe)[0]),
         handover=Handover(student, frozen),
     )
+
+
+def _smallest_times(recipe: DistillRecipe) -> tuple[float, float]:
+    """Of samples that are noised again, and of the text the student is given."""
+    objective = recipe.objective
+    t_min = recipe.process.t_min if objective.t_min is None else objective.t_min
+    return t_min, t_min if objective.input_t_min is None else objective.input_t_min
 
 
 def _start(name: str, setup: EngineSetup, teacher: Teacher, optimizer: AdamW | None) -> RoleEngine:

@@ -93,7 +93,7 @@ def _program(
         model=model,
         objective=make_objective(recipe, tokenizer),
         rate=learning_rate(recipe.optim, recipe.train.steps),
-        draws=make_draws(recipe, world),
+        draws=make_draws(recipe, world, t_min=recipe.process.t_min),
     )
 
 

@@ -127,6 +127,10 @@ class DistillObjective(Section):
     """How often the student becomes its own teacher (sdtt, dcd); at least 1."""
     grid: int = 64
     """Steps from noise to text the first teacher takes (sdtt, dcd); at least 2 ** rounds."""
+    t_min: float | None = None
+    """Smallest time at which the student's samples are noised again; null takes process.t_min."""
+    input_t_min: float | None = None
+    """Smallest time of the text the student is given (idlm, dmd); null takes objective.t_min."""
     reduction: Reduction = "mean"
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
 
@@ -137,6 +141,9 @@ class DistillObjective(Section):
 
     def __post_init__(self) -> None:
         self._require_at_least(1, "fake_steps", "rounds", "grid")
+        for field in ("t_min", "input_t_min"):
+            time = getattr(self, field)
+            self._require(field, time is None or 0 <= time < 1, "null or in [0, 1)")
         if self.is_in_rounds:
             self._require("rounds", self.rounds <= 20, "at most 20")
             least = 2**self.rounds

@@ -46,9 +46,10 @@ class Draws:
     reduction: Literal["mean", "sum"]
     world: World
 
-    def times(self, use: str, step: int) -> Time:
-        """Stratified times of the whole global batch of a phase."""
-        times = stratified_times(self.seed, use, step, count=self.global_batch, t_min=self.t_min)
+    def times(self, use: str, step: int, *, t_min: float | None = None) -> Time:
+        """Stratified times of a phase's whole global batch, from the run's t_min or another."""
+        lowest = self.t_min if t_min is None else t_min
+        times = stratified_times(self.seed, use, step, count=self.global_batch, t_min=lowest)
         return times.to(self.world.device)
 
     def noise(self, micro: MicroBatch) -> Noise:
@@ -118,6 +119,9 @@ class DistillProgram:
     plan: Alternation
     rates: Mapping[Phase, LearningRate]
     draws: Draws
+    input_t_min: float
+    """Smallest time of the text the student is given; ``draws.t_min`` is that of its samples."""
+
     main_phase: Phase = Phase.STUDENT
 
     @property
@@ -144,7 +148,8 @@ class DistillProgram:
         """See ``Program``."""
         phase = self.plan.phase(step)
         seed_dropout(self.draws.seed, step, self.draws.world.rank)
-        t_input, t = self.draws.times("t-input", step), self.draws.times("t", step)
+        t_input = self.draws.times("t-input", step, t_min=self.input_t_min)
+        t = self.draws.times("t", step)
         losses = []
         with self.trio.learning(phase) as net:
             for micro in batch.micro_batches:

@@ -26,8 +26,8 @@ def distil(world: World, family: str, clip: float, phases: int) -> dict[str, obj
         samples = range(step * toy.GLOBAL_BATCH, (step + 1) * toy.GLOBAL_BATCH)
         tokens = torch.from_numpy(windows.take(samples))
         t_input, t = (
-            stratified_times(toy.SEED, use, step, count=toy.GLOBAL_BATCH, t_min=toy.T_MIN)
-            for use in ("t-input", "t")
+            stratified_times(toy.SEED, use, step, count=toy.GLOBAL_BATCH, t_min=t_min)
+            for use, t_min in (("t-input", toy.INPUT_T_MIN), ("t", toy.T_MIN))
         )
         noise = Noise.of_samples(toy.SEED, "noise", samples=samples)
         learner = learners["student" if step % 3 == 2 else "fake"]

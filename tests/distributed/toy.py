@@ -25,7 +25,7 @@ from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.train.lr import LearningRate
 from idlm_ds.train.program import DistillProgram, Draws
 
-VOCAB, LENGTH, GLOBAL_BATCH, SEED, T_MIN = 17, 6, 4, 5, 0.01
+VOCAB, LENGTH, GLOBAL_BATCH, SEED, T_MIN, INPUT_T_MIN = 17, 6, 4, 5, 0.1, 0.01
 NETWORK = DiTConfig(
     vocab_size=VOCAB, hidden=16, blocks=2, heads=2, cond=8, mlp_ratio=2, time_conditioning=True
 )
@@ -159,6 +159,7 @@ def start_program(
             reduction="mean",
             world=world,
         ),
+        input_t_min=INPUT_T_MIN,
     )
 
 

@@ -34,6 +34,8 @@ RANGES = [
     (schema.EvalSection, "nucleus", (0.1, 1.0), (0.0, 1.1, math.nan)),
     (schema.DistillObjective, "rounds", (1,), (0,)),
     (schema.DistillObjective, "grid", (1,), (0,)),
+    (schema.DistillObjective, "t_min", (None, 0.0, 0.999), (-0.1, 1.0, math.nan)),
+    (schema.DistillObjective, "input_t_min", (None, 0.0, 0.999), (-0.1, 1.0, math.nan)),
     (schema.ProcessSection, "eps", (1e-9, 0.5), (0.0, 1.0, math.nan)),
     (schema.ProcessSection, "t_min", (0.0, 0.999), (-0.1, 1.0, math.nan)),
     (schema.ModelSection, "hidden", (8, 128), (0, 66, 68)),
