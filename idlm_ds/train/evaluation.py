@@ -21,10 +21,10 @@ from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.sets import sample_set
 
-CLOSE_ENOUGH = 0.01
+CLOSE_ENOUGH = 0.005
 """Nats of entropy within which two sets count as matched."""
 
-MAX_CORRECTIONS = 3
+MAX_CORRECTIONS = 2
 
 FIRST_GUESS = 0.85
 COLDEST, HOTTEST = 0.2, 2.0
@@ -121,20 +121,20 @@ class Evaluation:
 
         Entropy rises with temperature nearly linearly here, so a secant step or two from a fair
         guess suffice. The same random numbers serve every temperature, and whole sets are drawn:
-        small ones miss the target by more than the tolerance.
+        small ones miss the target by more than the tolerance. What comes nearest is kept.
         """
-        measured = self.sample("teacher_matched", denoiser, steps, guess)
+        nearest = last = self.sample("teacher_matched", denoiser, steps, guess)
         slope = TYPICAL_SLOPE
         for _ in range(MAX_CORRECTIONS):
-            last = measured.row
-            missed = last.entropy - target
-            guess = min(HOTTEST, max(COLDEST, last.temperature - missed / slope))
-            if abs(missed) < CLOSE_ENOUGH or guess == last.temperature:
+            at, missed = last.row.temperature, last.row.entropy - target
+            guess = min(HOTTEST, max(COLDEST, at - missed / slope))
+            if abs(missed) < CLOSE_ENOUGH or guess == at:
                 break
-            measured = self.sample("teacher_matched", denoiser, steps, guess)
-            rise = (measured.row.entropy - last.entropy) / (guess - last.temperature)
+            last, before = self.sample("teacher_matched", denoiser, steps, guess), last
+            nearest = min(nearest, last, key=lambda m: abs(m.row.entropy - target))
+            rise = (last.row.entropy - before.row.entropy) / (guess - at)
             slope = rise if rise > 0 else TYPICAL_SLOPE
-        return measured
+        return nearest
 
     def _draw(self, denoiser: Denoiser, chain: Chain, stream: str) -> tuple[Tensor, float]:
         count = self._protocol.num_samples
