@@ -58,7 +58,7 @@ def test_without_one_weights_are_a_function_of_the_seed(tokenizer):
         (["model.init=assets:tokenizer"], "model.init: .*no config.json there"),
         (
             ["model.init=assets:teacher", "model.blocks=6"],
-            "blocks.5.norm1.weight is missing",
+            "blocks.4.norm1.weight is missing",
         ),
         (["model.init=assets:teacher", "model.cond=32"], "model.init: .*has shape"),
     ],
