@@ -26,6 +26,11 @@ COLOURS = {
 LINES = {"teacher": "-", "student": "-", "control": ":", "real text": "none"}
 MARKERS = {"teacher": "o", "student": "s", "control": "x", "real text": "*"}
 
+INSET = (0.08, 0.07, 0.38, 0.28)
+"""Left, bottom, width and height of an inset, as shares of its panel."""
+INSET_TOP = 0.42
+"""Where its title ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class Point:
@@ -128,8 +133,16 @@ def _dress(panel: Axes) -> None:
 
 
 def _draw_inset(panel: Axes, curves: Sequence[Curve]) -> None:
-    """The whole range, small, where rising curves leave room."""
-    inset = panel.inset_axes((0.08, 0.07, 0.38, 0.28))
+    """The whole range, small, below all that was drawn from a model."""
+    drawn = [c for c in curves if c.kind not in ("control", "real text")]
+    if drawn:
+        lowest = min(
+            max(p.gen_ppl - p.gen_ppl_se, 0.1 * p.gen_ppl) for c in drawn for p in c.points
+        )
+        bottom, top = panel.get_ylim()
+        with_room = (lowest / top**INSET_TOP) ** (1 / (1 - INSET_TOP))
+        panel.set_ylim(bottom=min(bottom, with_room))
+    inset = panel.inset_axes(INSET)
     _draw_curves(inset, curves, size=3.0)
     _dress(inset)
     inset.tick_params(labelsize=7)

@@ -31,7 +31,7 @@ class ProcessSection(Section):
     tau: float = 1e-3
     """Temperature of the relaxed input (duo); above 0."""
     t_min: float = 1e-3
-    """Smallest diffusion time drawn in training; in [0, 1)."""
+    """Smallest diffusion time drawn in training, where objective.t_min says no other; in [0, 1)."""
     mask_id: int | None = None
     """Token that stands for the mask (mdlm, sedd); null = what the model says, or one more token
     than the tokenizer has."""
