@@ -126,7 +126,7 @@ class Role:
 
 @pytest.fixture
 def program(find, monkeypatch):
-    def program(family: str, method: str) -> tuple[Any, dict[str, Role]]:
+    def program(family: str, method: str, *last: str) -> tuple[Any, dict[str, Role]]:
         started: dict[str, Role] = {}
 
         def start(name: str, setup: object, teacher: object, optimizer: AdamW | None) -> Role:
@@ -135,11 +135,24 @@ def program(find, monkeypatch):
         monkeypatch.setattr(methods, "_start", start)
         more = ["train.student_steps=12", "objective.fake_steps=2", "objective.rounds=2"]
         more += ["objective.grid=5", "optim.lr=0.5", "optim.fake_lr_scale=3", "ema.decay=0.9"]
-        recipe, teacher = find(family, method, *more, "optim.warmup_steps=0")
+        recipe, teacher = find(family, method, *more, "optim.warmup_steps=0", *last)
         world = SimpleNamespace(size=1, rank=0)
         return make_program(recipe, None, teacher, world), started
 
     return program
+
+
+@pytest.mark.parametrize(
+    ("t_min", "input_t_min", "of_samples", "of_input"),
+    [("null", "null", 0.2, 0.2), ("0.6", "null", 0.6, 0.6), ("0.6", "0.4", 0.6, 0.4)]
+    + [("null", "0.4", 0.2, 0.4), ("0", "0.0", 0.0, 0.0)],
+)
+def test_smallest_times_fall_back_on_each_other(t_min, input_t_min, of_samples, of_input, program):
+    times = [f"objective.t_min={t_min}", f"objective.input_t_min={input_t_min}"]
+    made, _ = program("mdlm", "idlm", "process.t_min=0.2", *times)
+    assert (made.draws.t_min, made.input_t_min) == (of_samples, of_input)
+    in_rounds, _ = program("mdlm", "sdtt", "process.t_min=0.2", *times)
+    assert in_rounds.draws.t_min == of_samples
 
 
 @pytest.mark.parametrize("method", ["idlm", "dmd"])
