@@ -140,13 +140,17 @@ def _draw_inset(panel: Axes, curves: Sequence[Curve]) -> None:
             max(p.gen_ppl - p.gen_ppl_se, 0.1 * p.gen_ppl) for c in drawn for p in c.points
         )
         bottom, top = panel.get_ylim()
-        with_room = (lowest / top**INSET_TOP) ** (1 / (1 - INSET_TOP))
-        panel.set_ylim(bottom=min(bottom, with_room))
+        panel.set_ylim(bottom=min(bottom, with_room_below(lowest, top)))
     inset = panel.inset_axes(INSET)
     _draw_curves(inset, curves, size=3.0)
     _dress(inset)
     inset.tick_params(labelsize=7)
     inset.set_title("with the control", fontsize=8.5)
+
+
+def with_room_below(lowest: float, top: float) -> float:
+    """Where a logarithmic axis up to ``top`` must begin for an inset to fit below ``lowest``."""
+    return (lowest / top**INSET_TOP) ** (1 / (1 - INSET_TOP))
 
 
 def _legend(panel: Axes) -> tuple[list[Any], list[str]]:

@@ -1,9 +1,10 @@
+import math
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 
-from idlm_ds.evals.sweep import Curve, Point, draw_sweep
+from idlm_ds.evals.sweep import INSET, INSET_TOP, Curve, Point, draw_sweep, with_room_below
 
 
 def point(entropy: float, gen_ppl: float, label: str = "") -> Point:
@@ -45,3 +46,11 @@ def test_a_control_far_away_does_not_squeeze_the_others(tmp_path):
 def test_nothing_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no curves"):
         draw_sweep([], tmp_path / "none.png")
+
+
+@pytest.mark.parametrize(("lowest", "top"), [(47.0, 240.0), (370.0, 1800.0), (0.5, 0.9)])
+def test_the_lowest_model_lies_just_above_the_inset(lowest, top):
+    bottom = with_room_below(lowest, top)
+    height = math.log(lowest / bottom) / math.log(top / bottom)
+    assert height == pytest.approx(INSET_TOP)
+    assert height > INSET[1] + INSET[3]
