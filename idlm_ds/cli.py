@@ -11,8 +11,8 @@ from idlm_ds.recipes.load import AnyRecipe
 from idlm_ds.startup import is_first_rank, prepare_environment, world_size
 
 if TYPE_CHECKING:
-    from idlm_ds.compose.parts import EngineSetup
-    from idlm_ds.compose.session import Session
+    from idlm_ds.build.engines import EngineSetup
+    from idlm_ds.runs.session import Session
 
 EXIT_CODES = {UnsafeCheckpointError: 4, UserError: 2, NumericsError: 6}
 """The first class that fits counts."""
@@ -62,7 +62,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_grid_options(parser: argparse.ArgumentParser) -> None:
-    """Checkpoints, and every way to draw from each; see ``compose.cells.Grid``."""
+    """Checkpoints, and every way to draw from each; see ``evaluation.grid.Grid``."""
     parser.add_argument(
         "--checkpoint",
         nargs="+",
@@ -104,10 +104,10 @@ def train(
 
     Torch and DeepSpeed are imported here, after the recipe has been found good.
     """
-    from idlm_ds.compose.describe import describe
-    from idlm_ds.compose.parts import engine_setup
-    from idlm_ds.compose.session import Options, Session
+    from idlm_ds.build.engines import engine_setup
     from idlm_ds.engine.dist import in_world
+    from idlm_ds.runs.dry_run import describe
+    from idlm_ds.runs.session import Options, Session
 
     output = args.output or Path("runs") / recipe.name
     setup = engine_setup(args.config, recipe, world=world_size())

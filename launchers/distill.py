@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> None:
     teacher = [f"teacher.path={args.teacher}"] if args.teacher else []
     recipe = load_recipe(DistillRecipe, args.recipe, [*args.overrides, *teacher])
 
-    from idlm_ds.compose.distill import run_distill
+    from idlm_ds.runs.distill import run_distill
 
     train(recipe, args, run_distill)
 

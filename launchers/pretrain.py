@@ -16,7 +16,7 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_intermixed_args(argv)
     recipe = load_recipe(PretrainRecipe, args.recipe, args.overrides)
 
-    from idlm_ds.compose.pretrain import run_pretrain
+    from idlm_ds.runs.pretrain import run_pretrain
 
     train(recipe, args, run_pretrain)
 

@@ -54,7 +54,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, help="JSON file with all samples and their scores")
     args = parser.parse_args(argv)
 
-    from idlm_ds.compose.sampling import SampleOptions, run_sample
+    from idlm_ds.evaluation.sampling import SampleOptions, run_sample
 
     run_sample(SampleOptions(**vars(args)))
 

@@ -11,7 +11,7 @@ from jaxtyping import install_import_hook
 
 CHECKED = [
     f"idlm_ds.{name}"
-    for name in ("noise", "schedules", "processes", "objectives", "samplers", "evals")
+    for name in ("noise", "schedules", "processes", "objectives", "samplers", "metrics")
 ]
 
 unchecked = [name for name in sys.modules if name.startswith(tuple(CHECKED))]

@@ -25,7 +25,7 @@ def measure_map(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     import datasets
     from transformers import AutoTokenizer
 
-    from idlm_ds.compose.parts import load_tokenizer
+    from idlm_ds.build.tokenizers import load_tokenizer
 
     load_tokenizer(args.tokenizer).save(folder / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
@@ -46,9 +46,9 @@ def measure_map(args: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 def measure_prepare(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Prepare the texts."""
-    from idlm_ds.compose.parts import load_tokenizer
-    from idlm_ds.data.prepare import Watch, prepare
-    from idlm_ds.data.request import Request, make_plan
+    from idlm_ds.build.tokenizers import load_tokenizer
+    from idlm_ds.data.prepare.preparation import Watch, prepare
+    from idlm_ds.data.prepare.request import Request, make_plan
 
     tokenizer, tokens = load_tokenizer(args.tokenizer), []
     request, out = Request(source=args.source, workers=args.workers), folder / "prepared"

@@ -27,8 +27,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--output", type=Path, help="write to a file as well")
     args = parser.parse_args(argv)
 
-    from idlm_ds.evals.compare import columns, compare, read_results
-    from idlm_ds.evals.results import to_csv, to_markdown
+    from idlm_ds.evaluation.compare import columns, compare, read_results
+    from idlm_ds.evaluation.table import to_csv, to_markdown
     from idlm_ds.files import write_atomic
 
     files = [read_results(path) for path in args.results]

@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> None:
     import torch
 
     from idlm_ds.checkpoints.conversion import Wish, convert
-    from idlm_ds.checkpoints.description import LAYOUTS as NAMES
+    from idlm_ds.checkpoints.formats.description import LAYOUTS as NAMES
 
     wish = Wish(
         layout=args.to,

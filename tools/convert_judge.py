@@ -40,8 +40,8 @@ def main(argv: Sequence[str]) -> None:
     if not file.is_file():
         raise UserError(f"--gguf: {file} is not a file")
 
-    from idlm_ds.evals.gguf_folder import convert_gguf
-    from idlm_ds.evals.judge import Judge
+    from idlm_ds.evaluation.gguf_folder import convert_gguf
+    from idlm_ds.metrics.judge import Judge
 
     parameters = convert_gguf(file, args.folder)
     judge = Judge.load(args.folder)

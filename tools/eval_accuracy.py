@@ -33,9 +33,9 @@ def main(argv: Sequence[str]) -> None:
     args = vars(make_parser().parse_args(argv))
     del args["local_rank"]
 
-    from idlm_ds.compose.accuracy import AccuracyOptions, run_accuracy
-    from idlm_ds.compose.cells import Grid
     from idlm_ds.engine.dist import in_world
+    from idlm_ds.evaluation.accuracy import AccuracyOptions, run_accuracy
+    from idlm_ds.evaluation.grid import Grid
 
     asked = {name: args.pop(name) for name in ("data", "limit", "bos", "output")}
     options = AccuracyOptions(draws=Grid(**args, num_samples=1), **asked)

@@ -52,9 +52,9 @@ def main(argv: Sequence[str]) -> None:
     args = vars(make_parser().parse_args(argv))
     del args["local_rank"]
 
-    from idlm_ds.compose.cells import GenPplOptions
-    from idlm_ds.compose.genppl import run_genppl
     from idlm_ds.engine.dist import in_world
+    from idlm_ds.evaluation.genppl import run_genppl
+    from idlm_ds.evaluation.grid import GenPplOptions
 
     options = GenPplOptions(**args)
     with in_world() as world:

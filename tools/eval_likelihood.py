@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> None:
     args = vars(parser.parse_args(argv))
     del args["local_rank"]
 
-    from idlm_ds.compose.likelihood import LikelihoodOptions, run_likelihood
     from idlm_ds.engine.dist import in_world
+    from idlm_ds.evaluation.likelihood import LikelihoodOptions, run_likelihood
 
     options = LikelihoodOptions(**args)
     with in_world() as world:

@@ -37,9 +37,9 @@ def main(argv: Sequence[str]) -> None:
     args = vars(parser.parse_args(argv))
     del args["local_rank"]
 
-    from idlm_ds.compose.cells import GenPplOptions
-    from idlm_ds.compose.frontier import FrontierOptions, run_frontier
     from idlm_ds.engine.dist import in_world
+    from idlm_ds.evaluation.frontier import FrontierOptions, run_frontier
+    from idlm_ds.evaluation.grid import GenPplOptions
 
     names = ("teacher", "student", "teacher_steps", "student_steps", "corpus", "heldout_every")
     own = {name: args.pop(name) for name in (*names, "periods")}

@@ -47,8 +47,8 @@ def main(argv: Sequence[str]) -> None:
     args = vars(make_parser().parse_args(argv))
     del args["local_rank"]
 
-    from idlm_ds.compose.completion import Draws
-    from idlm_ds.compose.infill import InfillOptions, run_infill
+    from idlm_ds.evaluation.completion import Draws
+    from idlm_ds.evaluation.infill import InfillOptions, run_infill
 
     draw = Draws(**{f.name: args.pop(f.name) for f in fields(Draws)})
     run_infill(InfillOptions(draw=draw, **args))

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 from idlm_ds.cli import Parser, launch
 
 if TYPE_CHECKING:
-    from idlm_ds.checkpoints.description import Description
+    from idlm_ds.checkpoints.formats.description import Description
 
 UNKNOWN = "not told"
 
 
 def rows(about: "Description") -> Iterator[tuple[str, str]]:
     """Everything but the files, as label and text."""
-    from idlm_ds.checkpoints.layouts import listed
+    from idlm_ds.checkpoints.formats.layouts import listed
 
     sizes = {k: v for k, v in about.sizes.items() if k != "vocab_size"}
     yield "family", about.family or UNKNOWN
@@ -58,8 +58,8 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--no-hashes", action="store_true", help="do not read whole files")
     args = parser.parse_args(argv)
 
-    from idlm_ds.checkpoints.description import LAYOUTS
-    from idlm_ds.checkpoints.public import read_public
+    from idlm_ds.checkpoints.formats.description import LAYOUTS
+    from idlm_ds.checkpoints.formats.public import read_public
 
     about = read_public(args.path, prefer_ema=not args.raw).about
     print(f"{args.path}: {LAYOUTS[about.layout]}")

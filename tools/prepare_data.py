@@ -18,7 +18,7 @@ from idlm_ds.cli import Parser, launch
 
 if TYPE_CHECKING:
     from idlm_ds.data.index import Index
-    from idlm_ds.data.plan import Plan
+    from idlm_ds.data.prepare.plan import Plan
 
 TOKENIZERS = {
     "gpt2": "hf:openai-community/gpt2",
@@ -57,8 +57,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 
 def make_plan(args: argparse.Namespace) -> "Plan":
     """Find the corpus and the tokenizer."""
-    from idlm_ds.compose.places import locate
-    from idlm_ds.data import request
+    from idlm_ds.build.locate import locate
+    from idlm_ds.data.prepare import request
     from idlm_ds.data.tokenizer import Tokenizer
 
     told = {k: v for k, v in vars(args).items() if k not in ("tokenizer", "output", "fresh")}
@@ -73,7 +73,7 @@ def make_plan(args: argparse.Namespace) -> "Plan":
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
     args = parse(argv)
-    from idlm_ds.data.prepare import Watch, prepare
+    from idlm_ds.data.prepare.preparation import Watch, prepare
 
     plan = make_plan(args)
     pause = 0.1 if sys.stderr.isatty() else 30

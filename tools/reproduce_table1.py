@@ -27,9 +27,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--local_rank", type=int, help="set by launchers; not used")
     args = parser.parse_args(argv)
 
-    from idlm_ds.compose.cells import GenPplOptions
-    from idlm_ds.compose.table1 import read_table, run_table
     from idlm_ds.engine.dist import in_world
+    from idlm_ds.evaluation.grid import GenPplOptions
+    from idlm_ds.evaluation.published_table import read_table, run_table
 
     table = read_table(args.table)
     options = GenPplOptions(

@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from idlm_ds.checkpoints.configs import FOLDERS, check_fits
-from idlm_ds.checkpoints.description import LAYOUTS, Description, PublicModel
-from idlm_ds.checkpoints.public import PICKLED, detect, read_public
+from idlm_ds.checkpoints.formats.configs import FOLDERS, check_fits
+from idlm_ds.checkpoints.formats.description import LAYOUTS, Description, PublicModel
+from idlm_ds.checkpoints.formats.public import PICKLED, detect, read_public
+from idlm_ds.checkpoints.formats.stated import MASKED, TOLD_TIME, default_mask
+from idlm_ds.checkpoints.formats.writers import WITH_MEAN, Content, whole, write_model
 from idlm_ds.checkpoints.staging import staged
-from idlm_ds.checkpoints.stated import MASKED, TOLD_TIME, default_mask
 from idlm_ds.checkpoints.tensors import NamedTensors
-from idlm_ds.checkpoints.writers import WITH_MEAN, Content, whole, write_model
 from idlm_ds.errors import UserError
 from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.models.llada import LLaDA, LLaDAConfig

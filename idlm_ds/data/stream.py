@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from datasets.exceptions import DatasetsError
 
-from idlm_ds.data.documents import Found, Reading, from_mapping
-from idlm_ds.data.encoding import TextEncoder
-from idlm_ds.data.hub import first_line
-from idlm_ds.data.packing import Layout, Wrapping
+from idlm_ds.data.prepare.documents import Found, Reading, from_mapping
+from idlm_ds.data.prepare.encoding import TextEncoder
+from idlm_ds.data.prepare.hub import first_line
+from idlm_ds.data.prepare.packing import Layout, Wrapping
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.files import write_atomic

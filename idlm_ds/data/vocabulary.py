@@ -1,7 +1,7 @@
 """The two kinds of tokenizer there are: Hugging Face's and sentencepiece's."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -9,10 +9,12 @@ from typing import Any, ClassVar, Protocol
 import sentencepiece
 import tokenizers
 
-from idlm_ds.data.wordwise import is_wordwise
-
 MASK_NAMES = ("[MASK]", "<mask>", "<|mdm_mask|>", "<|mask|>")
 """What a mask is called by tokenizers that do not say which token it is."""
+
+
+LOCAL = {"NFC", "NFD", "NFKC", "NFKD", "Lowercase", "StripAccents", "BertNormalizer"}
+"""Normalizers that never look across a blank."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,3 +230,36 @@ class PieceVocabulary:
 
 def _first(*ids: int | None) -> int | None:
     return next((i for i in ids if i is not None), None)
+
+
+def is_wordwise(tokenizer: Mapping[str, Any]) -> bool:
+    """Whether text can be cut before any blank that a word follows, and its tokens with it.
+
+    So it is with GPT-2's and BERT's ways of finding words: no word goes on over a blank, and what
+    stands before a blank does not decide what the next word is. Tokens added later could hold
+    blanks, but for special ones, which are not looked for in documents.
+
+    Args:
+        tokenizer: A tokenizer of Hugging Face's, as its file has it.
+    """
+    words, model = tokenizer.get("pre_tokenizer") or {}, tokenizer["model"]
+    finds_words = words.get("type") == "BertPreTokenizer" or (
+        words.get("type") == "ByteLevel"
+        and words.get("use_regex", True)
+        and not words.get("add_prefix_space")
+    )
+    return (
+        finds_words
+        and all(kind in LOCAL for kind in _kinds(tokenizer.get("normalizer")))
+        and all(token["special"] for token in tokenizer.get("added_tokens", []))
+        and model.get("type") in ("BPE", "WordPiece")
+        and not model.get("dropout")
+    )
+
+
+def _kinds(normalizer: Mapping[str, Any] | None) -> list[str]:
+    if normalizer is None:
+        return []
+    if normalizer["type"] == "Sequence":
+        return [kind for member in normalizer["normalizers"] for kind in _kinds(member)]
+    return [normalizer["type"]]

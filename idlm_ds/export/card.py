@@ -10,10 +10,10 @@ import transformers
 from huggingface_hub import ModelCardData
 
 import idlm_ds
-from idlm_ds.checkpoints.description import Description
-from idlm_ds.evals.row import DISPLAY_NAMES
+from idlm_ds.checkpoints.formats.description import Description
+from idlm_ds.evaluation.row import DISPLAY_NAMES
 from idlm_ds.export.fields import Code
-from idlm_ds.samplers.chain import Chain
+from idlm_ds.samplers.config import Chain
 
 FIGURES = {
     "steps": "steps",

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from idlm_ds.compose.families import SCHEDULE_KEYS
-from idlm_ds.samplers.chain import Chain
+from idlm_ds.build.processes import SCHEDULE_KEYS
+from idlm_ds.samplers.config import Chain
 
 DUO_KEYS = ("clock", "gamma_min", "gamma_max", "tau")
 """What else Duo's training is a function of."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from idlm_ds.build.locate import locate
+from idlm_ds.build.saved_model import SavedModel, family_of, find_model
 from idlm_ds.checkpoints import transaction
-from idlm_ds.checkpoints.description import Description
-from idlm_ds.checkpoints.folders import read_json
-from idlm_ds.checkpoints.layouts import PLANS, problems
+from idlm_ds.checkpoints.formats.description import Description
+from idlm_ds.checkpoints.formats.folders import read_json
+from idlm_ds.checkpoints.formats.layouts import PLANS, problems
 from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card
 from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.checkpoints.tensors import NamedTensors
-from idlm_ds.compose.models import SavedModel, family_of, find_model
-from idlm_ds.compose.places import locate
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.export.fields import family_fields

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from idlm_ds.checkpoints.conversion import TOKENIZER_FILES
-from idlm_ds.checkpoints.folders import INDEX, read_json
+from idlm_ds.checkpoints.formats.folders import INDEX, read_json
+from idlm_ds.checkpoints.formats.writers import Content, write_model
 from idlm_ds.checkpoints.model_folder import CONFIG
 from idlm_ds.checkpoints.staging import staged
-from idlm_ds.checkpoints.writers import Content, write_model
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.export.card import Page
@@ -22,9 +22,9 @@ from idlm_ds.export.closure import WRAPPERS, collect
 from idlm_ds.export.fields import CODES, generation_fields, token_fields
 from idlm_ds.export.student import Student, find_student
 from idlm_ds.processes.base import Process
-from idlm_ds.samplers.chain import Chain
+from idlm_ds.samplers.config import Chain
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.sharpen import Sharpen
+from idlm_ds.samplers.truncation import Sharpen
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -1,4 +1,4 @@
-"""The model ``idlm_ds`` of lm-eval; all that it does is in ``compose/harness.py``.
+"""The model ``idlm_ds`` of lm-eval; all that it does is in ``evaluation/lm_harness.py``.
 
 lm_eval --model idlm_ds --model_args pretrained=STUDENT,steps=8 --tasks TASK
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 from lm_eval.api.model import LM
 
-from idlm_ds.compose.harness import Harness
+from idlm_ds.evaluation.lm_harness import Harness
 
 
 class DiffusionLM(LM):

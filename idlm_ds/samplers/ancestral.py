@@ -5,8 +5,8 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.sharpen import Sharpen
-from idlm_ds.samplers.walk import Sampled, Tail, walk
+from idlm_ds.samplers.reverse import Sampled, Tail, walk
+from idlm_ds.samplers.truncation import Sharpen
 from idlm_ds.tensor_types import TokenIds
 
 

@@ -9,7 +9,7 @@ import torch
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, at
-from idlm_ds.samplers.walk import Sampled
+from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.tensor_types import Logits, Positions, TokenIds
 
 Remasking: TypeAlias = Literal["low_confidence", "random"]

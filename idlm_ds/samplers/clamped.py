@@ -11,8 +11,8 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.chain import Chain
-from idlm_ds.samplers.walk import Move, Sampled
+from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.reverse import Move, Sampled
 from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
 

@@ -89,7 +89,8 @@ omegaconf.OmegaConf.load omegaconf._utils.get_yaml_loader typing.sys.modules typ
 collections._sys collections.abc.sys collections.UserDict pathlib.os.system lightning.os.system
 pytorch_lightning.utilities.cloud_io.load tokenizers.os re.compile re._compiler.compile
 _codecs.decode _codecs.lookup argparse.ArgumentParser argparse.FileType datetime.sys.exit
-__main__.Anything idlm_ds.files.write_atomic idlm_ds.checkpoints.allowed.Inert models.dit.DIT
+__main__.Anything idlm_ds.files.write_atomic models.dit.DIT
+idlm_ds.checkpoints.pickle_reader.allowed.Inert
 """
 NAMES = NAMED.split()
 """Names that no file of weights needs, called with one text."""

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from idlm_ds.checkpoints import conversion, writers
+from idlm_ds.checkpoints import conversion
 from idlm_ds.checkpoints.conversion import Wish, convert
-from idlm_ds.checkpoints.public import read_public
+from idlm_ds.checkpoints.formats import writers
+from idlm_ds.checkpoints.formats.public import read_public
+from idlm_ds.checkpoints.formats.writers import Content
 from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
-from idlm_ds.checkpoints.writers import Content
 from idlm_ds.errors import UserError
 from tests.checkpoints.models_on_disk import (
     TOKENIZER,

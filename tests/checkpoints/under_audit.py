@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from idlm_ds.checkpoints.public import detect, read_public
+from idlm_ds.checkpoints.formats.public import detect, read_public
 from idlm_ds.errors import UserError
 
 

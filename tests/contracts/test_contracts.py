@@ -17,7 +17,7 @@ SOURCES = sorted((ROOT / "idlm_ds").rglob("*.py"))
 
 
 def limit(path: Path) -> int:
-    return {"launchers": 80, "tools": 120}.get(path.parent.name, 300)
+    return {"launchers": 80, "tools": 120}.get(path.parent.name, 400)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 import pytest
 
-from idlm_ds.data import prepare
+from idlm_ds.data.prepare import preparation
 
 
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
     """Few documents fill a group, so that small corpora have many shards."""
-    monkeypatch.setattr(prepare, "GROUP_DOCUMENTS", 3)
+    monkeypatch.setattr(preparation, "GROUP_DOCUMENTS", 3)

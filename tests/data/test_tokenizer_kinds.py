@@ -14,10 +14,10 @@ from transformers import GPT2TokenizerFast
 
 import idlm_ds
 from idlm_ds.data.corpus import read_corpus
-from idlm_ds.data.documents import Found
-from idlm_ds.data.plan import Plan
-from idlm_ds.data.prepare import Watch, prepare
-from idlm_ds.data.sources import Corpus, Every
+from idlm_ds.data.prepare.documents import Found
+from idlm_ds.data.prepare.plan import Plan
+from idlm_ds.data.prepare.preparation import Watch, prepare
+from idlm_ds.data.prepare.sources import Corpus, Every
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from tests.data.test_tokenizer import save_tokenizer

@@ -8,11 +8,11 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-from idlm_ds.data.documents import Found, Record
 from idlm_ds.data.index import Index
-from idlm_ds.data.plan import Plan
-from idlm_ds.data.prepare import Watch, prepare
-from idlm_ds.data.sources import Corpus, Every, Moved
+from idlm_ds.data.prepare.documents import Found, Record
+from idlm_ds.data.prepare.plan import Plan
+from idlm_ds.data.prepare.preparation import Watch, prepare
+from idlm_ds.data.prepare.sources import Corpus, Every, Moved
 from tests.data.letters import LetterTokenizer
 
 

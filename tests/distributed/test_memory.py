@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import idlm_ds
-from idlm_ds.checkpoints.layouts import PLANS
-from idlm_ds.checkpoints.public import read_public
+from idlm_ds.checkpoints.formats.layouts import PLANS
+from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.engine.config import read_engine_json
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import start_role

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from idlm_ds.compose.families import make_process, read_family
+from idlm_ds.build.processes import make_process, read_family
 from idlm_ds.export.write import ExportOptions, export
 from idlm_ds.processes.base import Process
 from tests.export.students import (

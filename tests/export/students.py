@@ -10,10 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from idlm_ds.build.locate import ASSETS
+from idlm_ds.build.networks import known_network
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
-from idlm_ds.compose.networks import known_network
-from idlm_ds.compose.places import ASSETS
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.recipes.schema import ProcessSection
 

@@ -11,13 +11,13 @@ import torch
 from transformers.dynamic_module_utils import get_imports
 
 import idlm_ds
-from idlm_ds.checkpoints.public import read_public
+from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import at
+from idlm_ds.samplers.batched import sample_set
 from idlm_ds.samplers.blockwise import sample_blockwise
-from idlm_ds.samplers.chain import Chain
-from idlm_ds.samplers.sets import sample_set
+from idlm_ds.samplers.config import Chain
 from tests.export.isolated import (
     BLOCKWISE,
     EVERY,

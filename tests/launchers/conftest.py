@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from idlm_ds.compose.places import ASSETS
+from idlm_ds.build.locate import ASSETS
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.tokenizer import Tokenizer
 from tests.toy_models import random_judge, random_teacher

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from idlm_ds.compose.places import ASSETS
+from idlm_ds.build.locate import ASSETS
 from tests.launchers.conftest import ROOT, Finished, Toy, run
 from tests.launchers.test_errors import ZERO3, distill, error_of
 

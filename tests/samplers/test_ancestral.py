@@ -9,7 +9,7 @@ from idlm_ds.processes.base import Readout
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.samplers.ancestral import sample_ancestral
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.walk import Sampled
+from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
 
 from ..tolerances import assert_close, assert_frequencies

@@ -12,7 +12,7 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Readout
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.samplers.blockwise import check_blockwise, sample_blockwise
-from idlm_ds.samplers.walk import Sampled
+from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
 
 from ..tolerances import assert_close

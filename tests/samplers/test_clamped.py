@@ -11,10 +11,10 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Process
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.udlm import UDLM
-from idlm_ds.samplers.chain import Chain
 from idlm_ds.samplers.clamped import Given, sample_clamped
+from idlm_ds.samplers.config import Chain
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.walk import Sampled
+from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
 
 from ..tolerances import assert_frequencies

@@ -10,8 +10,8 @@ from torch import Tensor
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
+from idlm_ds.samplers.reverse import walk
 from idlm_ds.samplers.score import Analytic, Euler
-from idlm_ds.samplers.walk import walk
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.schedules.cosine import Cosine
 from idlm_ds.schedules.geometric import Geometric

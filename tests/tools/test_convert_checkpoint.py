@@ -10,9 +10,9 @@ import torch
 
 import idlm_ds
 from idlm_ds.checkpoints import conversion
-from idlm_ds.checkpoints.description import LAYOUTS
-from idlm_ds.checkpoints.public import read_public
-from idlm_ds.checkpoints.stated import TOLD_TIME
+from idlm_ds.checkpoints.formats.description import LAYOUTS
+from idlm_ds.checkpoints.formats.public import read_public
+from idlm_ds.checkpoints.formats.stated import TOLD_TIME
 from idlm_ds.cli import launch
 from tests.checkpoints.gadgets import SLOT, live, splice
 from tests.checkpoints.models_on_disk import (

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import idlm_ds
-from idlm_ds.data.plan import Plan
-from idlm_ds.data.prepare import Watch, prepare
-from idlm_ds.data.request import Request, make_plan
+from idlm_ds.data.prepare.plan import Plan
+from idlm_ds.data.prepare.preparation import Watch, prepare
+from idlm_ds.data.prepare.request import Request, make_plan
 from idlm_ds.data.tokenizer import Tokenizer
 from tests.data.toy import jsonl
 

@@ -18,10 +18,10 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy, Process, Readout, at
 from idlm_ds.processes.by_name import hard_process
 from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.samplers.batched import sample_set
 from idlm_ds.samplers.blockwise import sample_blockwise
-from idlm_ds.samplers.chain import Chain, Precision, Sampler
-from idlm_ds.samplers.sets import sample_set
-from idlm_ds.samplers.walk import Tail
+from idlm_ds.samplers.config import Chain, Precision, Sampler
+from idlm_ds.samplers.reverse import Tail
 from idlm_ds.tensor_types import NetworkInput, Time
 
 IGNORED = -100

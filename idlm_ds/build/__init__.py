@@ -1,0 +1,1 @@
+"""Recipes and saved files become objects: networks, processes, data, engines, judges."""

@@ -1,0 +1,135 @@
+"""The data of a run, and the draws that go with it."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from huggingface_hub.constants import HF_HOME
+
+from idlm_ds.build.locate import HUB, locate
+from idlm_ds.data.corpus import read_corpus, split_documents
+from idlm_ds.data.index import TRAIN, check_hashes, is_prepared
+from idlm_ds.data.loader import Loader
+from idlm_ds.data.prepare.documents import TEXT, Reading
+from idlm_ds.data.prepared import heldout_rows, open_prepared, training_rows
+from idlm_ds.data.rows import Rows
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.data.windows import Windows, in_order, pack
+from idlm_ds.engine.dist import World
+from idlm_ds.errors import UserError
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.train.program import Draws
+
+Recipe = DistillRecipe | PretrainRecipe
+Data = tuple[Rows, npt.NDArray[np.int64]]
+
+CORPUS = "data.corpus"
+STREAM = "hf-stream:"
+
+
+def find_corpus(spec: str) -> Path | None:
+    """The file or folder ``data.corpus`` names; None for a data set that is streamed.
+
+    Raises:
+        UserError: There is none.
+    """
+    if spec.startswith(STREAM):
+        return None
+    if spec.startswith(HUB):
+        name = spec.removeprefix(HUB)
+        raise UserError(
+            f"{CORPUS}: {spec}: a data set is prepared with tools/prepare_data.py --source {spec}, "
+            f"or tried out as {STREAM}{name}"
+        )
+    return locate(spec, CORPUS)
+
+
+def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, world: World) -> Data:
+    """Open the training data, and take some held-out rows.
+
+    Collective: every rank must call. The first one reads all of prepared data to see that nobody
+    has altered it.
+
+    Raises:
+        UserError: The corpus is missing, unreadable, altered, too short, or not this tokenizer's.
+    """
+    path, length = find_corpus(recipe.data.corpus), recipe.data.length
+    if path is None:
+        return _streamed(recipe, tokenizer, num_heldout)
+    if is_prepared(path):
+        return _prepared(recipe, path, tokenizer, num_heldout, world)
+    documents = read_corpus(path)
+    train, heldout = split_documents(documents, heldout_every=recipe.data.heldout_every)
+    windows = Windows(pack(train, tokenizer), length, recipe.seed)
+    return windows, in_order(pack(heldout, tokenizer), length, num_heldout)
+
+
+def _prepared(
+    recipe: Recipe, folder: Path, tokenizer: Tokenizer, num_heldout: int, world: World
+) -> Data:
+    index = open_prepared(folder, tokenizer, CORPUS, length=recipe.data.length)
+    problem = None
+    if world.is_first:
+        try:
+            check_hashes(index, folder, CORPUS)
+        except UserError as error:
+            problem = str(error)
+    if problem := world.agree(problem):
+        raise UserError(problem)
+    if index.has_spans:
+        raise UserError(
+            f"{CORPUS}: {folder} says which part of a row is to be learned, which training does "
+            "not heed yet; prepare it with --pack wrap"
+        )
+    rows = training_rows(index, folder, seed=recipe.seed)
+    return rows, heldout_rows(index, folder, num_heldout)
+
+
+def _streamed(recipe: Recipe, tokenizer: Tokenizer, num_heldout: int) -> Data:
+    # Only here, since they take a third of a second to import.
+    from idlm_ds.data.prepare.hub import open_hub, preset_of
+    from idlm_ds.data.stream import StreamRows
+
+    name, _, revision = recipe.data.corpus.removeprefix(STREAM).partition("@")
+    preset = preset_of(name)
+    if preset.fields != TEXT or preset.is_one_text:
+        raise UserError(
+            f"{CORPUS}: {name} is no stream of texts; prepare it with tools/prepare_data.py "
+            f"--source {name}"
+        )
+    data = open_hub(preset, TRAIN, revision or None, Reading(), CORPUS)
+    rows = StreamRows(
+        data.rows,
+        tokenizer,
+        detokenizer=preset.detokenizer,
+        length=recipe.data.length,
+        name=data.state,
+        heldout=num_heldout,
+        places=Path(HF_HOME) / "idlm_ds",
+    )
+    return rows, rows.heldout
+
+
+def make_loader(recipe: Recipe, windows: Rows, world: World) -> Loader:
+    """The loader all engines of a run share."""
+    return Loader(
+        windows,
+        global_batch=recipe.train.global_batch,
+        micro_batch=recipe.train.micro_batch,
+        rank=world.rank,
+        world=world.size,
+        device=world.device,
+        prefetch=recipe.data.prefetch,
+    )
+
+
+def make_draws(recipe: Recipe, world: World, *, t_min: float) -> Draws:
+    """The randomness and arithmetic of a run's batches."""
+    return Draws(
+        seed=recipe.seed,
+        t_min=t_min,
+        global_batch=recipe.train.global_batch,
+        length=recipe.data.length,
+        reduction=recipe.objective.reduction,
+        world=world,
+    )

@@ -1,0 +1,64 @@
+"""From sections of a recipe to the parts of a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
+from idlm_ds.recipes.batch import accumulation
+from idlm_ds.recipes.schema import (
+    DistillRecipe,
+    OptimSection,
+    PretrainRecipe,
+)
+from idlm_ds.train.lr import LearningRate
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSetup:
+    """How engines of a run are configured."""
+
+    json: EngineJson
+    numerics: Numerics
+
+
+def engine_setup(
+    config: Path, recipe: DistillRecipe | PretrainRecipe, *, world: int
+) -> EngineSetup:
+    """Read the DeepSpeed file and do the batch arithmetic.
+
+    Raises:
+        UserError: The file is bad, the batch does not divide, or the two contradict each other.
+    """
+    json = read_engine_json(config)
+    train = recipe.train
+    numerics = Numerics(
+        micro_batch=train.micro_batch,
+        accumulation=accumulation(
+            global_batch=train.global_batch, micro_batch=train.micro_batch, world=world
+        ),
+        world=world,
+        precision=train.precision,
+        clip=recipe.optim.clip,
+    )
+    check_agreement(json, numerics)
+    return EngineSetup(json, numerics)
+
+
+def adamw(section: OptimSection, *, scale: float = 1.0) -> AdamW:
+    """Optimizer settings of a role."""
+    return AdamW(
+        lr=section.lr * scale,
+        betas=section.betas,
+        eps=section.eps,
+        weight_decay=section.weight_decay,
+    )
+
+
+def learning_rate(section: OptimSection, total: int, *, scale: float = 1.0) -> LearningRate:
+    """Learning-rate schedule of a role with ``total`` updates."""
+    return LearningRate(
+        peak=section.lr * scale,
+        total=total,
+        warmup_steps=section.warmup_steps,
+        decay_fraction=section.decay_fraction,
+    )

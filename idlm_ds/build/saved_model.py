@@ -1,0 +1,227 @@
+"""Saved diffusion models of any layout, as parts of a run."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from idlm_ds.build.locate import locate, revision_of
+from idlm_ds.build.networks import Network, known_network
+from idlm_ds.build.processes import check_kin, make_process, read_family
+from idlm_ds.build.tokenizers import load_tokenizer
+from idlm_ds.checkpoints.formats.description import LAYOUTS, Description, PublicModel
+from idlm_ds.checkpoints.formats.public import read_public
+from idlm_ds.checkpoints.formats.stated import MASKED, TOLD_TIME, default_mask
+from idlm_ds.checkpoints.model_folder import NetworkCard
+from idlm_ds.checkpoints.tensors import fingerprint
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.weights import WeightSource, fill_weights
+from idlm_ds.errors import UserError
+from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.base import Process
+from idlm_ds.recipes.schema import ProcessSection
+
+
+@dataclass(frozen=True, slots=True)
+class SavedModel:
+    """A model that has been found, and what can be told of it without its weights."""
+
+    spec: str
+    """As the user named it."""
+
+    key: str
+    """Where the user named it: a recipe's key or an option."""
+
+    path: Path
+    content: PublicModel
+    revision: str | None
+    """Commit, for a model of the hub."""
+
+    @property
+    def about(self) -> Description:
+        """What the file or folder says."""
+        return self.content.about
+
+    @property
+    def weights(self) -> WeightSource:
+        """Its running mean where it has one."""
+        return self.content.weights
+
+    @property
+    def fingerprint(self) -> str:
+        """Short hash of all that was opened, or the commit."""
+        return self.revision or fingerprint(*self.about.files)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where it came from, to be written beside what is made of it."""
+        return {"model": self.spec, "layout": self.about.layout, "revision": self.revision}
+
+    def process(self, asked: ProcessSection) -> Process:
+        """The family a recipe asks for, over this model's vocabulary.
+
+        Raises:
+            UserError: The model was trained in another family, with other noise or another mask.
+        """
+        check_kin(asked, self.about.process, self.path)
+        return make_process(asked, self.about.vocab_size, self._mask(asked))
+
+    def _mask(self, asked: ProcessSection) -> int:
+        told, size = self.about.mask_id, self.about.vocab_size
+        if told is not None and asked.mask_id not in (None, told):
+            raise UserError(
+                f"process.mask_id: {asked.mask_id}, but the mask of {self.path} is {told}"
+            )
+        if asked.mask_id is not None and asked.mask_id >= size:
+            raise UserError(
+                f"process.mask_id: {asked.mask_id}, but {self.path} has a vocabulary of {size}"
+            )
+        known = asked.mask_id if told is None else told
+        return default_mask(size) if known is None else known
+
+    def network(
+        self, asked: ProcessSection, length: int, *, checkpoint_activations: bool = False
+    ) -> Network:
+        """How to build it; what the file does not tell is what the recipe says.
+
+        Args:
+            asked: The family it is used in.
+            length: Positions of a sequence, where the file tells none.
+            checkpoint_activations: Whether training computes activations twice to keep fewer.
+        """
+        sizes = {"kind": self.about.kind, **self.about.sizes}
+        if self.about.kind == "dit":
+            sizes.setdefault("time_conditioning", TOLD_TIME[asked.name])
+        mask = {"mask_id": self._mask(asked) if asked.name in MASKED else None}
+        process = read_family({**asdict(asked), **self.about.process, **mask}, self.path)
+        length = self.about.length or length
+        card = NetworkCard(network=sizes, process=asdict(process), length=length)
+        return known_network(card, checkpoint_activations=checkpoint_activations)
+
+    def check_length(self, length: int) -> None:
+        """Hold a recipe's ``data.length`` against the longest sequence the model knows.
+
+        Raises:
+            UserError: It is longer.
+        """
+        if self.about.length is not None and length > self.about.length:
+            raise UserError(
+                f"data.length: {length}, but {self.path} was trained on sequences of "
+                f"{self.about.length}"
+            )
+
+    def check_tokenizer(self, tokenizer: Tokenizer, process: Process) -> None:
+        """Hold a tokenizer against the model's vocabulary.
+
+        The vocabulary may have one id more than the tokenizer, the mask or one that never occurs;
+        LLaDA's table is padded, but its mask is one of the tokenizer's.
+
+        Raises:
+            UserError: They do not belong together.
+        """
+        words, size = len(tokenizer), self.about.vocab_size
+        mask = process.mask_id if isinstance(process, Absorbing) else None
+        fits = words in (size, size - 1) and (mask is None or mask < words or mask == size - 1)
+        if self.about.kind == "llada":
+            fits = mask is not None and mask < words <= size
+        if not fits:
+            masked = "" if mask is None else f" with mask {mask}"
+            raise UserError(
+                f"{self.key}: {self.path} has a vocabulary of {size}{masked}, but the tokenizer "
+                f"{tokenizer.folder} has {words} words; it takes {size - 1} and one more, or {size}"
+            )
+        self._check_words(tokenizer)
+
+    def _check_words(self, tokenizer: Tokenizer) -> None:
+        """Hold a tokenizer against the one that lies beside the weights, if one does."""
+        if not (self.path / "tokenizer.json").is_file():
+            return
+        own = Tokenizer(self.path, self.key)
+        if len(own) == len(tokenizer) and own.fingerprint != tokenizer.fingerprint:
+            raise UserError(
+                f"{self.key}: {self.path} was trained with tokenizer {own.fingerprint[:12]}, but "
+                f"{tokenizer.folder} is {tokenizer.fingerprint[:12]}"
+            )
+
+
+def find_model(spec: str, key: str) -> SavedModel:
+    """Open a model by path or name; no weight is read yet.
+
+    Args:
+        spec: A file or folder of any layout, ``assets:NAME`` or ``hf:OWNER/NAME[@REVISION]``.
+        key: Where the user named it.
+
+    Raises:
+        UserError: It is missing, damaged or of no known layout; names ``key``.
+    """
+    path = locate(spec, key)
+    try:
+        content = read_public(path)
+    except UserError as error:
+        raise type(error)(f"{key}: {error}") from error
+    return SavedModel(spec, key, path, content, revision_of(spec, path))
+
+
+def family_of(model: SavedModel, name: str | None = None) -> ProcessSection:
+    """The family a model says it belongs to.
+
+    Args:
+        model: The model.
+        name: A family for models that tell none.
+
+    Raises:
+        UserError: It tells none and none is given, or tells one that is not known.
+    """
+    told: Mapping[str, Any] = model.about.process
+    if name is not None and "name" in told and told["name"] != name:
+        raise UserError(f"--process: {name!r}, but {model.path} was trained with {told['name']!r}")
+    if name is None and "name" not in told:
+        layout = LAYOUTS[model.about.layout]
+        raise UserError(f"{model.path}: a {layout} that tells no family; pass --process")
+    return read_family({"name": name, **told}, model.path)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenModel:
+    """A saved model and a tokenizer that have been found to fit each other; no weight is read."""
+
+    model: SavedModel
+    family: ProcessSection
+    process: Process
+    tokenizer: Tokenizer
+    length: int
+    """Positions of a sequence."""
+
+    def load(self, device: torch.device) -> nn.Module:
+        """Build the network and fill it, for use and not for learning."""
+        network = self.model.network(self.family, self.length).make()
+        fill_weights(network, self.model.weights)
+        return network.to(device).eval().requires_grad_(False)
+
+
+def open_model(
+    spec: str, *, process: str | None = None, tokenizer: str | None = None, length: int | None
+) -> OpenModel:
+    """Open what ``--checkpoint`` names.
+
+    Args:
+        spec: See ``find_model``.
+        process: ``--process``: the family, for a model that tells none.
+        tokenizer: ``--tokenizer``; None for the model's own.
+        length: ``--length``; None for as many positions as in training.
+
+    Raises:
+        UserError: Model or tokenizer cannot be used or do not fit, or nothing tells a length.
+    """
+    model = find_model(spec, "--checkpoint")
+    family = family_of(model, process)
+    made = model.process(family)
+    words = load_tokenizer(tokenizer or str(model.path), "--tokenizer")
+    model.check_tokenizer(words, made)
+    length = length or model.about.length
+    if length is None:
+        raise UserError(f"--length: {model.path} does not tell how long its sequences were")
+    return OpenModel(model, family, made, words, length)

@@ -1,0 +1,1 @@
+"""Published model layouts, read and written."""

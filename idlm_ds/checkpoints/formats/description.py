@@ -1,0 +1,110 @@
+"""What is told of a model that was read, as plain values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from idlm_ds.checkpoints.formats.stated import Stated
+from idlm_ds.checkpoints.pickle_reader.allowed import StoredTensor
+from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile
+from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
+
+LAYOUTS = {
+    "idlm_ds": "model folder of this package",
+    "hugging_face": "Hugging Face folder of MDLM, Duo or IDLM",
+    "sedd": "Hugging Face folder of SEDD",
+    "sdtt": "Hugging Face folder of SDTT",
+    "llada": "Hugging Face folder of LLaDA",
+    "lightning": "Lightning checkpoint of MDLM, Duo or SEDD",
+    "sedd_training": "checkpoint of SEDD's training program",
+}
+"""What can be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningMean:
+    """Where a running mean of the weights came from."""
+
+    decay: float | None
+    updates: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Description:
+    """What a file or folder holds."""
+
+    layout: str
+    """A key of ``LAYOUTS``."""
+
+    kind: str
+    """Architecture: dit or llada."""
+
+    family: str | None
+    """Diffusion family it was trained in, where that is told."""
+
+    process: Mapping[str, Any]
+    """Family, schedule and the like, as far as they are told; keys of a recipe's ``process``."""
+
+    sizes: Mapping[str, Any]
+    """Arguments of the network's configuration class; those told nowhere are left out."""
+
+    vocab_size: int
+
+    mask_id: int | None
+    """None where the family has no mask, or is not told."""
+
+    length: int | None
+    """Positions of a training sequence, where that is told."""
+
+    dtype: str
+    """What the weights are stored as."""
+
+    parameters: int
+    """Numbers in the network."""
+
+    ema: RunningMean | None
+    """The running mean that training kept beside the weights, used or not."""
+
+    is_ema: bool
+    """Whether the weights are that running mean."""
+
+    stripped: tuple[str, ...]
+    """What was taken off names."""
+
+    ignored: tuple[str, ...]
+    """Stored names of tensors that are not read."""
+
+    files: tuple[Path, ...]
+    """All that was opened."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublicModel:
+    """A description, and the weights under the names of the network."""
+
+    about: Description
+    weights: Renamed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a reader has found, before it is held against a network."""
+
+    path: Path
+    layout: str
+    kind: str = "dit"
+    stated: Stated
+    files: tuple[Path, ...]
+
+    tensors: Mapping[str, NamedTensors]
+    """Where each stored name is."""
+
+    ignored: tuple[str, ...] = ()
+    ema: RunningMean | None = None
+
+    shadow: tuple[TorchFile, list[StoredTensor]] | None = None
+    """The running mean's tensors, in the order of the network's parameters."""
+
+    troubles: list[str] = field(default_factory=list)
+    """What is wrong so far."""

@@ -1,1 +1,0 @@
-"""The composition root: recipes become objects here, and names are matched nowhere else."""

@@ -1,0 +1,1 @@
+"""Preparation of a corpus: what runs once, before training."""

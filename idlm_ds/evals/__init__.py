@@ -1,1 +1,0 @@
-"""Float64 accumulators, judges and reports."""

@@ -1,0 +1,1 @@
+"""Networks to samples, samples to scores, scores to rows, tables and figures."""

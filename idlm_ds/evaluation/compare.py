@@ -1,0 +1,125 @@
+"""Several files of results side by side, with differences and whether they exceed the noise."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from idlm_ds.errors import UserError
+from idlm_ds.evaluation.store import read_json
+from idlm_ds.evaluation.table import Row, with_error
+
+SETTINGS = (
+    "model", "family", "sampler", "precision", "steps", "temperature", "nucleus", "num_samples",
+    "length", "judge",
+)  # fmt: skip
+"""What two rows must agree in to be compared, as far as both have it."""
+
+STANDARD_ERRORS = 2.0
+"""How many standard errors of a difference count as more than noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFile:
+    """The rows of one file and what to call it."""
+
+    name: str
+    rows: Sequence[Row]
+
+
+def read_results(path: Path) -> ResultFile:
+    """Read ``results.json`` of an evaluation or ``report.json`` of a run, or the folder of either.
+
+    Raises:
+        UserError: There is no such file, or it holds no rows.
+    """
+    file = path
+    if path.is_dir():
+        names = ("results.json", "report.json")
+        file = next((path / name for name in names if (path / name).is_file()), path / names[0])
+    rows = read_json(file).get("rows")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{file}: holds no rows of results")
+    return ResultFile(path.name or str(path), rows)
+
+
+def compare(
+    files: Sequence[ResultFile], metrics: Sequence[str], *, ignore: Sequence[str]
+) -> list[Row]:
+    """One row for every setting and metric: the figure of each file, and differences to the first.
+
+    Args:
+        files: The first is what others are held against.
+        metrics: Keys of figures; a standard error is read from ``KEY_se``.
+        ignore: Settings that may differ, such as the model's name.
+
+    Raises:
+        UserError: A setting occurs twice in one file, or no file has a metric.
+    """
+    keys = [key for key in SETTINGS if key not in ignore]
+    tables = [_by_setting(file, keys) for file in files]
+    for metric in metrics:
+        if not any(metric in row for file in files for row in file.rows):
+            raise UserError(f"--metric: no file has {metric!r}")
+    settings = list(dict.fromkeys(setting for rows in tables for setting in rows))
+    return [
+        _compared(setting, keys, metric, [rows.get(setting) for rows in tables], files)
+        for setting in settings
+        for metric in metrics
+        if any(metric in (rows.get(setting) or {}) for rows in tables)
+    ]
+
+
+def _by_setting(file: ResultFile, keys: Sequence[str]) -> dict[tuple[Any, ...], Row]:
+    rows: dict[tuple[Any, ...], Row] = {}
+    for row in file.rows:
+        setting = tuple(row.get(key) for key in keys)
+        if setting in rows:
+            told = ", ".join(f"{k}={v}" for k, v in zip(keys, setting, strict=True))
+            raise UserError(f"{file.name}: two rows of {told}; --ignore fewer settings")
+        rows[setting] = row
+    return rows
+
+
+def _compared(
+    setting: tuple[Any, ...],
+    keys: Sequence[str],
+    metric: str,
+    rows: Sequence[Row | None],
+    files: Sequence[ResultFile],
+) -> Row:
+    figures = [_figure(row, metric) for row in rows]
+    told: dict[str, Any] = {**dict(zip(keys, setting, strict=True)), "metric": metric}
+    for file, figure in zip(files, figures, strict=True):
+        told[file.name] = None if figure is None else with_error(*figure)
+    for file, figure in zip(files[1:], figures[1:], strict=True):
+        told[f"{file.name} - {files[0].name}"] = _difference(figures[0], figure)
+    return told
+
+
+def _figure(row: Row | None, metric: str) -> tuple[float, float | None] | None:
+    value = None if row is None else row.get(metric)
+    if row is None or not isinstance(value, int | float):
+        return None
+    error = row.get(f"{metric}_se")
+    return float(value), float(error) if isinstance(error, int | float) else None
+
+
+def _difference(
+    first: tuple[float, float | None] | None, other: tuple[float, float | None] | None
+) -> str | None:
+    if first is None or other is None:
+        return None
+    difference = other[0] - first[0]
+    if first[1] is None or other[1] is None:
+        return f"{difference:+.4g} (noise unknown)"
+    error = math.hypot(first[1], other[1])
+    is_more = abs(difference) > STANDARD_ERRORS * error
+    return f"{difference:+.4g} ± {error:.2g} ({'differs' if is_more else 'within noise'})"
+
+
+def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Headings of all columns but settings that nobody has."""
+    names = dict.fromkeys(key for row in rows for key in row)
+    return {name: name for name in names if any(row.get(name) is not None for row in rows)}

@@ -1,0 +1,1 @@
+"""Whole runs: distillation, pretraining, and what a run would be."""

@@ -1,0 +1,92 @@
+"""What a run would be, without running it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from idlm_ds.build.data import find_corpus
+from idlm_ds.build.engines import EngineSetup
+from idlm_ds.build.locate import locate
+from idlm_ds.build.methods import find_teacher
+from idlm_ds.build.networks import Network, new_network, starting_weights
+from idlm_ds.build.tokenizers import load_tokenizer
+from idlm_ds.console import say
+from idlm_ds.recipes.load import to_yaml
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+
+GB = 1e9
+ADAM_AND_MASTER = 12
+"""Bytes a parameter of fp32 weights and two fp32 moments."""
+
+
+def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output: Path) -> None:
+    """Print the resolved recipe, the batch arithmetic, sizes and memory.
+
+    Raises:
+        UserError: A file the run needs is missing or does not fit the others.
+    """
+    tokenizer = load_tokenizer(recipe.data.tokenizer)
+    find_corpus(recipe.data.corpus)
+    if isinstance(recipe, DistillRecipe):
+        teacher = find_teacher(recipe, tokenizer)
+        network = teacher.network
+        locate(recipe.eval.judge, "eval.judge")
+        fake = {} if teacher.method else {"fake": True}
+        trained = {"teacher": False, **fake, "student": True}
+        copies = 2 if teacher.method else 1
+    else:
+        network = new_network(recipe, tokenizer)
+        starting_weights(recipe, network)
+        trained, copies = {"model": True}, 1
+    size = count_parameters(network)
+    say(to_yaml(recipe).rstrip())
+    say()
+    say(f"output      {output} (nothing has been written)")
+    say(f"engines     {setup.json.name}, ZeRO stage {setup.json.stage}")
+    say(f"batch       {batch_arithmetic(recipe, setup)}")
+    say(f"parameters  {size:,} a network: {', '.join(trained)}")
+    for name, amount in memory_estimate(size, setup, trained, copies=copies).items():
+        say(f"memory      {name:<8} {amount / GB:8.3f} GB a process")
+    say("            weights, gradients, Adam, running mean and former teacher where there is one;")
+    say("            activations come on top")
+
+
+def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup) -> str:
+    """The equation behind ``train.global_batch``."""
+    n = setup.numerics
+    tokens = recipe.train.global_batch * recipe.data.length
+    return (
+        f"{recipe.train.global_batch} sequences = {n.micro_batch} micro-batch x "
+        f"{n.accumulation} accumulation x {n.world} processes; {tokens:,} tokens"
+    )
+
+
+def count_parameters(network: Network) -> int:
+    """Number of parameters, without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in network.make().parameters())
+
+
+def memory_estimate(
+    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int = 1
+) -> dict[str, float]:
+    """Bytes each role holds on one process between steps.
+
+    Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; the running
+    mean is always sharded, and so are other ``copies`` of a trained network's weights.
+    """
+    world, stage = setup.numerics.world, setup.json.stage
+    compute = 2 if setup.numerics.precision == "bf16" else 4
+
+    def shared(amount: float, from_stage: int) -> float:
+        return amount / world if stage >= from_stage else amount
+
+    memory = {}
+    for name, learns in trained.items():
+        memory[name] = shared(compute * size, 3)
+        if learns:
+            gradients = shared(4 * size, 2)
+            memory[name] += gradients + shared(ADAM_AND_MASTER * size, 1)
+            memory[name] += copies * 4 * size / world
+    return memory | {"together": sum(memory.values())}

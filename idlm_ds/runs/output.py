@@ -1,0 +1,52 @@
+"""The output folder of a run."""
+
+import json
+import shutil
+from pathlib import Path
+
+from idlm_ds.errors import UserError
+from idlm_ds.files import write_atomic
+from idlm_ds.provenance import describe_run
+from idlm_ds.recipes.load import to_yaml
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+
+OWN_FILES = (
+    "recipe.yaml", "run.json", "metrics.jsonl", "report.md", "report.json", "frontier.png",
+    "checkpoints", "student", "model", "samples", "tensorboard", "wandb",
+)  # fmt: skip
+"""Everything a run writes; the only names ``--fresh`` deletes."""
+
+
+def prepare_output(
+    folder: Path, recipe: DistillRecipe | PretrainRecipe, *, world: int, resume: bool, fresh: bool
+) -> None:
+    """Make the folder and describe the run in it; call on the first rank only.
+
+    Raises:
+        UserError: It cannot be written, or holds a run and nothing says what to do with that.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+        if fresh:
+            _clear(folder)
+    except OSError as error:
+        raise UserError(f"--output: cannot write {folder}: {error.strerror}") from error
+    if (folder / "run.json").exists() and not resume:
+        raise UserError(
+            f"--output: {folder} already holds a run; continue it with --resume auto, start over "
+            "with --fresh, or name another folder"
+        )
+    write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
+    write_atomic(folder / "run.json", (json.dumps(describe_run(world), indent=2) + "\n").encode())
+
+
+def _clear(folder: Path) -> None:
+    for name in OWN_FILES:
+        path = folder / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

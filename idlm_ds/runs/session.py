@@ -1,0 +1,182 @@
+"""What both kinds of run share: where they start, what is saved, who is told."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from idlm_ds.checkpoints import transaction
+from idlm_ds.data.rows import Rows
+from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
+from idlm_ds.engine.dist import World
+from idlm_ds.errors import UserError
+from idlm_ds.recipes.schema import DistillRecipe, LogSection, PretrainRecipe
+from idlm_ds.runs.output import prepare_output
+from idlm_ds.train.hooks.checkpointing import Checkpointer
+from idlm_ds.train.hooks.console import Progress, say
+from idlm_ds.train.hooks.metrics import MetricsFile, TensorBoard, WandB
+from idlm_ds.train.loop import Hook
+from idlm_ds.train.program import Program
+
+Recipe = DistillRecipe | PretrainRecipe
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    """What the command line adds to a recipe."""
+
+    output: Path
+    resume: str | None = None
+    """None, ``auto`` or a checkpoint folder."""
+
+    fresh: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One process's part in one run."""
+
+    recipe: Recipe
+    options: Options
+    world: World
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints are."""
+        return self.options.output / "checkpoints"
+
+    def open_output(self) -> None:
+        """Collective: prepare the output folder, or stop every rank with the same error."""
+        problem = None
+        if self.world.is_first:
+            try:
+                prepare_output(
+                    self.options.output,
+                    self.recipe,
+                    world=self.world.size,
+                    resume=self.options.resume is not None,
+                    fresh=self.options.fresh,
+                )
+            except UserError as error:
+                problem = str(error)
+        if problem := self.world.agree(problem):
+            raise UserError(problem)
+
+    def state(self, windows: Rows, **inputs: str) -> dict[str, Any]:
+        """What a checkpoint says about its run besides weights.
+
+        Args:
+            windows: The training data.
+            inputs: Fingerprints of other files that must not change within a run.
+        """
+        inputs = {"data": windows.fingerprint, **inputs}
+        identity = _identity(asdict(self.recipe))
+        if isinstance(self.recipe, DistillRecipe) and self.recipe.objective.is_in_rounds:
+            # Rounds are shares of the whole run.
+            identity["train.student_steps"] = self.recipe.train.student_steps
+        return {"recipe": identity, "inputs": inputs}
+
+    def find_start(self, state: Mapping[str, Any]) -> Path | None:
+        """Collective: the checkpoint to continue from, None for a new run.
+
+        Raises:
+            UserError: A named checkpoint is damaged, none of several is whole, or its recipe, data
+                or teacher differ from this run's.
+        """
+        folder = self._find_checkpoint()
+        if folder is not None:
+            self._check_same_run(read_state(folder), state, folder)
+        return folder
+
+    def _find_checkpoint(self) -> Path | None:
+        match self.options.resume:
+            case None:
+                return None
+            case "auto":
+                found, problems = find_checkpoint(self.checkpoints, world=self.world)
+                for problem in problems if self.world.is_first else []:
+                    say(f"resume: skipped {problem}")
+                if found is None and problems:
+                    raise UserError(f"--resume auto: no valid checkpoint in {self.checkpoints}")
+                if found is None and self.world.is_first:
+                    say(f"resume: no checkpoint in {self.checkpoints} yet, starting at phase 0")
+                return found
+            case named:
+                damage = transaction.problem_with(Path(named)) if self.world.is_first else None
+                if damage := self.world.agree(damage):
+                    raise UserError(f"--resume: {damage}")
+                return Path(named)
+
+    def _check_same_run(
+        self, found: Mapping[str, Any], state: Mapping[str, Any], folder: Path
+    ) -> None:
+        for key, fingerprint in state["inputs"].items():
+            if found["inputs"].get(key) != fingerprint:
+                raise UserError(f"--resume: {folder} was made with another {key} than this run's")
+        for key, value in state["recipe"].items():
+            was = found["recipe"].get(key)
+            if was != value:
+                raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
+
+    def restore(self, folder: Path | None, program: Program) -> int:
+        """Collective: load a checkpoint into fresh engines.
+
+        Returns:
+            The phase to go on with.
+        """
+        if folder is None:
+            return 0
+        step = int(load_checkpoint(folder, program.roles)["step"])
+        if self.world.is_first:
+            say(f"resume: {folder}, phase {step}")
+        return step
+
+
+def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys that must not change within a run."""
+    sections = ("process", "model", "data", "optim", "objective", "ema")
+    flat = {"seed": recipe["seed"], "train.global_batch": recipe["train"]["global_batch"]}
+    for section in sections:
+        for key, value in recipe.get(section, {}).items():
+            flat[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+    flat.pop("data.prefetch")
+    return flat
+
+
+def logging_hooks(
+    session: Session, program: Program, *, start: int, stop: int
+) -> tuple[list[Hook], MetricsFile | None]:
+    """Where figures go; on ranks other than the first, nowhere."""
+    if not session.world.is_first:
+        return [], None
+    metrics = MetricsFile(session.options.output / "metrics.jsonl", start=start)
+    log = session.recipe.log
+    progress = Progress(program.loss_names, start=start, stop=stop, every=log.every)
+    return [metrics, progress, *_sinks(session, log)], metrics
+
+
+def checkpointer(
+    session: Session, program: Program, state: Mapping[str, Any], *, stop: int
+) -> Checkpointer:
+    """The hook that saves; it must come last, so that a checkpoint follows all of its phase."""
+    section = session.recipe.checkpoint
+    return Checkpointer(
+        session.checkpoints,
+        program,
+        state,
+        every=section.every,
+        keep=section.keep,
+        stop=stop,
+        world=session.world,
+    )
+
+
+def _sinks(session: Session, log: LogSection) -> list[Hook]:
+    output = session.options.output
+    sinks: list[Hook] = []
+    if log.tensorboard:
+        sinks.append(TensorBoard(output / "tensorboard"))
+    if log.wandb != "off":
+        recipe = asdict(session.recipe)
+        sinks.append(WandB(output, project=log.project, mode=log.wandb, recipe=recipe))
+    return sinks

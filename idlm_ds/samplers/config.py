@@ -1,0 +1,92 @@
+"""How a sample is drawn, as one value that every printed figure can carry."""
+
+from dataclasses import dataclass
+from typing import Literal, final
+
+from idlm_ds.noise import Noise
+from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.base import Denoiser, Process
+from idlm_ds.samplers.grid import uniform_grid
+from idlm_ds.samplers.reference import Dense
+from idlm_ds.samplers.reverse import Move, Sampled, Tail, walk
+from idlm_ds.samplers.score import Analytic, Euler
+from idlm_ds.samplers.truncation import Sharpen
+from idlm_ds.tensor_types import TokenIds
+
+Sampler = Literal["ancestral", "analytic", "euler"]
+Precision = Literal["float64", "float32"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chain:
+    """A reverse chain from t=1 to t=0 on an equal grid."""
+
+    steps: int
+    sampler: Sampler = "ancestral"
+    precision: Precision = "float64"
+    """float32 draws densely, with the bias of published samplers; see ``Dense``."""
+
+    tail: Tail = "ancestral"
+    temperature: float = 1.0
+    nucleus: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.sampler != "ancestral":
+            if self.precision != "float64":
+                raise ValueError(f"precision: {self.sampler} draws in float64 only")
+            if (self.temperature, self.nucleus) != (1.0, 1.0):
+                raise ValueError(
+                    f"temperature, nucleus: {self.sampler} takes its pace from the size of the "
+                    "scores, which these change; use ancestral"
+                )
+
+    @property
+    def label(self) -> str:
+        """Sampler, tail and nucleus in a word or three."""
+        tail = "" if self.tail == "ancestral" else f"+{self.tail}"
+        cut = "" if self.nucleus == 1 else f", nucleus {self.nucleus:g}"
+        return f"{self.sampler}{tail}{cut}"
+
+    def move(self, process: Process) -> Move:
+        """The reverse step of a family.
+
+        Raises:
+            ValueError: The family has no such step.
+        """
+        if self.sampler == "ancestral":
+            return process.step if self.precision == "float64" else Dense(process, "float32")
+        if not isinstance(process, Absorbing):
+            raise ValueError(f"sampler: {self.sampler} needs a masked family; use ancestral")
+        return Analytic(process) if self.sampler == "analytic" else Euler(process)
+
+    def draw(
+        self,
+        process: Process,
+        denoiser: Denoiser,
+        x: TokenIds,
+        *,
+        noise: Noise,
+        move: Move | None = None,
+    ) -> Sampled:
+        """Walk ``x``, a draw of the prior, down to t=0.
+
+        Args:
+            process: The family.
+            denoiser: The network.
+            x: The start.
+            noise: One stream per sequence.
+            move: A step to take in place of ``self.move(process)``, made of it.
+
+        Collective: see ``walk``.
+        """
+        return walk(
+            process,
+            move or self.move(process),
+            denoiser,
+            x,
+            uniform_grid(self.steps),
+            noise=noise,
+            tail=self.tail,
+            sharpen=Sharpen(process, self.temperature, self.nucleus),
+        )

@@ -1,0 +1,190 @@
+"""What each method needs, and what it refuses before anything is started."""
+
+from dataclasses import asdict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from idlm_ds.build import methods
+from idlm_ds.build.locate import ASSETS
+from idlm_ds.build.methods import find_teacher, make_program
+from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.config import AdamW
+from idlm_ds.errors import UserError
+from idlm_ds.models.dit import DiT, DiTConfig
+from idlm_ds.objectives.alternation import Alternation, Phase
+from idlm_ds.objectives.idlm import IDLM
+from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds
+from idlm_ds.recipes.load import load_recipe
+from idlm_ds.recipes.schema import DistillRecipe, ProcessSection
+from idlm_ds.samplers.config import Chain
+from idlm_ds.train.program import DistillProgram
+from idlm_ds.train.self_distillation import SelfDistillProgram
+
+TRAINED = {"mdlm": "mdlm", "sedd": "sedd", "udlm": "udlm", "duo": "udlm"}
+"""What the teacher of each family was trained as."""
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(ASSETS / "tokenizer")
+
+
+def teacher_folder(folder: Path, family: str, vocab_size: int) -> Path:
+    sizes = {"hidden": 8, "blocks": 1, "heads": 1, "cond": 4, "vocab_size": vocab_size}
+    process = asdict(ProcessSection(name=family))
+    card = NetworkCard(network={"kind": "dit", **sizes}, process=process, length=64)
+    write_network(folder, card, dict(DiT(DiTConfig(**sizes)).named_parameters()))
+    return folder
+
+
+def recipe_for(folder: Path, family: str, method: str, *more: str) -> DistillRecipe:
+    overrides = [f"teacher.path={folder}", f"process.name={family}", f"objective.name={method}"]
+    return load_recipe(DistillRecipe, "quickstart", [*overrides, *more])
+
+
+@pytest.fixture
+def find(tokenizer, tmp_path):
+    def find(family: str, method: str, *more: str) -> tuple[DistillRecipe, methods.Teacher]:
+        folder = teacher_folder(tmp_path, TRAINED[family], len(tokenizer) + 1)
+        recipe = recipe_for(folder, family, method, *more)
+        return recipe, find_teacher(recipe, tokenizer)
+
+    return find
+
+
+@pytest.mark.parametrize("family", TRAINED)
+def test_inverse_distillation_fits_every_family_and_the_baselines_their_own(family, find):
+    for method in ("idlm", "dmd"):
+        assert find(family, method)[1].method is None
+    mine, other = ("sdtt", "dcd") if family in ("mdlm", "sedd") else ("dcd", "sdtt")
+    _, teacher = find(family, mine)
+    kind = {"sdtt": SDTT, "dcd": DCD}[mine]
+    assert teacher.method == kind(teacher.process)
+    with pytest.raises(
+        UserError, match=rf"^objective\.name: {other} is .*process\.name is {family}$"
+    ):
+        find(family, other)
+
+
+def test_a_recipe_says_how_samples_are_drawn(find):
+    _, teacher = find("sedd", "idlm", "eval.sampler=euler", "eval.matched_steps=[]")
+    assert teacher.chain == Chain(steps=32, sampler="euler")
+    more = ["eval.tail=greedy", "eval.nucleus=0.9", "eval.precision=float32", "eval.steps=[2,7]"]
+    _, teacher = find("duo", "idlm", *more)
+    assert teacher.chain == Chain(steps=7, tail="greedy", nucleus=0.9, precision="float32")
+
+
+@pytest.mark.parametrize("family", ["udlm", "duo"])
+def test_a_sampler_the_family_has_not_is_refused_before_training(family, find):
+    with pytest.raises(UserError, match="eval.sampler: analytic needs a masked family"):
+        find(family, "idlm", "eval.sampler=analytic", "eval.matched_steps=[]")
+
+
+@pytest.mark.parametrize("is_asked", [True, False])
+def test_a_recipe_says_whether_activations_are_computed_twice(is_asked, find):
+    _, teacher = find("mdlm", "idlm", f"train.checkpoint_activations={str(is_asked).lower()}")
+    assert teacher.network.make().config.checkpoint_activations is is_asked
+    assert "checkpoint_activations" not in teacher.network.card.network
+
+
+def test_rounds_must_fit_into_the_run_where_there_are_rounds(find):
+    three, four = "train.student_steps=3", "train.student_steps=4"
+    with pytest.raises(UserError, match=r"^objective\.rounds: 4 do not fit .*student_steps 3$"):
+        find("mdlm", "sdtt", three, "objective.rounds=4")
+    find("mdlm", "sdtt", four, "objective.rounds=4")
+    find("mdlm", "idlm", three, "objective.rounds=4")
+
+
+def test_a_teacher_of_another_vocabulary_or_family_is_refused(tokenizer, tmp_path):
+    folder = teacher_folder(tmp_path, "mdlm", 50258)
+    words = rf"^teacher\.path: .* 50258 with mask 50257, .* {len(tokenizer)} words; it takes 50257"
+    with pytest.raises(UserError, match=words):
+        find_teacher(recipe_for(folder, "mdlm", "sdtt"), tokenizer)
+    with pytest.raises(UserError, match=r"^process\.name: 'sedd', but .* with 'mdlm'$"):
+        find_teacher(recipe_for(folder, "sedd", "sdtt"), tokenizer)
+
+
+class Role:
+    """Stands for an engine; knows how it was started."""
+
+    def __init__(self, name: str, optimizer: AdamW | None) -> None:
+        self.name = name
+        self.optimizer = optimizer
+        self.ema_decay: float | None = None
+        self.kept: dict[str, Any] = {}
+        weights = [torch.zeros(3)]
+        self.shards = SimpleNamespace(weights=weights) if optimizer is not None else None
+
+    def start_ema(self, decay: float) -> None:
+        self.ema_decay = decay
+
+
+@pytest.fixture
+def program(find, monkeypatch):
+    def program(family: str, method: str, *last: str) -> tuple[Any, dict[str, Role]]:
+        started: dict[str, Role] = {}
+
+        def start(name: str, setup: object, teacher: object, optimizer: AdamW | None) -> Role:
+            return started.setdefault(name, Role(name, optimizer))
+
+        monkeypatch.setattr(methods, "_start", start)
+        more = ["train.student_steps=12", "objective.fake_steps=2", "objective.rounds=2"]
+        more += ["objective.grid=5", "optim.lr=0.5", "optim.fake_lr_scale=3", "ema.decay=0.9"]
+        recipe, teacher = find(family, method, *more, "optim.warmup_steps=0", *last)
+        world = SimpleNamespace(size=1, rank=0)
+        return make_program(recipe, None, teacher, world), started
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("t_min", "input_t_min", "of_samples", "of_input"),
+    [("null", "null", 0.2, 0.2), ("0.6", "null", 0.6, 0.6), ("0.6", "0.4", 0.6, 0.4)]
+    + [("null", "0.4", 0.2, 0.4), ("0", "0.0", 0.0, 0.0)],
+)
+def test_smallest_times_fall_back_on_each_other(t_min, input_t_min, of_samples, of_input, program):
+    times = [f"objective.t_min={t_min}", f"objective.input_t_min={input_t_min}"]
+    made, _ = program("mdlm", "idlm", "process.t_min=0.2", *times)
+    assert (made.draws.t_min, made.input_t_min) == (of_samples, of_input)
+    in_rounds, _ = program("mdlm", "sdtt", "process.t_min=0.2", *times)
+    assert in_rounds.draws.t_min == of_samples
+
+
+@pytest.mark.parametrize("method", ["idlm", "dmd"])
+def test_inverse_distillation_starts_three_networks_of_which_two_learn(method, program):
+    made, started = program("duo", method)
+    assert isinstance(made, DistillProgram)
+    assert {n: role.optimizer and role.optimizer.lr for n, role in started.items()} == {
+        "teacher": None,
+        "fake": 1.5,
+        "student": 0.5,
+    }
+    assert [started[n].ema_decay for n in ("teacher", "fake", "student")] == [None, 0.9, 0.9]
+    assert made.objective == IDLM(made.objective.process, method == "idlm")
+    assert made.plan == Alternation(fake_steps=2)
+    assert {p: (rate.peak, rate.total) for p, rate in made.rates.items()} == {
+        Phase.FAKE: (1.5, 24),
+        Phase.STUDENT: (0.5, 12),
+    }
+
+
+@pytest.mark.parametrize(("family", "method"), [("mdlm", SDTT), ("duo", DCD)])
+def test_self_distillation_starts_a_student_and_who_it_was(family, method, program):
+    made, started = program(family, method.__name__.lower())
+    assert isinstance(made, SelfDistillProgram)
+    assert {n: role.optimizer and role.optimizer.lr for n, role in started.items()} == {
+        "teacher": None,
+        "student": 0.5,
+    }
+    assert [started[n].ema_decay for n in ("teacher", "student")] == [None, 0.9]
+    assert (made.teacher, made.student) == (started["teacher"], started["student"])
+    assert made.roles == {"student": started["student"]}
+    assert started["student"].kept.keys() == {"handover"}
+    assert isinstance(made.objective, method)
+    assert made.rounds == Rounds(updates=12, count=2, grid=5)
+    assert (made.rate.peak, made.rate.total) == (0.5, 12)

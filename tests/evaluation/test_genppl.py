@@ -1,0 +1,278 @@
+"""An evaluation: what is drawn, by whom, and what is not drawn again."""
+
+import json
+import math
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from idlm_ds.build.locate import ASSETS
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.engine.dist import World
+from idlm_ds.errors import UserError
+from idlm_ds.evaluation import genppl
+from idlm_ds.evaluation.genppl import run_genppl
+from idlm_ds.evaluation.grid import GenPplOptions
+from idlm_ds.evaluation.store import Cell
+from idlm_ds.metrics.judge import Judge
+from tests.distributed.harness import run_ranks
+from tests.toy_models import random_judge, random_teacher
+
+NUM_SAMPLES = 9
+
+
+class Alone(World):
+    """A world of one process, without a process group."""
+
+    def barrier(self) -> None:
+        pass
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        return [value]
+
+    def agree(self, value: Any) -> Any:
+        return value
+
+
+ALONE = Alone(0, 1, 0, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    folder, tokenizer = tmp_path_factory.mktemp("models"), Tokenizer(ASSETS / "tokenizer")
+    random_teacher(folder / "teacher", tokenizer)
+    random_judge(folder / "judge", tokenizer)
+    return folder
+
+
+@pytest.fixture
+def options(models, tmp_path) -> GenPplOptions:
+    return GenPplOptions(
+        checkpoints=[str(models / "teacher")],
+        samples=[],
+        steps=[2, 3],
+        samplers=["ancestral"],
+        precisions=["float64"],
+        temperatures=[1.0],
+        nuclei=[1.0],
+        seeds=[0, 1],
+        num_samples=NUM_SAMPLES,
+        length=None,
+        batch=4,
+        judges=[str(models / "judge")],
+        process=None,
+        tokenizer=None,
+        output=tmp_path / "results",
+    )
+
+
+def results(options: GenPplOptions) -> list[dict[str, Any]]:
+    return json.loads((options.output / "results.json").read_text())["rows"]
+
+
+def figures(options: GenPplOptions) -> list[dict[str, Any]]:
+    """Rows without what the clock and the machine say."""
+    timed = ("seconds", "tokens_per_s", "machine")
+    return [{k: v for k, v in row.items() if k not in timed} for row in results(options)]
+
+
+def tokens_of(options: GenPplOptions) -> dict[str, list[list[int]]]:
+    files = (options.output / "samples").iterdir()
+    return {path.name: json.loads(path.read_text())["tokens"] for path in files}
+
+
+def _on_ranks(world: World, options: GenPplOptions) -> None:
+    run_genppl(options, world)
+
+
+def test_figures_do_not_depend_on_the_batch_or_the_number_of_ranks(options, tmp_path):
+    run_genppl(options, ALONE)
+    wanted, tokens = figures(options), tokens_of(options)
+    assert len(tokens) == 4
+    for batch, ranks in ((1, 1), (7, 1), (32, 1), (3, 2)):
+        other = replace(options, batch=batch, output=tmp_path / f"{batch}-{ranks}")
+        if ranks == 1:
+            run_genppl(other, ALONE)
+        else:
+            run_ranks(_on_ranks, ranks, other)
+        assert tokens_of(other) == tokens
+        for got, row in zip(figures(other), wanted, strict=True):
+            for key, value in row.items():
+                assert got[key] == (pytest.approx(value, rel=1e-6) if _is_figure(value) else value)
+
+
+def _is_figure(value: object) -> bool:
+    return isinstance(value, float)
+
+
+def test_a_row_says_how_it_came_about(options):
+    run_genppl(replace(options, samplers=["greedy"], precisions=["float32"], steps=[2]), ALONE)
+    (row,) = results(options)
+    told = {
+        "family": "mdlm",
+        "sampler": "ancestral+greedy",
+        "precision": "float32",
+        "steps": 2,
+        "temperature": 1.0,
+        "nucleus": 1.0,
+        "seeds": [0, 1],
+        "num_samples": 2 * NUM_SAMPLES,
+        "length": 16,
+    }
+    assert {key: row[key] for key in told} == told
+    assert row["judge"].startswith("judge@")
+    assert 1 <= row["nfe"] <= 2
+    assert row["gen_ppl_se"] > 0
+    assert row["machine"]["ranks"] == 1
+    page = (options.output / "results.md").read_text()
+    assert "ancestral+greedy" in page
+    assert (options.output / "results.csv").read_text().startswith("model,")
+
+
+def test_seeds_are_pooled_over_tokens(options):
+    run_genppl(replace(options, steps=[2]), ALONE)
+    scores = [json.loads(p.read_text()) for p in (options.output / "scores").iterdir()]
+    nats = sum(sum(score["nats"]) for score in scores)
+    count = sum(sum(score["tokens"]) for score in scores)
+    (row,) = results(options)
+    assert row["gen_ppl"] == pytest.approx(math.exp(nats / count), rel=1e-12)
+    assert row["gen_ppl_std_over_seeds"] > 0
+
+
+def test_only_missing_cells_are_drawn_and_scored(options, monkeypatch):
+    run_genppl(options, ALONE)
+    before = figures(options)
+    samples = sorted((options.output / "samples").iterdir())
+    scores = sorted((options.output / "scores").iterdir())
+    stamps = {path: path.stat().st_mtime_ns for path in [*samples, *scores]}
+    gone = [samples[1], scores[1], scores[2]]
+    for path in gone:
+        path.unlink()
+    drawn, scored = [], []
+    monkeypatch.setattr(genppl, "_draw", _counted(genppl._draw, drawn))
+    monkeypatch.setattr(Judge, "score", _counted(Judge.score, scored))
+    run_genppl(options, ALONE)
+    assert (len(drawn), len(scored)) == (1, 2)
+    assert figures(options) == before
+    kept = [path for path in stamps if path not in gone]
+    assert all(path.stat().st_mtime_ns == stamps[path] for path in kept)
+
+
+def _counted(function: Any, calls: list[Any]) -> Any:
+    def counted(*arguments: Any, **more: Any) -> Any:
+        calls.append(arguments)
+        return function(*arguments, **more)
+
+    return counted
+
+
+def test_draws_of_another_precision_than_asked_for_are_noticed(options, monkeypatch):
+    honest = genppl.sample_set
+
+    def lying(*arguments: Any, **more: Any) -> Any:
+        return replace(honest(*arguments, **more), dtypes=frozenset({torch.float32}))
+
+    monkeypatch.setattr(genppl, "sample_set", lying)
+    with pytest.raises(AssertionError, match=r"asked for float64 draws, saw \['torch.float32'\]"):
+        run_genppl(options, ALONE)
+
+
+def test_texts_made_elsewhere_are_scored_like_any_other(options, tmp_path):
+    run_genppl(replace(options, steps=[2], seeds=[0]), ALONE)
+    (mine,) = results(options)
+    (file,) = (options.output / "samples").iterdir()
+    elsewhere = tmp_path / "elsewhere.json"
+    elsewhere.write_text(
+        json.dumps({"generated_seqs": json.loads(file.read_text())["generated_seqs"]})
+    )
+    tokenizer = str(ASSETS / "tokenizer")
+    run_genppl(replace(options, checkpoints=[], samples=[elsewhere], tokenizer=tokenizer), ALONE)
+    (theirs,) = results(options)
+    assert theirs["model"] == str(elsewhere)
+    assert theirs["sampler"] is None
+    assert theirs["gen_ppl"] == pytest.approx(mine["gen_ppl"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"checkpoints": []}, "--checkpoint, --samples: name at least one"),
+        ({"steps": [0]}, "--steps: must be at least 1, got 0"),
+        ({"num_samples": 0}, "--num-samples: must be at least 1"),
+        ({"batch": 0}, "--batch-size: must be at least 1"),
+        ({"length": 0}, "--length: must be at least 1"),
+        ({"temperatures": [1.0, 0.0]}, "--temperature: must be above 0, got 0"),
+        ({"nuclei": [1.5]}, r"--nucleus: must be in \(0, 1\], got 1.5"),
+        ({"samplers": ["euler"], "precisions": ["float32"]}, "--precision: euler draws in float64"),
+        ({"checkpoints": ["nowhere"]}, "--checkpoint: no such file or folder: nowhere"),
+        ({"judges": ["nowhere"]}, "--judge: no such file or folder: nowhere"),
+        ({"tokenizer": "nowhere"}, "--tokenizer: no such file or folder: nowhere"),
+        ({"samples": [Path("nowhere.json")]}, "nowhere.json: not readable as JSON"),
+        ({"process": "sedd"}, "--process: 'sedd', but .* was trained with 'mdlm'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_done_is_said_in_one_line(change, words, options):
+    with pytest.raises(UserError, match=words) as error:
+        run_genppl(replace(options, **change), ALONE)
+    assert "\n" not in str(error.value)
+
+
+def test_every_setting_but_the_name_of_the_model_makes_another_cell(tmp_path):
+    cell = Cell(
+        model="a/student/", source="x", family="mdlm", sampler="ancestral", steps=8,
+        precision="float64", temperature=1.0, nucleus=1.0, seed=0, num_samples=4, length=16,
+        tokenizer="t",
+    )  # fmt: skip
+    assert cell.key.startswith("student-ancestral-8-float64-s0-")
+    changes = asdict(cell) | {
+        "source": "y", "family": "sedd", "sampler": "euler", "steps": 9, "precision": "float32",
+        "temperature": 0.9, "nucleus": 0.9, "seed": 1, "num_samples": 5, "length": 17,
+        "tokenizer": "u",
+    }  # fmt: skip
+    others = {replace(cell, **{k: v}).key for k, v in changes.items() if k != "model"}
+    assert len(others | {cell.key}) == len(changes)
+    assert replace(cell, model="b/student").key == cell.key
+
+
+def test_a_damaged_cell_is_named(options):
+    run_genppl(replace(options, steps=[2], seeds=[0]), ALONE)
+    (file,) = (options.output / "samples").iterdir()
+    file.write_text(json.dumps({"cell": {}}))
+    with pytest.raises(UserError, match="damaged .* delete it to draw it again"):
+        run_genppl(replace(options, steps=[2], seeds=[0]), ALONE)
+
+
+def test_texts_of_nothing_but_eos_have_no_perplexity_and_break_nothing(options, tmp_path):
+    tokenizer = Tokenizer(ASSETS / "tokenizer")
+    eos = tokenizer.decode([[tokenizer.eos_id] * 16] * 3)
+    (tmp_path / "eos.json").write_text(json.dumps({"generated_seqs": eos}))
+    alone = replace(options, checkpoints=[], samples=[tmp_path / "eos.json"])
+    run_genppl(replace(alone, tokenizer=str(ASSETS / "tokenizer")), ALONE)
+    (row,) = results(options)
+    assert (row["gen_ppl"], row["gen_ppl_se"], row["entropy"]) == (None, None, 0.0)
+
+
+def test_both_rules_of_what_is_scored_make_a_row_each(options, tmp_path):
+    tokenizer = Tokenizer(ASSETS / "tokenizer")
+    (end,) = tokenizer.decode([[tokenizer.eos_id]])
+    texts = [f"The people {end} of the States", f"Fellow citizens {end} of the Senate"]
+    (tmp_path / "ended.json").write_text(json.dumps({"generated_seqs": texts}))
+    alone = replace(options, checkpoints=[], samples=[tmp_path / "ended.json"])
+    asked = replace(alone, maskings=["published", "strict"], tokenizer="assets:tokenizer")
+    run_genppl(asked, ALONE)
+    published, strict = results(options)
+    assert (published["masking"], strict["masking"]) == ("published", "strict")
+    counts = {
+        path.name: sum(json.loads(path.read_text())["tokens"])
+        for path in (options.output / "scores").iterdir()
+    }
+    assert len(counts) == 2
+    (less,) = (count for name, count in counts.items() if ".strict." in name)
+    assert less < max(counts.values())
