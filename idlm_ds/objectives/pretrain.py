@@ -1,7 +1,7 @@
 """Losses that make a teacher or a judge."""
 
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.tensor_types import PerPosition, Positions, Time, TokenIds
 
 
+@runtime_checkable
 class PretrainObjective(Protocol):
     """A loss of one network on data."""
 

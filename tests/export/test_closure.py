@@ -101,5 +101,15 @@ def test_the_first_file_names_all_others(root):
 @pytest.mark.parametrize("root", ROOTS)
 def test_code_that_only_training_needs_stays_behind(root):
     folders = {name.split("_")[0].removesuffix(".py") for name in collect(root)}
-    assert not folders & {"objectives", "engine", "train", "recipes", "build", "evaluation", "runs", "data", "metrics"}
+    assert not folders & {
+        "objectives",
+        "engine",
+        "train",
+        "recipes",
+        "build",
+        "evaluation",
+        "runs",
+        "data",
+        "metrics",
+    }
     assert "schedules_gaussian.py" not in collect(root)

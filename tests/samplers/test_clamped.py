@@ -19,7 +19,7 @@ from idlm_ds.schedules.loglinear import LogLinear
 
 from ..tolerances import assert_frequencies
 from .small_world import EPS, OneStream, World, alpha, answer, likeliest_rows
-from .test_walk import FAMILIES, LENGTH, MASK, Neighbours, mask_of, reverse_rows, start_of
+from .test_reverse import FAMILIES, LENGTH, MASK, Neighbours, mask_of, reverse_rows, start_of
 
 DRAWS = 60_000
 STEPS = 3

@@ -14,8 +14,7 @@ from torch import Tensor
 from idlm_ds.checkpoints.pickle_reader.allowed import StoredTensor
 from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchWeights, tensors_in
 from idlm_ds.errors import UnsafeCheckpointError, UserError
-
-from .gadgets import rewrite
+from tests.checkpoints.gadgets import rewrite
 
 BASE = torch.arange(120.0)
 
