@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from idlm_ds.build.data import make_draws
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
 from idlm_ds.build.networks import Network
-from idlm_ds.build.processes import make_chain
+from idlm_ds.build.processes import make_sampler_config
 from idlm_ds.build.saved_model import SavedModel, find_model
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.config import AdamW
@@ -19,7 +19,7 @@ from idlm_ds.objectives.idlm import IDLM
 from idlm_ds.objectives.self_distillation import Rounds, SelfDistillation, self_distillation
 from idlm_ds.processes.base import Process
 from idlm_ds.recipes.schema import DistillRecipe
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.train.program import DistillProgram
 from idlm_ds.train.self_distillation import SelfDistillProgram
 
@@ -35,7 +35,7 @@ class Teacher:
     method: SelfDistillation | None
     """How it is distilled, where that needs no fake."""
 
-    chain: Chain
+    chain: SamplerConfig
     """How samples are drawn, from it and from its student."""
 
 
@@ -55,7 +55,7 @@ def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
         recipe.data.length,
         checkpoint_activations=recipe.train.checkpoint_activations,
     )
-    method, chain = _method(recipe, process), make_chain(recipe.eval, process)
+    method, chain = _method(recipe, process), make_sampler_config(recipe.eval, process)
     return Teacher(model, network, process, method, chain)
 
 

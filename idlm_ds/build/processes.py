@@ -11,7 +11,7 @@ from idlm_ds.processes.by_name import hard_process, schedule_by_name
 from idlm_ds.processes.duo import Duo
 from idlm_ds.recipes.schema import EvalSection, ProcessSection
 from idlm_ds.recipes.typed import build
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.schedules.gaussian import DuoClock, GaussianClock, GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
 
@@ -66,13 +66,13 @@ def _clock(section: ProcessSection, token_map: GaussianMap) -> DuoClock:
     return TokenClock(token_map, LogLinear(section.eps))
 
 
-def make_chain(section: EvalSection, process: Process) -> Chain:
+def make_sampler_config(section: EvalSection, process: Process) -> SamplerConfig:
     """How a recipe has samples drawn from a family; steps are set row by row.
 
     Raises:
         UserError: The family has no such sampler.
     """
-    chain = Chain(
+    chain = SamplerConfig(
         steps=section.steps[-1],
         sampler=section.sampler,
         precision=section.precision,
@@ -80,7 +80,7 @@ def make_chain(section: EvalSection, process: Process) -> Chain:
         nucleus=section.nucleus,
     )
     try:
-        chain.move(process)
+        chain.reverse_step(process)
     except ValueError as error:
         raise UserError(f"eval.{error}") from error
     return chain

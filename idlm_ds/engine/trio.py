@@ -73,5 +73,5 @@ class EngineTrio:
         self.active(phase).backward_from(output, cotangent)
 
     def step(self, phase: Phase, *, lr: float) -> StepReport:
-        """Move the active network."""
+        """ReverseStep the active network."""
         return self.active(phase).step(lr)

@@ -14,7 +14,7 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.batched import join
 from idlm_ds.samplers.clamped import Given, sample_clamped
-from idlm_ds.samplers.config import Chain, Precision
+from idlm_ds.samplers.config import Precision, SamplerConfig
 from idlm_ds.samplers.reverse import Sampled
 
 Row = Sequence[int | None]
@@ -80,7 +80,7 @@ class Completer:
     process: Process
     network: Denoiser
     tokenizer: Tokenizer
-    chain: Chain
+    chain: SamplerConfig
     length: int
     """Positions of a sequence."""
 
@@ -95,7 +95,7 @@ class Completer:
         cls,
         opened: OpenModel,
         network: Denoiser,
-        chain: Chain,
+        chain: SamplerConfig,
         *,
         bos: bool,
         seed: int,

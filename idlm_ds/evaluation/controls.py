@@ -18,8 +18,8 @@ from idlm_ds.metrics.accumulate import Estimate, MeanAccumulator, PerplexityAccu
 from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.batched import sample_set
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.batched import sample_batched
+from idlm_ds.samplers.config import SamplerConfig
 
 CLOSE_ENOUGH = 0.005
 """Nats of entropy within which two sets count as matched."""
@@ -48,7 +48,7 @@ class Protocol:
     batch: int
     seed: int
 
-    chain: Chain
+    chain: SamplerConfig
     """How samples are drawn; steps and temperature are set row by row."""
 
 
@@ -136,10 +136,10 @@ class Evaluation:
             slope = rise if rise > 0 else TYPICAL_SLOPE
         return nearest
 
-    def _draw(self, denoiser: Denoiser, chain: Chain, stream: str) -> tuple[Tensor, float]:
+    def _draw(self, denoiser: Denoiser, chain: SamplerConfig, stream: str) -> tuple[Tensor, float]:
         count = self._protocol.num_samples
         shares = [range(rank, count, self._world.size) for rank in range(self._world.size)]
-        sampled = sample_set(
+        sampled = sample_batched(
             self._process,
             denoiser,
             shares[self._world.rank],
@@ -162,7 +162,7 @@ class Evaluation:
         model: str,
         tokens: Tensor,
         *,
-        chain: Chain | None = None,
+        chain: SamplerConfig | None = None,
         nfe: float | None = None,
         seconds: float | None = None,
     ) -> Measured:

@@ -17,7 +17,7 @@ from idlm_ds.evaluation.store import Cell, Drawn, Store
 from idlm_ds.evaluation.table import Row, to_text, write_results
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.provenance import describe_machine
-from idlm_ds.samplers.batched import join, sample_set
+from idlm_ds.samplers.batched import join, sample_batched
 
 STREAM = "sample"
 
@@ -95,7 +95,7 @@ def _draw(
     mine = range(world.rank, cell.num_samples, world.size)
     parts = []
     for first in range(0, max(len(mine), 1), batch):
-        part = sample_set(
+        part = sample_batched(
             source.opened.process,
             network,
             mine[first : first + batch],

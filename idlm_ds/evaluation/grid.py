@@ -16,7 +16,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.store import Cell, Drawn, read_json
 from idlm_ds.metrics.judge import Masking
-from idlm_ds.samplers.config import Chain, Precision, Sampler
+from idlm_ds.samplers.config import Precision, Sampler, SamplerConfig
 from idlm_ds.samplers.reverse import Tail
 
 Metric = Literal["mauve", "gm"]
@@ -63,7 +63,7 @@ class Grid:
             raise UserError(f"--nucleus: must be in (0, 1], got {wrong_p[0]}")
 
     @property
-    def chains(self) -> Iterator[Chain]:
+    def chains(self) -> Iterator[SamplerConfig]:
         """Every way to draw that was asked for.
 
         Raises:
@@ -75,7 +75,7 @@ class Grid:
         for name, steps, precision, temperature, nucleus in grid:
             sampler, tail = SAMPLERS[name]
             try:
-                yield Chain(
+                yield SamplerConfig(
                     steps=steps,
                     sampler=sampler,
                     tail=tail,
@@ -119,7 +119,7 @@ class Source:
     """A model that has been found to fit what is asked of it, and its cells."""
 
     opened: OpenModel
-    cells: dict[Cell, Chain]
+    cells: dict[Cell, SamplerConfig]
 
 
 def find_source(spec: str, grid: Grid) -> Source:
@@ -132,7 +132,7 @@ def find_source(spec: str, grid: Grid) -> Source:
     cells = {}
     for chain, seed in itertools.product(grid.chains, grid.seeds):
         try:
-            chain.move(opened.process)
+            chain.reverse_step(opened.process)
         except ValueError as error:
             raise UserError(f"--{error}") from error
         cell = Cell(

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from idlm_ds.build.processes import make_chain
+from idlm_ds.build.processes import make_sampler_config
 from idlm_ds.console import say
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
@@ -45,7 +45,7 @@ def report(
         target_steps=8 if 8 in section.steps else section.steps[-1],
         batch=section.batch,
         seed=section.seed,
-        chain=make_chain(section, process),
+        chain=make_sampler_config(section, process),
     )
     evaluation = Evaluation(process, tokenizer, judge, protocol, world=world)
     is_first = world.is_first

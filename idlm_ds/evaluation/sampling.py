@@ -20,9 +20,9 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.provenance import git_commit
-from idlm_ds.samplers.batched import join, sample_set
+from idlm_ds.samplers.batched import join, sample_batched
 from idlm_ds.samplers.blockwise import check_blockwise, sample_blockwise
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.reverse import Sampled
 
 SHOWN = 4
@@ -84,7 +84,7 @@ class SampleOptions:
         return self.sampler == "blockwise"
 
     @property
-    def chain(self) -> Chain:
+    def chain(self) -> SamplerConfig:
         """How each sample is drawn.
 
         Raises:
@@ -92,7 +92,7 @@ class SampleOptions:
         """
         names = ("steps", "sampler", "tail", "precision", "temperature", "nucleus")
         try:
-            return Chain(**{name: getattr(self, name) for name in names})
+            return SamplerConfig(**{name: getattr(self, name) for name in names})
         except ValueError as error:
             raise UserError(f"--{error}") from error
 
@@ -115,12 +115,12 @@ def plan_chain(options: SampleOptions, process: Process, length: int) -> Plan:
     """
     chain = options.chain
     try:
-        chain.move(process)
+        chain.reverse_step(process)
     except ValueError as error:
         raise UserError(f"--{error}") from error
 
     def draw(network: Denoiser, device: torch.device) -> Sampled:
-        return sample_set(
+        return sample_batched(
             process,
             network,
             range(options.num_samples),

@@ -13,7 +13,7 @@ import idlm_ds
 from idlm_ds.checkpoints.formats.description import Description
 from idlm_ds.evaluation.row import DISPLAY_NAMES
 from idlm_ds.export.fields import Code
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 
 FIGURES = {
     "steps": "steps",
@@ -44,7 +44,7 @@ class Page:
     """Of the exported model, not of what it was made from."""
 
     dtype: str
-    chain: Chain
+    chain: SamplerConfig
     origin: Mapping[str, Any]
     report: Mapping[str, Any]
     license: str | None

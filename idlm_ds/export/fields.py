@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from idlm_ds.build.processes import SCHEDULE_KEYS
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 
 DUO_KEYS = ("clock", "gamma_min", "gamma_max", "tau")
 """What else Duo's training is a function of."""
@@ -77,6 +77,6 @@ def token_fields(kind: str, eos_id: int) -> dict[str, Any]:
     return {"eos_token_id": eos_id, "pad_token_id": eos_id, "use_cache": False, **dropout}
 
 
-def generation_fields(chain: Chain) -> dict[str, Any]:
+def generation_fields(chain: SamplerConfig) -> dict[str, Any]:
     """Content of ``generation_config.json``."""
     return {"do_sample": True, **asdict(chain)}

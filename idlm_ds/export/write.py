@@ -22,9 +22,9 @@ from idlm_ds.export.closure import WRAPPERS, collect
 from idlm_ds.export.fields import CODES, generation_fields, token_fields
 from idlm_ds.export.student import Student, find_student
 from idlm_ds.processes.base import Process
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.truncation import Sharpen
+from idlm_ds.samplers.truncation import Truncation
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -44,7 +44,7 @@ class ExportOptions:
     model: str
     output: Path
     chain: Mapping[str, Any]
-    """Arguments of the ``Chain`` by which samples are drawn where the caller says nothing."""
+    """Arguments of the ``SamplerConfig`` that ``generate`` uses by default."""
 
     fresh: bool = False
     card: str | None = None
@@ -92,12 +92,12 @@ def export(options: ExportOptions) -> Student:
     return student
 
 
-def _checked(settings: Mapping[str, Any], process: Process) -> Chain:
+def _checked(settings: Mapping[str, Any], process: Process) -> SamplerConfig:
     try:
-        chain = Chain(**settings)
-        chain.move(process)
+        chain = SamplerConfig(**settings)
+        chain.reverse_step(process)
         uniform_grid(chain.steps)
-        Sharpen(process, chain.temperature, chain.nucleus)
+        Truncation(process, chain.temperature, chain.nucleus)
     except ValueError as error:
         raise UserError(f"--{error}") from error
     return chain

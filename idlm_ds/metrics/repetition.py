@@ -83,7 +83,7 @@ def _names(first: Int[Tensor, "B M"], second: Int[Tensor, "B M"]) -> Int64[Tenso
 
 
 def _shifted(names: Int64[Tensor, "B L"], by: Int64[Tensor, " B"]) -> Int64[Tensor, "B L"]:
-    """Move each row to the left; what enters from beyond its end is -1."""
+    """ReverseStep each row to the left; what enters from beyond its end is -1."""
     length = names.shape[1]
     source = torch.arange(length, device=names.device) + by[:, None]
     return names.gather(1, source.clamp(max=length - 1)).masked_fill(source >= length, -1)

@@ -5,8 +5,8 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.reverse import Sampled, Tail, walk
-from idlm_ds.samplers.truncation import Sharpen
+from idlm_ds.samplers.reverse import Sampled, Tail, sample_reverse
+from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.tensor_types import TokenIds
 
 
@@ -37,10 +37,12 @@ def sample_ancestral(
         temperature: Scores are divided by it; 1 is the model itself.
         nucleus: Mass of the likeliest tokens that is kept of each answer; 1 keeps all.
 
-    Collective: see ``walk``.
+    Collective: see ``sample_reverse``.
 
     Raises:
         ValueError: The grid does not decrease, or temperature or nucleus is out of range.
     """
-    sharpen = Sharpen(process, temperature=temperature, nucleus=nucleus)
-    return walk(process, process.step, denoiser, x, times, noise=noise, tail=tail, sharpen=sharpen)
+    sharpen = Truncation(process, temperature=temperature, nucleus=nucleus)
+    return sample_reverse(
+        process, process.step, denoiser, x, times, noise=noise, tail=tail, sharpen=sharpen
+    )

@@ -6,15 +6,15 @@ import torch
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.reverse import Sampled
 
 
-def sample_set(
+def sample_batched(
     process: Process,
     denoiser: Denoiser,
     samples: Sequence[int],
-    chain: Chain,
+    chain: SamplerConfig,
     *,
     length: int,
     seed: int,

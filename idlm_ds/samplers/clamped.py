@@ -11,8 +11,8 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.config import Chain
-from idlm_ds.samplers.reverse import Move, Sampled
+from idlm_ds.samplers.config import SamplerConfig
+from idlm_ds.samplers.reverse import ReverseStep, Sampled
 from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
 
@@ -41,7 +41,7 @@ class Given:
 
 
 def sample_clamped(
-    process: Process, denoiser: Denoiser, given: Given, chain: Chain, *, noise: Noise
+    process: Process, denoiser: Denoiser, given: Given, chain: SamplerConfig, *, noise: Noise
 ) -> Sampled:
     """Draw sequences in which known tokens stand from the first step to the last.
 
@@ -58,7 +58,7 @@ def sample_clamped(
         chain: How the rest is drawn.
         noise: One stream per sequence; the result for a sequence does not depend on the others.
 
-    Collective: see ``walk``.
+    Collective: see ``sample_reverse``.
 
     Raises:
         ValueError: A known token is no id of the vocabulary, or is the mask.
@@ -70,7 +70,7 @@ def sample_clamped(
     if is_wrong.any():
         raise ValueError(f"given: {known[is_wrong][0].item()} is no token that can be known")
     start = given.put(process.prior(*given.tokens.shape, noise=noise))
-    move = _Held(chain.move(process), given)
+    move = _Held(chain.reverse_step(process), given)
     sampled = chain.draw(process, denoiser, start, noise=noise, move=move)
     return replace(sampled, tokens=given.put(sampled.tokens))
 
@@ -80,13 +80,13 @@ def sample_clamped(
 class _Held:
     """Another step, which neither changes what is known nor asks for scores there."""
 
-    move: Move
+    move: ReverseStep
     given: Given
 
     def __call__(
         self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
     ) -> TokenIds:
-        """See ``Move``."""
+        """See ``ReverseStep``."""
 
         def ask_elsewhere(positions: Positions) -> Logits:
             is_open = ~self.given.known.flatten()[positions]
@@ -95,4 +95,4 @@ class _Held:
             rows[is_open] = raw
             return rows
 
-        return self.given.put(self.move(x_t, t, s, ask_elsewhere, noise=noise))
+        return self.given.put(self.reverse_step(x_t, t, s, ask_elsewhere, noise=noise))

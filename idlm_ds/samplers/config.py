@@ -7,10 +7,10 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.reference import Dense
-from idlm_ds.samplers.reverse import Move, Sampled, Tail, walk
+from idlm_ds.samplers.reference import ReferenceStep
+from idlm_ds.samplers.reverse import ReverseStep, Sampled, Tail, sample_reverse
 from idlm_ds.samplers.score import Analytic, Euler
-from idlm_ds.samplers.truncation import Sharpen
+from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.tensor_types import TokenIds
 
 Sampler = Literal["ancestral", "analytic", "euler"]
@@ -19,13 +19,13 @@ Precision = Literal["float64", "float32"]
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Chain:
+class SamplerConfig:
     """A reverse chain from t=1 to t=0 on an equal grid."""
 
     steps: int
     sampler: Sampler = "ancestral"
     precision: Precision = "float64"
-    """float32 draws densely, with the bias of published samplers; see ``Dense``."""
+    """float32 draws densely, with the bias of published samplers; see ``ReferenceStep``."""
 
     tail: Tail = "ancestral"
     temperature: float = 1.0
@@ -48,14 +48,16 @@ class Chain:
         cut = "" if self.nucleus == 1 else f", nucleus {self.nucleus:g}"
         return f"{self.sampler}{tail}{cut}"
 
-    def move(self, process: Process) -> Move:
+    def reverse_step(self, process: Process) -> ReverseStep:
         """The reverse step of a family.
 
         Raises:
             ValueError: The family has no such step.
         """
         if self.sampler == "ancestral":
-            return process.step if self.precision == "float64" else Dense(process, "float32")
+            return (
+                process.step if self.precision == "float64" else ReferenceStep(process, "float32")
+            )
         if not isinstance(process, Absorbing):
             raise ValueError(f"sampler: {self.sampler} needs a masked family; use ancestral")
         return Analytic(process) if self.sampler == "analytic" else Euler(process)
@@ -67,7 +69,7 @@ class Chain:
         x: TokenIds,
         *,
         noise: Noise,
-        move: Move | None = None,
+        move: ReverseStep | None = None,
     ) -> Sampled:
         """Walk ``x``, a draw of the prior, down to t=0.
 
@@ -76,17 +78,17 @@ class Chain:
             denoiser: The network.
             x: The start.
             noise: One stream per sequence.
-            move: A step to take in place of ``self.move(process)``, made of it.
+            move: A step to take in place of ``self.reverse_step(process)``, made of it.
 
-        Collective: see ``walk``.
+        Collective: see ``sample_reverse``.
         """
-        return walk(
+        return sample_reverse(
             process,
-            move or self.move(process),
+            move or self.reverse_step(process),
             denoiser,
             x,
             uniform_grid(self.steps),
             noise=noise,
             tail=self.tail,
-            sharpen=Sharpen(process, self.temperature, self.nucleus),
+            sharpen=Truncation(process, self.temperature, self.nucleus),
         )

@@ -16,7 +16,7 @@ from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
 @final
 @dataclass(frozen=True, slots=True)
-class Dense:
+class ReferenceStep:
     """Draw from ``Process.reverse`` at every undecided position."""
 
     process: Process
@@ -31,7 +31,7 @@ class Dense:
     def __call__(
         self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
     ) -> TokenIds:
-        """See ``Move``."""
+        """See ``ReverseStep``."""
         length, vocab_size = x_t.shape[1], self.process.vocab_size
         positions = self.process.undecided(x_t)
         probs = self.process.reverse(ask(positions), x_t, t, s, positions)

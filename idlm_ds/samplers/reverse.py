@@ -17,7 +17,7 @@ Tail: TypeAlias = Literal["ancestral", "greedy", "none"]
 
 
 @runtime_checkable
-class Move(Protocol):
+class ReverseStep(Protocol):
     """One reverse step; ``Process.step`` is one."""
 
     def __call__(
@@ -41,9 +41,9 @@ class Sampled:
 
 
 @torch.no_grad()
-def walk(
+def sample_reverse(
     process: Process,
-    move: Move,
+    move: ReverseStep,
     denoiser: Denoiser,
     x: TokenIds,
     times: Float[Tensor, " N"],

@@ -26,7 +26,7 @@ class ScoreMove(ABC):
     def __call__(
         self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
     ) -> TokenIds:
-        """See ``Move``. Where the probabilities add to more than one they are scaled down.
+        """See ``ReverseStep``. Where the probabilities add to more than one they are scaled down.
 
         Precision: float64.
         """

@@ -12,7 +12,7 @@ from idlm_ds.tensor_types import Logits
 
 @final
 @dataclass(frozen=True, slots=True)
-class Sharpen:
+class Truncation:
     """Temperature, then nucleus, on the distribution of the clean token."""
 
     process: Process

@@ -21,7 +21,7 @@ from idlm_ds.objectives.idlm import IDLM
 from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe, ProcessSection
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.train.program import DistillProgram
 from idlm_ds.train.self_distillation import SelfDistillProgram
 
@@ -73,10 +73,10 @@ def test_inverse_distillation_fits_every_family_and_the_baselines_their_own(fami
 
 def test_a_recipe_says_how_samples_are_drawn(find):
     _, teacher = find("sedd", "idlm", "eval.sampler=euler", "eval.matched_steps=[]")
-    assert teacher.chain == Chain(steps=32, sampler="euler")
+    assert teacher.chain == SamplerConfig(steps=32, sampler="euler")
     more = ["eval.tail=greedy", "eval.nucleus=0.9", "eval.precision=float32", "eval.steps=[2,7]"]
     _, teacher = find("duo", "idlm", *more)
-    assert teacher.chain == Chain(steps=7, tail="greedy", nucleus=0.9, precision="float32")
+    assert teacher.chain == SamplerConfig(steps=7, tail="greedy", nucleus=0.9, precision="float32")
 
 
 @pytest.mark.parametrize("family", ["udlm", "duo"])

@@ -173,12 +173,12 @@ def _counted(function: Any, calls: list[Any]) -> Any:
 
 
 def test_draws_of_another_precision_than_asked_for_are_noticed(options, monkeypatch):
-    honest = genppl.sample_set
+    honest = genppl.sample_batched
 
     def lying(*arguments: Any, **more: Any) -> Any:
         return replace(honest(*arguments, **more), dtypes=frozenset({torch.float32}))
 
-    monkeypatch.setattr(genppl, "sample_set", lying)
+    monkeypatch.setattr(genppl, "sample_batched", lying)
     with pytest.raises(AssertionError, match=r"asked for float64 draws, saw \['torch.float32'\]"):
         run_genppl(options, ALONE)
 

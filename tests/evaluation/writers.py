@@ -10,7 +10,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.evaluation.completion import Completer
 from idlm_ds.processes.base import Process, Readout
 from idlm_ds.processes.mdlm import MDLM
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.schedules.loglinear import LogLinear
 
 
@@ -54,7 +54,12 @@ class Counting:
 
 
 def completer(network, *, length: int, process: Process | None = None, **settings) -> Completer:
-    defaults = {"chain": Chain(steps=3), "bos": False, "seed": 0, "device": torch.device("cpu")}
+    defaults = {
+        "chain": SamplerConfig(steps=3),
+        "bos": False,
+        "seed": 0,
+        "device": torch.device("cpu"),
+    }
     return Completer(
         process=process or masked(),
         network=network,

@@ -15,9 +15,9 @@ from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import at
-from idlm_ds.samplers.batched import sample_set
+from idlm_ds.samplers.batched import sample_batched
 from idlm_ds.samplers.blockwise import sample_blockwise
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from tests.export.isolated import (
     BLOCKWISE,
     EVERY,
@@ -80,8 +80,8 @@ def test_samples_of_a_seed_are_those_this_package_draws(seen, name):
             continue
         asked = {k: v for k, v in settings.items() if k not in ("num_samples", "seed", "batch")}
         length = asked.pop("length", LENGTH)
-        wanted = sample_set(
-            process, network, range(4), Chain(**{"steps": STEPS, **asked}),
+        wanted = sample_batched(
+            process, network, range(4), SamplerConfig(**{"steps": STEPS, **asked}),
             length=length, seed=SEED, stream="sample", batch=4,
         ).tokens  # fmt: skip
         assert torch.equal(seen.found[f"{name}/samples {label}"], wanted), label

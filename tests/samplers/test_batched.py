@@ -7,8 +7,8 @@ from idlm_ds.processes.base import Readout
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.samplers.ancestral import sample_ancestral
-from idlm_ds.samplers.batched import sample_set
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.batched import sample_batched
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
@@ -33,11 +33,11 @@ class Counting:
 def draw(
     samples: range, *, batch: int, stream: str = "eval", temperature: float = 1.0, **more: object
 ) -> Sampled:
-    return sample_set(
+    return sample_batched(
         PROCESS,
         more.pop("denoiser", Counting()),
         samples,
-        Chain(steps=STEPS, temperature=temperature),
+        SamplerConfig(steps=STEPS, temperature=temperature),
         length=LENGTH,
         seed=5,
         stream=stream,
@@ -86,11 +86,11 @@ def test_ranks_with_fewer_samples_call_the_network_as_often(samples):
 def test_a_set_says_in_what_precision_it_was_drawn(precision):
     uniform = UDLM(vocab_size=V, schedule=LogLinear(eps=1e-3))
     for process in (PROCESS, uniform):
-        drawn = sample_set(
+        drawn = sample_batched(
             process,
             Counting(),
             range(3),
-            Chain(steps=STEPS, precision=precision),
+            SamplerConfig(steps=STEPS, precision=precision),
             length=LENGTH,
             seed=5,
             stream="eval",

@@ -12,7 +12,7 @@ from idlm_ds.processes.base import Process
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.samplers.clamped import Given, sample_clamped
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
@@ -25,9 +25,9 @@ DRAWS = 60_000
 STEPS = 3
 families = pytest.mark.parametrize("process", FAMILIES.values(), ids=FAMILIES.keys())
 CHAINS = {
-    "ancestral": Chain(steps=STEPS),
-    "greedy": Chain(steps=STEPS, tail="greedy"),
-    "dense float32": Chain(steps=STEPS, precision="float32"),
+    "ancestral": SamplerConfig(steps=STEPS),
+    "greedy": SamplerConfig(steps=STEPS, tail="greedy"),
+    "dense float32": SamplerConfig(steps=STEPS, precision="float32"),
 }
 
 
@@ -51,7 +51,7 @@ def enumerated(process: Process, world: World, row: list[int | None], tail: str)
     return world.follow(start, uniform_grid(STEPS).tolist(), rows)
 
 
-def clamped(process: Process, world, rows: list[list[int | None]], chain: Chain) -> Sampled:
+def clamped(process: Process, world, rows: list[list[int | None]], chain: SamplerConfig) -> Sampled:
     """Many draws, each kind of row as often as the others."""
     given = Given.of(rows * (DRAWS // len(rows)))
     return sample_clamped(process, world, given, chain, noise=OneStream(7, len(given.tokens)))
@@ -82,7 +82,7 @@ def test_a_chain_that_forgets_what_is_known_would_be_noticed(process):
 @pytest.mark.parametrize("steps", [1, 5])
 def test_the_last_open_token_of_a_masked_family_follows_the_network_s_answer(name, steps):
     process, world = FAMILIES[name], World(4, of_noise=0)
-    tokens = clamped(process, world, [[3, None]], Chain(steps=steps)).tokens
+    tokens = clamped(process, world, [[3, None]], SamplerConfig(steps=steps)).tokens
     raw = world.raw(torch.tensor([[3, MASK]]), torch.ones(1, dtype=torch.float64))
     assert (tokens[:, 0] == 3).all()
     assert_frequencies(tokens[:, 1].bincount(minlength=4), answer(raw[0, 1], MASK))
@@ -91,7 +91,7 @@ def test_the_last_open_token_of_a_masked_family_follows_the_network_s_answer(nam
 PLACES = [[None] * 7, [1, *[None] * 6], [None, 0, None, None, 1, None, 0], [0, 1, 1, *[None] * 4]]
 
 
-def run(process: Process, samples: list[int], chain: Chain) -> Sampled:
+def run(process: Process, samples: list[int], chain: SamplerConfig) -> Sampled:
     given = Given.of([PLACES[sample % len(PLACES)] for sample in samples])
     noise = Noise.of_samples(3, "clamped", samples=samples)
     return sample_clamped(process, Neighbours(process.vocab_size), given, chain, noise=noise)
@@ -100,7 +100,7 @@ def run(process: Process, samples: list[int], chain: Chain) -> Sampled:
 @families
 @pytest.mark.parametrize("tail", ["ancestral", "greedy"])
 def test_a_sequence_is_the_same_beside_others_with_other_known_places(process, tail):
-    chain = Chain(steps=4, tail=tail)
+    chain = SamplerConfig(steps=4, tail=tail)
     whole = run(process, [*range(12)], chain)
     for batch in ([3, 0, 7], [9], [1, 11, 4, 2, 8, 10, 6, 5]):
         part = run(process, batch, chain)
@@ -115,7 +115,7 @@ def test_a_sequence_is_the_same_beside_others_with_other_known_places(process, t
 def test_nothing_is_asked_where_everything_is_known(process):
     given = Given.of([[0, 1, 0, 1, 0, 1, 0], [None] * LENGTH])
     noise, network = Noise(range(2)), Neighbours(process.vocab_size)
-    sampled = sample_clamped(process, network, given, Chain(steps=6), noise=noise)
+    sampled = sample_clamped(process, network, given, SamplerConfig(steps=6), noise=noise)
     assert sampled.tokens[0].tolist() == [0, 1, 0, 1, 0, 1, 0]
     assert sampled.evaluations[0] == 0
     assert sampled.evaluations[1] > 0
@@ -133,6 +133,6 @@ def test_the_mask_and_what_is_no_token_cannot_be_known(process, token):
     network = Neighbours(process.vocab_size)
     with pytest.raises(ValueError, match=f"given: {token} is no token that can be known"):
         sample_clamped(
-            process, network, Given.of([[0, token, None]]), Chain(steps=2), noise=Noise([0])
+            process, network, Given.of([[0, token, None]]), SamplerConfig(steps=2), noise=Noise([0])
         )
     assert network.calls == 0

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.mdlm import MDLM
-from idlm_ds.samplers.reference import Dense
+from idlm_ds.samplers.reference import ReferenceStep
 from idlm_ds.schedules.loglinear import LogLinear
 
 from ..tolerances import assert_close, within_standard_errors
@@ -64,7 +64,7 @@ def wins(rate: float, precision: str) -> tuple[float, float]:
     noise = Zoomed(rate)
     x = torch.full((1, POSITIONS), MASK)
     t, s = (torch.tensor([u], dtype=torch.float64) for u in (T, S))
-    dense = Dense(PROCESS, precision)
+    dense = ReferenceStep(PROCESS, precision)
     x_s = dense(x, t, s, lambda positions: answer.log().expand(len(positions), 3), noise=noise)
     scale = noise.width / rate / POSITIONS
     count = (x_s == RARE).sum().item()
@@ -123,7 +123,7 @@ def test_a_zoomed_draw_has_the_rate_of_an_ordinary_one_where_both_can_be_seen():
     x = torch.full((1, POSITIONS), MASK)
     t, s = (torch.tensor([u], dtype=torch.float64) for u in (T, S))
     for precision in ("float32", "float64"):
-        x_s = Dense(PROCESS, precision)(
+        x_s = ReferenceStep(PROCESS, precision)(
             x, t, s, lambda p: answer.log().expand(len(p), 3), noise=Noise([5])
         )
         count = (x_s == RARE).sum().item()

@@ -14,10 +14,10 @@ from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.reference import Dense
-from idlm_ds.samplers.reverse import Sampled, walk
+from idlm_ds.samplers.reference import ReferenceStep
+from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.samplers.score import Analytic, Euler
-from idlm_ds.samplers.truncation import Sharpen
+from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
 
@@ -54,8 +54,8 @@ CHAINS |= {
 }
 FORMS = {
     "step": lambda process: process.step,
-    "dense": Dense,
-    "dense float32": lambda process: Dense(process, "float32"),
+    "dense": ReferenceStep,
+    "dense float32": lambda process: ReferenceStep(process, "float32"),
 }
 families = pytest.mark.parametrize("process", FAMILIES.values(), ids=FAMILIES.keys())
 
@@ -106,7 +106,7 @@ def drawn(
     else:
         x = torch.full((DRAWS, 2), mask_id)
     move, grid = FORMS[form](process), torch.tensor(times, dtype=torch.float64)
-    return walk(process, move, world, x, grid, noise=noise, **settings).tokens
+    return sample_reverse(process, move, world, x, grid, noise=noise, **settings).tokens
 
 
 @families
@@ -159,7 +159,7 @@ def test_a_nucleus_is_cut_from_the_answer_and_not_from_the_step(process, form):
 
     world = World(process.vocab_size)
     expected = enumerated(process, world, times, "ancestral", cut)
-    sharpen = Sharpen(process, nucleus=nucleus)
+    sharpen = Truncation(process, nucleus=nucleus)
     counts = world.counts(drawn(process, world, times, form=form, sharpen=sharpen))
     assert_frequencies(counts, expected)
     assert (expected - enumerated(process, world, times, "ancestral")).abs().max() > 0.03
@@ -192,7 +192,9 @@ LENGTH = 7
 def run(process: Process, move, samples: list[int], times: Tensor, **settings) -> Sampled:
     noise = Noise.of_samples(3, "walk", samples=samples)
     x = process.prior(len(samples), LENGTH, noise=noise)
-    return walk(process, move, Neighbours(process.vocab_size), x, times, noise=noise, **settings)
+    return sample_reverse(
+        process, move, Neighbours(process.vocab_size), x, times, noise=noise, **settings
+    )
 
 
 MOVES = {
@@ -248,7 +250,7 @@ def test_a_network_that_is_not_run_costs_no_more_than_one_whose_answer_is_kept(p
     def timeless(x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
         return network(x, 0 * sigma, readout)
 
-    ours = walk(process, process.step, timeless, x, times, noise=noise)
+    ours = sample_reverse(process, process.step, timeless, x, times, noise=noise)
     published = cached(process, samples, times)
     assert ours.tokens.equal(published.tokens)
     saved = published.evaluations - ours.evaluations
@@ -265,7 +267,7 @@ def test_a_factorised_step_projects_less_than_a_dense_one(process):
     for form in ("step", "dense"):
         noise, network = OneStream(0, 50), Neighbours(process.vocab_size)
         x = torch.zeros(50, LENGTH).long() + (mask_of(process) or 0)
-        walk(process, FORMS[form](process), network, x, times, noise=noise)
+        sample_reverse(process, FORMS[form](process), network, x, times, noise=noise)
         assert network.calls == 101
         projected[form] = network.projected / x.numel()
     if isinstance(process, Absorbing):

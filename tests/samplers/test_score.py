@@ -10,7 +10,7 @@ from torch import Tensor
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
-from idlm_ds.samplers.reverse import walk
+from idlm_ds.samplers.reverse import sample_reverse
 from idlm_ds.samplers.score import Analytic, Euler
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.schedules.cosine import Cosine
@@ -111,7 +111,8 @@ def enumerated(move: type, family: type[Absorbing], world: World, clock: Clock) 
 def drawn(move, world: World, draws: int = DRAWS) -> Tensor:
     grid = torch.tensor(TIMES, dtype=torch.float64)
     x = torch.full((draws, 2), MASK)
-    return walk(move.process, move, world, x, grid, noise=OneStream(11, draws)).tokens
+    noise = OneStream(11, draws)
+    return sample_reverse(move.process, move, world, x, grid, noise=noise).tokens
 
 
 def make(move: type, family: type[Absorbing], schedule: NoiseSchedule) -> Analytic | Euler:
@@ -186,7 +187,7 @@ def test_visible_tokens_stay_and_no_mask_is_left(move):
     world = World(V, shift=-2.0)
     x = torch.tensor([[0, MASK], [MASK, 3], [2, 0]]).repeat(500, 1)
     grid = torch.tensor(TIMES, dtype=torch.float64)
-    sampled = walk(step.process, step, world, x, grid, noise=OneStream(0, len(x)))
+    sampled = sample_reverse(step.process, step, world, x, grid, noise=OneStream(0, len(x)))
     assert sampled.tokens[x != MASK].equal(x[x != MASK])
     assert (sampled.tokens != MASK).all()
     assert (sampled.evaluations[2::3] == 0).all()

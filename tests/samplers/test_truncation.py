@@ -8,7 +8,7 @@ from idlm_ds.processes.base import Process
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.udlm import UDLM
-from idlm_ds.samplers.truncation import Sharpen
+from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.loglinear import LogLinear
 
 from ..tolerances import assert_close
@@ -27,7 +27,7 @@ def random_scores(generator: torch.Generator, rows: int = 200) -> Tensor:
 
 def answers(process: Process, raw: Tensor, **settings: float) -> Tensor:
     """Probabilities of the clean token after sharpening."""
-    return process.predict(Sharpen(process, **settings)(raw)).exp()
+    return process.predict(Truncation(process, **settings)(raw)).exp()
 
 
 def log(*probs: float) -> Tensor:
@@ -82,7 +82,7 @@ def test_of_equally_likely_tokens_the_first_ids_are_kept(process):
 @families
 def test_what_is_cut_is_an_answer_that_normalising_does_not_change(process, generator):
     for settings in ({"nucleus": 0.6}, {"temperature": 0.3}, {"nucleus": 0.6, "temperature": 3.0}):
-        once = process.predict(Sharpen(process, **settings)(random_scores(generator)))
+        once = process.predict(Truncation(process, **settings)(random_scores(generator)))
         twice = process.predict(once)
         assert_close(twice.exp(), once.exp())
         assert twice.argmax(1).equal(once.argmax(1))
@@ -101,7 +101,7 @@ def test_cutting_twice_is_cutting_once_where_one_token_or_all_are_kept(process, 
     # Not so in between: what is kept becomes likelier, so a second cut may take more of it.
     raw = random_scores(generator)
     for nucleus in (1e-9, 1.0):
-        sharpen = Sharpen(process, nucleus=nucleus)
+        sharpen = Truncation(process, nucleus=nucleus)
         once = sharpen(raw)
         assert_close(process.predict(sharpen(once)).exp(), process.predict(once).exp())
 
@@ -140,7 +140,7 @@ def test_the_mask_never_wins(process, temperature, nucleus, score, generator):
 @families
 def test_scores_are_handed_on_untouched_where_nothing_is_sharpened(process, generator):
     raw = random_scores(generator)
-    assert Sharpen(process)(raw) is raw
+    assert Truncation(process)(raw) is raw
 
 
 @pytest.mark.parametrize(
@@ -156,4 +156,4 @@ def test_scores_are_handed_on_untouched_where_nothing_is_sharpened(process, gene
 )
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        Sharpen(UNIFORM, **settings)
+        Truncation(UNIFORM, **settings)

@@ -18,9 +18,9 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy, Process, Readout, at
 from idlm_ds.processes.by_name import hard_process
 from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.samplers.batched import sample_set
+from idlm_ds.samplers.batched import sample_batched
 from idlm_ds.samplers.blockwise import sample_blockwise
-from idlm_ds.samplers.config import Chain, Precision, Sampler
+from idlm_ds.samplers.config import Precision, Sampler, SamplerConfig
 from idlm_ds.samplers.reverse import Tail
 from idlm_ds.tensor_types import NetworkInput, Time
 
@@ -213,11 +213,11 @@ class DiffusionGenerationMixin(GenerationMixin):
             return self._continued(prompts, length, arguments, seed=seed, batch=batch)
         if input_ids is not None:
             raise ValueError(f"input_ids: {sampler} continues no prompt; use blockwise")
-        sampled = sample_set(
+        sampled = sample_batched(
             self.process,
             self.denoise,
             range(num_samples or 1),
-            Chain(sampler=sampler, **arguments),
+            SamplerConfig(sampler=sampler, **arguments),
             length=self.trained_length if length is None else length,
             seed=seed,
             stream="sample",

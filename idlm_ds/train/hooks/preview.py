@@ -8,8 +8,8 @@ from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import RoleEngine
 from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.processes.base import Process
-from idlm_ds.samplers.batched import sample_set
-from idlm_ds.samplers.config import Chain
+from idlm_ds.samplers.batched import sample_batched
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.train.loop import PhaseRecord
 
 COUNT = 16
@@ -27,7 +27,7 @@ class Preview:
         tokenizer: Tokenizer,
         *,
         every: int,
-        chain: Chain,
+        chain: SamplerConfig,
         length: int,
         seed: int,
         world: World,
@@ -48,7 +48,7 @@ class Preview:
         assert self._student.ema is not None
         first = self._world.rank * COUNT
         with self._student.ema.in_place():
-            sampled = sample_set(
+            sampled = sample_batched(
                 self._process,
                 self._student.module,
                 range(first, first + COUNT),
