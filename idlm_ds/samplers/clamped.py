@@ -95,4 +95,4 @@ class _Held:
             rows[is_open] = raw
             return rows
 
-        return self.given.put(self.reverse_step(x_t, t, s, ask_elsewhere, noise=noise))
+        return self.given.put(self.move(x_t, t, s, ask_elsewhere, noise=noise))
