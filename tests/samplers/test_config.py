@@ -10,6 +10,7 @@ from idlm_ds.samplers.ancestral import sample_ancestral
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reference import ReferenceStep
+from idlm_ds.samplers.reverse import sample_reverse
 from idlm_ds.samplers.score import Analytic, Euler
 from idlm_ds.schedules.loglinear import LogLinear
 

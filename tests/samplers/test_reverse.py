@@ -15,7 +15,7 @@ from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reference import ReferenceStep
-from idlm_ds.samplers.reverse import Sampled
+from idlm_ds.samplers.reverse import Sampled, sample_reverse
 from idlm_ds.samplers.score import Analytic, Euler
 from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
