@@ -18,7 +18,7 @@ from idlm_ds.data.windows import Windows, in_order, pack
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
-from idlm_ds.train.program import Draws
+from idlm_ds.train.step import StepSettings
 
 Recipe = DistillRecipe | PretrainRecipe
 Data = tuple[Rows, npt.NDArray[np.int64]]
@@ -123,11 +123,10 @@ def make_loader(recipe: Recipe, windows: Rows, world: World) -> Loader:
     )
 
 
-def make_draws(recipe: Recipe, world: World, *, t_min: float) -> Draws:
-    """The randomness and arithmetic of a run's batches."""
-    return Draws(
+def step_settings(recipe: Recipe, world: World) -> StepSettings:
+    """Return the batch arithmetic of a run's steps."""
+    return StepSettings(
         seed=recipe.seed,
-        t_min=t_min,
         global_batch=recipe.train.global_batch,
         length=recipe.data.length,
         reduction=recipe.objective.reduction,

@@ -243,7 +243,7 @@ def answers(about: Description, weights: NamedTensors, dtype: torch.dtype) -> Te
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(about.vocab_size, (SENTENCES, POSITIONS), generator=generator)
     everywhere = torch.arange(tokens.numel())
-    return network(tokens, torch.tensor(NOISE), lambda project: project(everywhere))
+    return network(tokens, torch.tensor(NOISE), lambda head: head.scores(everywhere))
 
 
 def _lost(about: Description, written: Description) -> Iterator[str]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.role import TrainedRole
 from idlm_ds.errors import UserError
 
 STATE = "loop.json"
@@ -26,7 +26,7 @@ STATE = "loop.json"
 def save_checkpoint(
     root: Path,
     step: int,
-    roles: Mapping[str, RoleEngine],
+    roles: Mapping[str, TrainedRole],
     state: Mapping[str, Any],
     *,
     world: World,
@@ -87,7 +87,7 @@ def read_state(folder: Path) -> dict[str, Any]:
     return json.loads((folder / STATE).read_text("utf-8"))
 
 
-def load_checkpoint(folder: Path, roles: Mapping[str, RoleEngine]) -> dict[str, Any]:
+def load_checkpoint(folder: Path, roles: Mapping[str, TrainedRole]) -> dict[str, Any]:
     """Put a checkpoint into freshly started roles and return its JSON values.
 
     Collective: every rank must call, before any forward.
@@ -101,19 +101,16 @@ def load_checkpoint(folder: Path, roles: Mapping[str, RoleEngine]) -> dict[str, 
     for name, role in roles.items():
         _read_shards(folder / name, role)
         role.updates = int(state["updates"][name])
-        assert role.shards is not None
         role.shards.set_update_count(role.updates)
         role.shards.publish()
     return state
 
 
-def _buffers(role: RoleEngine) -> dict[str, list[Tensor]]:
-    assert role.shards is not None
+def _buffers(role: TrainedRole) -> dict[str, list[Tensor]]:
     return {"weight": role.shards.weights, **role.shards.moments(), **role.kept}
 
 
-def _write_shard(path: Path, role: RoleEngine) -> None:
-    assert role.shards is not None
+def _write_shard(path: Path, role: TrainedRole) -> None:
     fragments = role.shards.fragments
     tensors = {
         f"{kind}:{f.name}": f.view(buffers).detach().cpu().clone()
@@ -125,8 +122,7 @@ def _write_shard(path: Path, role: RoleEngine) -> None:
 
 
 @torch.no_grad()
-def _read_shards(folder: Path, role: RoleEngine) -> None:
-    assert role.shards is not None
+def _read_shards(folder: Path, role: TrainedRole) -> None:
     for kind, buffers in _buffers(role).items():
         stored = RankFiles(folder, kind)
         _check_same_network(role, stored)
@@ -136,10 +132,9 @@ def _read_shards(folder: Path, role: RoleEngine) -> None:
             target.copy_(stored.read(fragment.name, fragment.shape, fragment.start, stop))
 
 
-def _check_same_network(role: RoleEngine, stored: RankFiles) -> None:
+def _check_same_network(role: TrainedRole, stored: RankFiles) -> None:
     """Look at the whole network, not at this rank's part, so that every rank refuses or none."""
-    parameters: dict[str, Any] = dict(role.module.named_parameters())
-    wanted = {n: tuple(getattr(p, "ds_shape", p.shape)) for n, p in parameters.items()}
+    wanted = role.shards.shapes
     for name in sorted(wanted.keys() | stored.names()):
         if wanted.get(name) != stored.shape(name):
             raise UserError(

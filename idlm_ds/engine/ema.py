@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from idlm_ds.engine.shards import Shards
+from idlm_ds.engine.zero import Shards
 
 
 class Ema:

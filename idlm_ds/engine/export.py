@@ -1,32 +1,31 @@
 """Whole tensors out of sharded engines."""
 
-import deepspeed
 import torch
 from torch import Tensor
 
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.role import Role, TrainedRole
+from idlm_ds.engine.zero import gathered
 
 
 @torch.no_grad()
-def gather_weights(role: RoleEngine, *, is_first: bool) -> dict[str, Tensor]:
+def gather_weights(role: Role, *, is_first: bool) -> dict[str, Tensor]:
     """Collect a network's weights on the first rank, one tensor at a time.
 
-    Collective: every rank must call. The running mean is taken where the role keeps one.
+    Collective: every rank must call. Of a network that learns, the running mean is taken.
 
     Returns:
         CPU tensors by parameter name on the first rank, nothing on the others.
     """
-    if role.ema is None:
+    if not isinstance(role, TrainedRole):
         return _gather(role, is_first=is_first)
     with role.ema.in_place():
         return _gather(role, is_first=is_first)
 
 
-def _gather(role: RoleEngine, *, is_first: bool) -> dict[str, Tensor]:
+def _gather(role: Role, *, is_first: bool) -> dict[str, Tensor]:
     weights = {}
     for name, parameter in role.module.named_parameters():
-        partitioned = [parameter] if hasattr(parameter, "ds_id") else []
-        with deepspeed.zero.GatheredParameters(partitioned):
+        with gathered(parameter):
             if is_first:
                 weights[name] = parameter.detach().cpu().clone()
     return weights

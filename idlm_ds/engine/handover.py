@@ -1,10 +1,9 @@
 """A frozen network that takes over the weights of the one trained against it."""
 
-from typing import Any
-
 import torch
 
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.role import FrozenRole, Role, TrainedRole
+from idlm_ds.engine.zero import local_part
 
 
 class Handover:
@@ -14,9 +13,7 @@ class Handover:
     the student has moved since the round began.
     """
 
-    def __init__(self, student: RoleEngine, teacher: RoleEngine) -> None:
-        if student.shards is None:
-            raise TypeError(f"{student.name} does not learn, so it has nothing to hand over")
+    def __init__(self, student: TrainedRole, teacher: FrozenRole) -> None:
         self._student = student
         self._teacher = teacher
         self._shards = student.shards
@@ -24,29 +21,33 @@ class Handover:
         student.kept["handover"] = self._kept
 
     def take(self) -> None:
-        """Collective: make the student's weights of this moment the teacher's."""
+        """Make the student's present weights the teacher's.
+
+        Collective: every rank must call.
+        """
         for kept, weight in zip(self._kept, self._shards.weights, strict=True):
             kept.copy_(weight.detach())
         copy_weights(self._student, self._teacher)
 
     def renew(self) -> None:
-        """Collective: give the teacher the weights kept, after a checkpoint was loaded."""
+        """Give the teacher the weights kept, after a checkpoint was loaded.
+
+        Collective: every rank must call.
+        """
         self._shards.exchange(self._kept)
         copy_weights(self._student, self._teacher)
         self._shards.exchange(self._kept)
 
 
 @torch.no_grad()
-def copy_weights(source: RoleEngine, target: RoleEngine) -> None:
-    """Collective: copy the weights one network computes with into another of the same shape.
+def copy_weights(source: Role, target: Role) -> None:
+    """Copy the weights one network computes with into another of the same shape.
 
     Both are cut alike or not at all, so every rank copies what it holds.
+
+    Collective: every rank must call.
     """
     target.release()
-    theirs: dict[str, Any] = dict(source.module.named_parameters())
-    ours: dict[str, Any] = dict(target.module.named_parameters())
-    for name, parameter in ours.items():
-        if hasattr(parameter, "ds_tensor"):
-            parameter.ds_tensor.data.copy_(theirs[name].ds_tensor.data)
-        else:
-            parameter.data.copy_(theirs[name].data)
+    theirs = dict(source.module.named_parameters())
+    for name, parameter in target.module.named_parameters():
+        local_part(parameter).data.copy_(local_part(theirs[name]).data)

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import deepspeed
 import torch
@@ -11,17 +10,9 @@ from torch import Tensor, nn
 
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.ema import Ema
-from idlm_ds.engine.shards import Shards
+from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one optimizer step did."""
-
-    grad_norm: float
-    lr: float
-    was_applied: bool
+from idlm_ds.engine.zero import Shards, release_gathered
 
 
 class _Inject(torch.autograd.Function):
@@ -38,43 +29,61 @@ class _Inject(torch.autograd.Function):
         return cotangent * scale, None
 
 
-class RoleEngine:
-    """A network that can learn, or be borrowed by another one's loss, never both at once.
+class Role:
+    """A network inside an engine, at rest: no parameter takes a gradient, nothing drops out.
 
-    Learning goes through the DeepSpeed engine. Borrowing goes through ``.module``: an engine
-    hooks its outputs, and the hooks of an idle engine either raise in the other's backward or
-    spoil its own next gradient without a word.
+    It is used through ``module``: an engine hooks its outputs, and the hooks of an idle engine
+    either raise in another one's backward or spoil its own next gradient without a word.
     """
 
-    def __init__(self, name: str, engine: Any, *, is_trained: bool) -> None:
+    def __init__(self, name: str, engine: Any) -> None:
         self.name = name
-        self.is_trained = is_trained
         self._engine = engine
-        self._open_graphs = 0
-        self.updates = 0
-        self.shards = Shards(engine) if is_trained else None
-        self.ema: Ema | None = None
-        self.kept: dict[str, list[Tensor]] = {}
-        """What checkpoints carry beside weights and moments, laid out like the weights."""
         engine.module.requires_grad_(False)
         engine.module.eval()
 
     @property
     def module(self) -> nn.Module:
-        """The bare network, for borrowing."""
+        """The bare network."""
         return self._engine.module
 
-    def start_ema(self, decay: float) -> None:
-        """Keep a running mean of the weights from here on."""
-        if self.shards is None:
-            raise TypeError(f"{self.name} does not learn, so it has no running mean")
-        self.ema = Ema(self.shards, decay)
-        self.kept["ema"] = self.ema.buffers
+    def release(self) -> None:
+        """Give back weights that were gathered for a forward whose backward never came."""
+        release_gathered(self._engine)
+
+
+@final
+class FrozenRole(Role):
+    """A network that never learns."""
+
+    def reload(self, source: WeightSource) -> None:
+        """Put other weights into it."""
+        self.release()
+        fill_weights(self.module, source)
+
+
+@final
+class TrainedRole(Role):
+    """A network that can learn, or be borrowed by another one's loss, never both at once."""
+
+    def __init__(self, name: str, engine: Any, *, ema_decay: float) -> None:
+        self.trainable = {n for n, p in engine.module.named_parameters() if p.requires_grad}
+        """Names of the parameters that learn."""
+
+        self.shards = Shards(engine, self.trainable)
+        super().__init__(name, engine)
+        self.updates = 0
+        self.ema = Ema(self.shards, ema_decay)
+        self.kept: dict[str, list[Tensor]] = {"ema": self.ema.buffers}
+        """What checkpoints carry beside weights and moments, laid out like the weights."""
+
+        self._open_graphs = 0
 
     @contextmanager
     def learning(self) -> Iterator[Callable[..., Tensor]]:
         """Open the network for learning; outside this block no parameter takes a gradient."""
-        self.module.requires_grad_(True)
+        for name, parameter in self.module.named_parameters():
+            parameter.requires_grad_(name in self.trainable)
         self.module.train()
         try:
             yield self._forward
@@ -93,7 +102,11 @@ class RoleEngine:
         self._open_graphs -= 1
 
     def backward_from(self, output: Tensor, cotangent: Tensor) -> None:
-        """Add the gradient of ``<output, cotangent>``: the other half of a cut graph."""
+        """Add the gradient of ``<output, cotangent>``: the other half of a cut graph.
+
+        No backward runs through two engines, which DeepSpeed does not support, and what teacher
+        and fake stored is gone before the student's backward begins.
+        """
         self.backward(_Inject.apply(output, cotangent))
 
     def step(self, lr: float) -> StepReport:
@@ -114,41 +127,45 @@ class RoleEngine:
         self._engine.step()
         was_applied = self._engine.skipped_steps == skipped
         self.updates += was_applied
-        if self.ema is not None and was_applied:
+        if was_applied:
             self.ema.update(self.updates)
         return StepReport(float(self._engine.get_global_grad_norm() or 0.0), lr, was_applied)
 
-    def reload(self, source: WeightSource) -> None:
-        """Put other weights into a network that does not learn."""
-        if self.is_trained:
-            raise TypeError(f"{self.name} learns; its weights belong to its optimizer")
-        self.release()
-        fill_weights(self.module, source)
 
-    def release(self) -> None:
-        """Give back weights that ZeRO-3 gathered for a forward whose backward never came.
-
-        Its prefetcher fetches ahead into that backward and keeps what it skipped, so some weights
-        stay whole or in flight; whole ones would not follow a later change of the shards.
-        """
-        offload = getattr(self._engine.optimizer, "parameter_offload", self._engine.optimizer)
-        if hasattr(offload, "release_backward_leftovers"):
-            offload.release_backward_leftovers()
-            offload.partition_all_parameters()
-
-
-def start_role(
+def start_frozen(
     name: str,
     make: Callable[[], nn.Module],
     source: WeightSource,
     json: EngineJson,
     numerics: Numerics,
-    optimizer: AdamW | None,
-) -> RoleEngine:
-    """Build a network, load it and put an engine around it.
+) -> FrozenRole:
+    """Build a network that never learns, load it and put an engine around it.
 
-    At stage 3 the network is built already sharded and every rank reads only its own part of
-    each tensor, so no process ever holds the whole.
+    Args:
+        name: The role, for messages.
+        make: Builds the network; its values are overwritten.
+        source: Where weights come from.
+        json: The engine file.
+        numerics: Batch and precision.
+    """
+    fields = json.frozen(numerics)
+    module = _loaded(make, source, fields).requires_grad_(False)
+    engine, *_ = deepspeed.initialize(model=module, config=fields)
+    return FrozenRole(name, engine)
+
+
+def start_trained(
+    name: str,
+    make: Callable[[], nn.Module],
+    source: WeightSource,
+    json: EngineJson,
+    numerics: Numerics,
+    optimizer: AdamW,
+    *,
+    ema_decay: float,
+    trainable: Callable[[str], bool] = lambda name: True,
+) -> TrainedRole:
+    """Build a network that learns, load it and put an engine around it.
 
     Args:
         name: The role, for messages.
@@ -156,18 +173,32 @@ def start_role(
         source: Where weights come from.
         json: The engine file.
         numerics: Batch, precision and clipping.
-        optimizer: None for a network that never learns.
+        optimizer: Settings of Adam.
+        ema_decay: Share of the running mean that an update keeps.
+        trainable: Whether a parameter of this name learns; the others stay as loaded, and have
+            no gradient, no optimizer state and no running mean.
     """
-    is_trained = optimizer is not None
-    fields = json.trained(numerics, optimizer) if optimizer else json.frozen(numerics)
+    fields = json.trained(numerics, optimizer)
+    module = _loaded(make, source, fields)
+    for parameter_name, parameter in module.named_parameters():
+        parameter.requires_grad_(trainable(parameter_name))
+    learning = [p for p in module.parameters() if p.requires_grad]
+    if not learning:
+        raise ValueError(f"{name}: no parameter is trainable")
+    engine, *_ = deepspeed.initialize(model=module, config=fields, model_parameters=learning)
+    return TrainedRole(name, engine, ema_decay=ema_decay)
+
+
+def _loaded(
+    make: Callable[[], nn.Module], source: WeightSource, fields: dict[str, Any]
+) -> nn.Module:
+    """Build and fill a network.
+
+    At stage 3 it is built already sharded and every rank reads only its own part of each tensor,
+    so no process ever holds the whole.
+    """
     is_sharded = fields["zero_optimization"]["stage"] == 3
     with deepspeed.zero.Init(config_dict_or_path=fields) if is_sharded else nullcontext():
         module = make()
     fill_weights(module, source)
-    module.requires_grad_(is_trained)
-    engine, *_ = deepspeed.initialize(
-        model=module,
-        config=fields,
-        model_parameters=list(module.parameters()) if is_trained else None,
-    )
-    return RoleEngine(name, engine, is_trained=is_trained)
+    return module

@@ -1,77 +1,96 @@
-"""Three engines, of which one learns at a time."""
+"""One network learns, the others only transmit: the rule of the three engines.
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+What training needs of a network stands here as protocols, so that a stub of a few lines can take
+the place of a DeepSpeed engine.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import final
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from idlm_ds.engine.role import RoleEngine, StepReport
-from idlm_ds.objectives.alternation import Phase
 from idlm_ds.processes.base import Denoiser
 
 
-@final
+class Borrowed(Protocol):
+    """A network that another one's loss may pass through."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The bare network; gradients pass to its input and reach none of its parameters."""
+        ...
+
+    def release(self) -> None:
+        """Give back what was gathered for it."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
-class Roles:
-    """The three networks as plain callables, good for one phase only."""
+class StepReport:
+    """What one optimizer step did."""
 
-    teacher: Denoiser
-    fake: Denoiser
-    student: Denoiser
+    grad_norm: float
+    lr: float
+    was_applied: bool
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class EngineTrio:
-    """The frozen teacher, the fake and the student."""
+class Average(Protocol):
+    """A running mean of a network's weights."""
 
-    teacher: RoleEngine
-    fake: RoleEngine
-    student: RoleEngine
+    def in_place(self) -> AbstractContextManager[None]:
+        """Let the network compute with the averaged weights inside the block."""
+        ...
 
-    def active(self, phase: Phase) -> RoleEngine:
-        """The engine that learns in ``phase``."""
-        match phase:
-            case Phase.FAKE:
-                return self.fake
-            case Phase.STUDENT:
-                return self.student
-            case _:
-                raise ValueError(f"three engines have no phase {phase}")
 
-    @contextmanager
-    def learning(self, phase: Phase) -> Iterator[Roles]:
-        """Open a phase: one engine learns, the other two may only transmit.
+@runtime_checkable
+class Learner(Borrowed, Protocol):
+    """A network that can learn as well, though never while it is borrowed."""
 
-        Gradients still pass through the idle networks to their inputs, but reach none of their
-        parameters, and dropout is on in the learning network alone.
-        """
-        active = self.active(phase)
-        with active.learning() as forward:
-            networks = [
-                forward if role is active else role.module
-                for role in (self.teacher, self.fake, self.student)
-            ]
-            try:
-                yield Roles(*networks)
-            finally:
-                for role in (self.teacher, self.fake, self.student):
-                    role.release()
+    updates: int
+    """Optimizer steps applied so far."""
 
-    def backward(self, phase: Phase, loss: Tensor) -> None:
-        """Add the gradient of a loss that the active network's own graph leads to."""
-        self.active(phase).backward(loss)
+    @property
+    def ema(self) -> Average:
+        """The running mean of its weights."""
+        ...
 
-    def backward_from(self, phase: Phase, output: Tensor, cotangent: Tensor) -> None:
-        """Add the gradient of a loss of which only the derivative at ``output`` is known.
+    def learning(self) -> AbstractContextManager[Callable[..., Tensor]]:
+        """Open it for learning; yields its forward, which makes a graph to its parameters."""
+        ...
 
-        No backward runs through two engines, which DeepSpeed does not support, and what teacher and
-        fake stored is gone before the student's backward begins.
-        """
-        self.active(phase).backward_from(output, cotangent)
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradient of a loss that its own graph leads to."""
+        ...
 
-    def step(self, phase: Phase, *, lr: float) -> StepReport:
-        """ReverseStep the active network."""
-        return self.active(phase).step(lr)
+    def backward_from(self, output: Tensor, cotangent: Tensor) -> None:
+        """Add the gradient of a loss of which only the derivative at ``output`` is known."""
+        ...
+
+    def step(self, lr: float) -> StepReport:
+        """Update its weights, then their running mean."""
+        ...
+
+
+@contextmanager
+def one_learns(roles: Mapping[str, Borrowed], learner: str) -> Iterator[Mapping[str, Denoiser]]:
+    """Open a phase: one network learns, all others may only transmit.
+
+    Gradients still pass through the idle networks to their inputs, but reach none of their
+    parameters, and dropout is on in the learning network alone. Idle networks are called as bare
+    modules: as engines they would raise, or spoil their own next gradient in silence.
+
+    Args:
+        roles: All networks of the run, by role.
+        learner: The one that learns.
+    """
+    active = roles[learner]
+    assert isinstance(active, Learner), f"{learner} does not learn"
+    with active.learning() as forward:
+        try:
+            idle = {name: role.module for name, role in roles.items()}
+            yield {**idle, learner: forward}
+        finally:
+            for role in roles.values():
+                role.release()

@@ -5,6 +5,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from idlm_ds.engine.zero import local_part, whole_shape
 from idlm_ds.errors import UserError
 
 
@@ -24,13 +25,13 @@ class WeightSource(Protocol):
 
 
 def check_weights(module: nn.Module, source: WeightSource) -> None:
-    """Hold names and shapes of a network, on any device, against ``source``.
+    """Check that a source has every parameter of a network, in the same shape.
 
     Raises:
         UserError: A parameter is missing or has another shape.
     """
     for name, parameter in module.named_parameters():
-        _check(name, _shape(parameter), source)
+        _check(name, whole_shape(parameter), source)
 
 
 @torch.no_grad()
@@ -43,27 +44,18 @@ def fill_weights(module: nn.Module, source: WeightSource) -> None:
     check_weights(module, source)
     parameters: dict[str, Any] = dict(module.named_parameters())
     for name, parameter in parameters.items():
-        shape = _shape(parameter)
-        if hasattr(parameter, "ds_tensor"):
-            size, numel = parameter.ds_tensor.ds_numel, parameter.ds_numel
-            start = min(torch.distributed.get_rank(parameter.ds_process_group) * size, numel)
-            stop = min(start + size, numel)
-            part = parameter.ds_tensor.data
-            part[: stop - start].copy_(source.read(name, shape, start, stop))
-            part[stop - start :].zero_()  # the last rank's is padded with whatever memory held
-        else:
-            parameter.data.copy_(source.read(name, shape, 0, parameter.numel()).view(shape))
-
-
-def _shape(parameter: Any) -> tuple[int, ...]:
-    return tuple(getattr(parameter, "ds_shape", parameter.shape))
+        part = local_part(parameter)
+        count = part.stop - part.start
+        values = source.read(name, whole_shape(parameter), part.start, part.stop)
+        part.data[:count].copy_(values.flatten())
+        part.data[count:].zero_()  # the last rank's is padded with whatever memory held
 
 
 def _check(name: str, wanted: tuple[int, ...], source: WeightSource) -> None:
-    found = source.shape(name)
-    if found is None:
+    stored = source.shape(name)
+    if stored is None:
         raise UserError(f"{source.label}: tensor {name} is missing")
-    if found not in ((), wanted):
+    if stored not in ((), wanted):
         raise UserError(
-            f"{source.label}: {name} has shape {list(found)} but the network needs {list(wanted)}"
+            f"{source.label}: {name} has shape {list(stored)} but the network needs {list(wanted)}"
         )

@@ -3,7 +3,6 @@
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.row import Row
 from idlm_ds.metrics.accumulate import Estimate, MeanAccumulator, PerplexityAccumulator
 from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
@@ -79,7 +78,7 @@ class Evaluation:
         self._protocol = protocol
         self._world = world
 
-    def run(self, teacher: RoleEngine, student: RoleEngine, heldout: Tensor) -> Iterator[Measured]:
+    def run(self, teacher: Borrowed, student: Learner, heldout: Tensor) -> Iterator[Measured]:
         """Yield one measurement after the other, students first.
 
         Collective: every rank must draw all of them; the yielded values are the same on all.
@@ -92,7 +91,7 @@ class Evaluation:
         yield self._score("held_out", heldout)
         target = math.nan
         for steps in self._protocol.student_steps:
-            with _averaged(student):
+            with student.ema.in_place():
                 measured = self.sample("student", student.module, steps)
             if steps == self._protocol.target_steps:
                 target = measured.row.entropy
@@ -196,8 +195,3 @@ class Evaluation:
         if mine:
             local.update(*self._judge.score(mine, batch=32))
         return PerplexityAccumulator.from_sums(self._world.sum(local.sums).cpu()).compute()
-
-
-def _averaged(role: RoleEngine) -> AbstractContextManager[None]:
-    assert role.ema is not None
-    return role.ema.in_place()

@@ -10,7 +10,7 @@ from idlm_ds.build.processes import make_sampler_config
 from idlm_ds.console import say
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.controls import Evaluation, Measured, Protocol
 from idlm_ds.evaluation.page import format_table, write_report
 from idlm_ds.evaluation.samples_file import write_samples
@@ -22,8 +22,8 @@ from idlm_ds.recipes.schema import DistillRecipe
 def report(
     recipe: DistillRecipe,
     output: Path,
-    teacher: RoleEngine,
-    student: RoleEngine,
+    teacher: Borrowed,
+    student: Learner,
     process: Process,
     tokenizer: Tokenizer,
     judge: Judge,

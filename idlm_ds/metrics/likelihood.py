@@ -3,17 +3,34 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from idlm_ds.metrics.accumulate import Estimate, PerplexityAccumulator
 from idlm_ds.noise import Noise, stratified_times
-from idlm_ds.objectives.pretrain import PretrainObjective
 from idlm_ds.processes.base import Denoiser
-from idlm_ds.tensor_types import TokenIds
+from idlm_ds.tensor_types import Time, TokenIds
 
 PUBLISHED_T_MIN = 1e-3
 """Below it the few masked positions weigh so much that the variance has no bound."""
+
+
+@runtime_checkable
+class SequenceObjective(Protocol):
+    """A loss that is known per sequence; ``PretrainMethod`` is one."""
+
+    def sequence_nats(
+        self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
+    ) -> Float64[Tensor, " B"]:
+        """Nats of each sequence."""
+        ...
+
+    def num_scored(self, length: int) -> int:
+        """Positions of a window the loss is about, the divisor of nats per token."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +53,7 @@ class Likelihood:
 
 @torch.no_grad()
 def measure_likelihood(
-    objective: PretrainObjective,
+    objective: SequenceObjective,
     denoiser: Denoiser,
     windows: TokenIds,
     *,

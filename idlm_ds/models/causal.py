@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from idlm_ds.models.head import Projection, VocabularyHead
+
 
 class CausalLM(nn.Module):
     """Left-to-right scores, read where they are wanted."""
@@ -16,14 +18,17 @@ class CausalLM(nn.Module):
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()
         self.lm = GPT2LMHeadModel(config)
+        projection = Projection(config.n_embd, config.vocab_size, bias=False, device="meta")
+        projection.weight = self.lm.lm_head.weight  # tied to the embedding
+        self.lm.lm_head = projection
 
     def forward(
-        self, x_BL: Tensor, sigma_B: Tensor, readout: Callable[[Callable[[Tensor], Tensor]], Tensor]
+        self, x_BL: Tensor, sigma_B: Tensor, read: Callable[[VocabularyHead], Tensor]
     ) -> Tensor:
         """See ``DiT.forward``; there is no time."""
         del sigma_B
         hidden = self.lm.transformer(x_BL, use_cache=False).last_hidden_state.flatten(0, 1)
-        return readout(lambda positions: self.lm.lm_head(hidden[positions]).float())
+        return read(VocabularyHead(lambda positions: hidden[positions], self.lm.lm_head))
 
 
 def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from idlm_ds.models.attention import attend
 from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding
+from idlm_ds.models.head import Projection, VocabularyHead
 from idlm_ds.models.rotary import rotary_angles, rotate
 from idlm_ds.tensor_types import NetworkInput, SoftInput
 
@@ -80,17 +81,17 @@ class Block(nn.Module):
 
 
 class OutputLayer(nn.Module):
-    """Modulated norm, then the vocabulary projection: (P, D) and (P, C) to (P, V)."""
+    """Modulated norm of (P, D) by (P, C), and the vocabulary projection that follows it."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.norm_final = ScaledNorm(config.hidden)
-        self.linear = nn.Linear(config.hidden, config.vocab_size)
+        self.linear = Projection(config.hidden, config.vocab_size)
         self.adaLN_modulation = nn.Linear(config.cond, 2 * config.hidden)
 
     def forward(self, h_PD: Tensor, c_PC: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c_PC).chunk(2, dim=-1)
-        return self.linear(self.norm_final(h_PD) * (1 + scale) + shift).float()
+        return self.norm_final(h_PD) * (1 + scale) + shift
 
 
 class DiT(nn.Module):
@@ -105,17 +106,14 @@ class DiT(nn.Module):
         self.output_layer = OutputLayer(config)
 
     def forward(
-        self,
-        x: NetworkInput,
-        sigma_B: Tensor,
-        readout: Callable[[Callable[[Tensor], Tensor]], Tensor],
+        self, x: NetworkInput, sigma_B: Tensor, read: Callable[[VocabularyHead], Tensor]
     ) -> Tensor:
-        """Run the trunk, then let ``readout`` project the positions it wants.
+        """Run the trunk, then let ``read`` project the positions it wants.
 
         Args:
             x: Token ids (B, L), or a mixture of tokens at every position.
             sigma_B: Total noise; not looked at without time conditioning.
-            readout: Gets ``project``, which maps positions (P,) to float32 scores (P, V).
+            read: Called with the head, which projects positions (P,) to scores (P, V).
         """
         batch, length = x.shape
         h = self.vocab_embed(x.scores if isinstance(x, SoftInput) else x).view(batch, length, -1)
@@ -130,10 +128,10 @@ class DiT(nn.Module):
             else:
                 h = block(h, c, cos, sin)
 
-        def project(positions: Tensor) -> Tensor:
+        def hidden(positions: Tensor) -> Tensor:
             return self.output_layer(h.flatten(0, 1)[positions], c[positions // length])
 
-        return readout(project)
+        return read(VocabularyHead(hidden, self.output_layer.linear))
 
 
 def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from idlm_ds.models.attention import attend
 from idlm_ds.models.embed import embed
+from idlm_ds.models.head import Projection, VocabularyHead
 from idlm_ds.models.rotary import rotary_angles, rotate
 from idlm_ds.tensor_types import NetworkInput, SoftInput
 
@@ -97,11 +98,9 @@ class Transformer(nn.Module):
         self.wte = WordEmbedding(config.vocab_size, config.hidden)
         self.blocks = nn.ModuleList(LLaDABlock(config) for _ in range(config.blocks))
         self.ln_f = RMSNorm(config.hidden, config.norm_eps)
-        self.ff_out = nn.Linear(config.hidden, config.vocab_size, bias=False)
+        self.ff_out = Projection(config.hidden, config.vocab_size, bias=False)
 
-    def forward(
-        self, x: NetworkInput, readout: Callable[[Callable[[Tensor], Tensor]], Tensor]
-    ) -> Tensor:
+    def forward(self, x: NetworkInput, read: Callable[[VocabularyHead], Tensor]) -> Tensor:
         config, (batch, length) = self.config, x.shape
         h = self.wte(x.scores if isinstance(x, SoftInput) else x).view(batch, length, -1)
         width = config.hidden // config.heads
@@ -113,8 +112,8 @@ class Transformer(nn.Module):
                 h = checkpoint(block, h, cos, sin, use_reentrant=False, preserve_rng_state=False)
             else:
                 h = block(h, cos, sin)
-        hidden = h.flatten(0, 1)
-        return readout(lambda positions: self.ff_out(self.ln_f(hidden[positions])).float())
+        rows = h.flatten(0, 1)
+        return read(VocabularyHead(lambda positions: self.ln_f(rows[positions]), self.ff_out))
 
 
 class LLaDA(nn.Module):
@@ -127,20 +126,17 @@ class LLaDA(nn.Module):
         self.model = nn.ModuleDict({"transformer": Transformer(config)})
 
     def forward(
-        self,
-        x: NetworkInput,
-        sigma_B: Tensor,
-        readout: Callable[[Callable[[Tensor], Tensor]], Tensor],
+        self, x: NetworkInput, sigma_B: Tensor, read: Callable[[VocabularyHead], Tensor]
     ) -> Tensor:
         """Score the token at a position from all positions, itself included; see ``DiT.forward``.
 
         Args:
             x: Token ids (B, L), or a mixture of tokens at every position.
             sigma_B: Not looked at.
-            readout: Gets ``project``, which maps positions (P,) to float32 scores (P, V).
+            read: Called with the head, which projects positions (P,) to scores (P, V).
         """
         del sigma_B
-        return self.model["transformer"](x, readout)
+        return self.model["transformer"](x, read)
 
 
 def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import final
+from typing import TypeAlias, final
 
 
 class Phase(Enum):
@@ -11,6 +11,11 @@ class Phase(Enum):
     FAKE = "fake"
     STUDENT = "student"
     PRETRAIN = "pretrain"
+
+    @property
+    def learner(self) -> str:
+        """The role of the network that learns."""
+        return "model" if self is Phase.PRETRAIN else self.value
 
 
 @final
@@ -22,6 +27,8 @@ class Alternation:
     """
 
     fake_steps: int = 1
+    main: Phase = Phase.STUDENT
+    """The phase whose updates measure the length of the run."""
 
     def __post_init__(self) -> None:
         if self.fake_steps < 1:
@@ -47,15 +54,19 @@ class Alternation:
 class Single:
     """One network that learns, so every phase is the same."""
 
-    learner: Phase = Phase.PRETRAIN
+    main: Phase = Phase.PRETRAIN
     cycle: int = 1
 
     def phase(self, step: int) -> Phase:
         """See ``Alternation.phase``."""
         del step
-        return self.learner
+        return self.main
 
     def updates(self, phase: Phase, step: int) -> int:
         """See ``Alternation.updates``."""
         del phase
         return step
+
+
+Plan: TypeAlias = Alternation | Single
+"""Which network learns at each step."""

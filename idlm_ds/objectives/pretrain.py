@@ -1,7 +1,9 @@
 """Losses that make a teacher or a judge."""
 
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, final, runtime_checkable
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -9,93 +11,93 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from idlm_ds.noise import Noise
+from idlm_ds.objectives.alternation import Phase, Single
+from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.processes.base import Denoiser, Process, at
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.tensor_types import PerPosition, Positions, Time, TokenIds
 
 
-@runtime_checkable
-class PretrainObjective(Protocol):
+class PretrainMethod(Method):
     """A loss of one network on data."""
 
-    def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
-        """Nats per position, not reduced."""
-        ...
+    plan: Single
+    t_min: float
+    loss_names: ClassVar[Mapping[Phase, str]] = {Phase.PRETRAIN: "loss"}
+
+    @property
+    def smallest_times(self) -> Mapping[str, float]:
+        """See base class."""
+        return {"t": self.t_min}
+
+    def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:
+        """See base class."""
+        model, t = networks[phase.learner], batch.times["t"]
+        return StepLoss(self.nats(model, batch.tokens, t, noise=batch.noise)[0])
+
+    @abstractmethod
+    def nats(
+        self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
+    ) -> tuple[PerPosition, Positions]:
+        """Nats of the positions that are scored, and which these are."""
+
+    @abstractmethod
+    def num_scored(self, length: int) -> int:
+        """Positions of a window the loss is about, the divisor of nats per token."""
 
     def sequence_nats(
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
     ) -> Float64[Tensor, " B"]:
         """Nats of each sequence."""
-        ...
-
-    def num_scored(self, length: int) -> int:
-        """Positions of a window the loss is about, the divisor of nats per token."""
-        ...
+        nats, positions = self.nats(model, tokens, t, noise=noise)
+        batch, length = tokens.shape
+        sums = torch.zeros(batch, dtype=torch.float64, device=nats.device)
+        return sums.index_add(0, positions // length, nats.double())
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Nelbo:
+class Nelbo(PretrainMethod):
     """The negative ELBO of a diffusion family at one time per sequence."""
 
     process: Process
+    t_min: float = 0.0
+    plan: Single = Single()
 
-    def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
-        """See ``PretrainObjective``."""
-        return self._scored(model, tokens, t, noise)[0]
-
-    def sequence_nats(
+    def nats(
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
-    ) -> Float64[Tensor, " B"]:
-        """See ``PretrainObjective``."""
-        return _per_sequence(*self._scored(model, tokens, t, noise), tokens)
-
-    def _scored(
-        self, model: Denoiser, tokens: TokenIds, t: Time, noise: Noise
     ) -> tuple[PerPosition, Positions]:
+        """See base class."""
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
         noisy = self.process.corrupt(x_0, t, noise=noise)
         raw = model(noisy.x_in, noisy.at_t.sigma, at(noisy.positions))
         return self.process.loss(raw, noisy), noisy.positions
 
     def num_scored(self, length: int) -> int:
-        """See ``PretrainObjective``; visible positions count, at a loss of zero."""
+        """See base class; visible positions count, at a loss of zero."""
         return length
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class NextToken:
+class NextToken(PretrainMethod):
     """Autoregressive cross-entropy; the first token of a window is not predicted."""
 
-    def loss(self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise) -> PerPosition:
-        """See ``PretrainObjective``; ``t`` and ``noise`` are not used."""
-        del noise
-        return self._scored(model, tokens, t)[0]
+    t_min: float = 0.0
+    plan: Single = Single()
 
-    def sequence_nats(
+    def nats(
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
-    ) -> Float64[Tensor, " B"]:
-        """See ``PretrainObjective``; ``t`` and ``noise`` are not used."""
+    ) -> tuple[PerPosition, Positions]:
+        """See base class; ``t`` and ``noise`` are not used."""
         del noise
-        return _per_sequence(*self._scored(model, tokens, t), tokens)
-
-    def _scored(self, model: Denoiser, tokens: TokenIds, t: Time) -> tuple[PerPosition, Positions]:
         batch, length = tokens.shape
         every = torch.arange(batch * length, device=tokens.device)
         givers = every[every % length != length - 1]
         raw = model(tokens, torch.zeros_like(t), at(givers))
-        nats = F.cross_entropy(raw.float(), tokens.flatten()[givers + 1], reduction="none")
-        return nats, givers
+        targets = tokens.flatten()[givers + 1]
+        return F.cross_entropy(raw.float(), targets, reduction="none"), givers
 
     def num_scored(self, length: int) -> int:
-        """See ``PretrainObjective``."""
+        """See base class."""
         return length - 1
-
-
-def _per_sequence(
-    nats: PerPosition, positions: Positions, tokens: TokenIds
-) -> Float64[Tensor, " B"]:
-    batch, length = tokens.shape
-    sums = torch.zeros(batch, dtype=torch.float64, device=nats.device)
-    return sums.index_add(0, positions // length, nats.double())

@@ -4,16 +4,19 @@ They are baselines: no fake, no samples of the student. Training goes in rounds;
 each the student becomes its own teacher and the steps to be saved double in length.
 """
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from idlm_ds.noise import Noise
+from idlm_ds.objectives.alternation import Phase, Single
+from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, Noisy, Process, at
+from idlm_ds.processes.base import Denoiser, Noisy, at
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.processes.uniform import Uniform
 from idlm_ds.tensor_types import LogProbs, PerPosition, Positions, Time, TokenIds
@@ -55,11 +58,28 @@ class Rounds:
         return 2.0 ** self.index(step) / self.grid
 
 
-class SelfDistillation(ABC):
+class SelfDistillation(Method):
     """A divergence between the student's answer and its former self's after smaller steps."""
 
+    plan: Single
+    rounds: Rounds
+    t_min: float
+    loss_names: ClassVar[Mapping[Phase, str]] = {Phase.STUDENT: "divergence"}
+
+    @property
+    def smallest_times(self) -> Mapping[str, float]:
+        """See base class."""
+        return {"t": self.t_min}
+
+    def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:
+        """See base class."""
+        del phase
+        dt = self.rounds.length(batch.step)
+        student, teacher, t = networks["student"], networks["teacher"], batch.times["t"]
+        return StepLoss(self.divergence(student, teacher, batch.tokens, t, dt, noise=batch.noise))
+
     @abstractmethod
-    def loss(
+    def divergence(
         self,
         student: Denoiser,
         teacher: Denoiser,
@@ -85,9 +105,12 @@ class SDTT(SelfDistillation):
     """
 
     process: Absorbing
+    rounds: Rounds
+    t_min: float = 0.0
     num_substeps: int = 2
+    plan: Single = Single(Phase.STUDENT)
 
-    def loss(
+    def divergence(
         self,
         student: Denoiser,
         teacher: Denoiser,
@@ -137,8 +160,11 @@ class DCD(SelfDistillation):
     """
 
     process: Uniform
+    rounds: Rounds
+    t_min: float = 0.0
+    plan: Single = Single(Phase.STUDENT)
 
-    def loss(
+    def divergence(
         self,
         student: Denoiser,
         teacher: Denoiser,
@@ -160,21 +186,6 @@ class DCD(SelfDistillation):
 
     def _answer(self, network: Denoiser, noisy: Noisy) -> LogProbs:
         return self.process.predict(network(noisy.x_t, noisy.at_t.sigma, at(noisy.positions)))
-
-
-def self_distillation(method: str, process: Process) -> SelfDistillation:
-    """Build a method for a family.
-
-    Raises:
-        ValueError: It is not defined for that family.
-    """
-    if method == "sdtt":
-        if not isinstance(process, Absorbing):
-            raise ValueError("sdtt is defined for masked families: mdlm, sedd")
-        return SDTT(process)
-    if not isinstance(process, Uniform):
-        raise ValueError("dcd is defined for uniform families: duo, udlm")
-    return DCD(process)
 
 
 def _kl(log_p: LogProbs, log_q: LogProbs) -> Tensor:

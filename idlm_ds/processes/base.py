@@ -21,30 +21,49 @@ from idlm_ds.tensor_types import (
     TokenIds,
 )
 
-Project: TypeAlias = Callable[[Tensor], Tensor]
-"""Positions (P,) to raw scores (P, V): the vocabulary projection, applied where it is asked for."""
+Operator: TypeAlias = Callable[..., Tensor]
+"""A function of hidden states (P, D), the projection's weight (V, D), its bias (V,) or None, and
+further tensors, such as a fused loss."""
 
-Readout: TypeAlias = Callable[[Project], Tensor]
-"""What a caller wants from a network: runs inside its forward, once the hidden states are there."""
+
+@runtime_checkable
+class Head(Protocol):
+    """The end of a network's forward pass, good only while that runs."""
+
+    def scores(self, positions: Positions, /) -> Logits:
+        """Project the hidden states of some positions to raw float32 scores."""
+        ...
+
+    def fused(self, operator: Operator, positions: Positions, /, *inputs: Tensor) -> Tensor:
+        """Run ``operator`` on the hidden states of some positions and the projection's weight.
+
+        It runs where ZeRO-3 has gathered the weight, so scores need never exist as a whole.
+        """
+        ...
+
+
+Read: TypeAlias = Callable[[Head], Tensor]
+"""What a caller wants from a network; called at the end of its forward pass, inside of it."""
 
 
 @runtime_checkable
 class Denoiser(Protocol):
     """A network, or anything that can stand in for one."""
 
-    def __call__(self, x: NetworkInput, sigma: Time, readout: Readout, /) -> Tensor:
-        """Run the trunk on ``x`` and return ``readout(project)``.
+    def __call__(self, x: NetworkInput, sigma: Time, read: Read, /) -> Tensor:
+        """Run the trunk on ``x`` and return ``read(head)``.
 
         ``sigma`` is the total noise ``-log alpha_t``; networks that are not conditioned on time
-        drop it. The projection must be called the same number of times on every rank, because
-        under ZeRO-3 each call may gather its weight.
+        drop it. The head must be used the same number of times on every rank, because under
+        ZeRO-3 each use may gather the weight of the projection. Networks nest: ``read`` may run
+        another network and use both heads.
         """
         ...
 
 
-def at(positions: Positions) -> Readout:
+def at(positions: Positions) -> Read:
     """Read raw scores at some positions, all in one piece."""
-    return lambda project: project(positions)
+    return lambda head: head.scores(positions)
 
 
 @dataclass(frozen=True, slots=True)

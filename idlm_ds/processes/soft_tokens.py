@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from idlm_ds.noise import Noise, draw_categorical
@@ -110,6 +111,10 @@ class SoftTokens:
             return self.probs
         hard = torch.nn.functional.one_hot(self.tokens.flatten(), vocab_size).to(self.probs.dtype)
         return hard.index_put((self.positions,), self.probs)
+
+    def is_soft(self, at: Positions) -> Bool[Tensor, " P"]:
+        """Tell at which of the positions ``at`` the sequence is soft."""
+        return self._soft_row()[at] >= 0
 
     def _soft_row(self) -> Tensor:
         """Map every position to its row in ``probs``, or to -1."""

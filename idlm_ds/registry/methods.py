@@ -13,7 +13,7 @@ class Method:
 
     name: str
     entry_point: str
-    """Class of the method; see ``objectives.base.Method``."""
+    """Class of the method, or a function that makes one; see ``objectives.base.Method``."""
 
     families: tuple[str, ...] = ()
     """Families it is defined for; empty for all."""
@@ -28,7 +28,7 @@ class Method:
 METHODS = by_name(
     (
         Method(name="idlm", entry_point="idlm_ds.objectives.idlm:IDLM"),
-        Method(name="dmd", entry_point="idlm_ds.objectives.idlm:DMD"),
+        Method(name="dmd", entry_point="idlm_ds.objectives.idlm:dmd"),
         Method(
             name="sdtt",
             entry_point="idlm_ds.objectives.self_distillation:SDTT",

@@ -15,26 +15,25 @@ from idlm_ds.console import say
 from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.role import FrozenRole, TrainedRole
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.report import report
+from idlm_ds.objectives.self_distillation import SelfDistillation
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
 from idlm_ds.provenance import git_commit
 from idlm_ds.recipes.schema import DistillRecipe
-from idlm_ds.runs.session import Session, checkpointer, logging_hooks
+from idlm_ds.runs.session import Session, checkpointer, logging_hooks, run_to_end
 from idlm_ds.train.hooks.preview import Preview
-from idlm_ds.train.loop import run_phases
-from idlm_ds.train.self_distillation import SelfDistillProgram
 
 
-def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> Path:
+def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> Path | None:
     """Distil a teacher, save the student, and measure both.
 
     Collective: every rank must call.
 
     Returns:
-        The student's folder.
+        The student's folder; None where a hook ended the run early.
     """
     world = session.world
     tokenizer = load_tokenizer(recipe.data.tokenizer)
@@ -45,36 +44,38 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     _check_unmasked(windows, teacher.process)
     teacher_print = world.agree(teacher.model.fingerprint if world.is_first else None)
     state = session.state(windows, teacher=teacher_print)
-    found = session.find_start(state)
+    checkpoint = session.find_start(state)
     session.open_output()
 
     program = make_program(recipe, setup, teacher, session.world)
-    start = session.restore(found, program)
-    stop = recipe.train.student_steps * program.plan.cycle
+    start = session.restore(checkpoint, program)
+    frozen, student = program.roles["teacher"], program.learners["student"]
+    stop = recipe.train.student_steps * program.method.plan.cycle
     hooks, _ = logging_hooks(session, program, start=start, stop=stop)
-    hooks += [
-        Preview(
-            program.student,
-            teacher.process,
-            tokenizer,
-            every=recipe.log.sample_every,
-            chain=replace(teacher.chain, steps=min(8, recipe.eval.steps[-1])),
-            length=recipe.data.length,
-            seed=recipe.eval.seed,
-            world=world,
-        ),
-        checkpointer(session, program, state, stop=stop),
-    ]
+    preview = Preview(
+        student,
+        teacher.process,
+        tokenizer,
+        every=recipe.log.sample_every,
+        chain=replace(teacher.chain, steps=min(8, recipe.eval.steps[-1])),
+        length=recipe.data.length,
+        seed=recipe.eval.seed,
+        world=world,
+    )
     loader = make_loader(recipe, windows, world)
-    run_phases(program, loader, hooks, start=start, stop=stop)
-    folder = _save_student(program.student, teacher, tokenizer, session)
-    if isinstance(program, SelfDistillProgram):
-        program.teacher.reload(teacher.model.weights)
+    saver = checkpointer(session, program, state, stop=stop)
+    hooks.append(preview)
+    if not run_to_end(session, program, loader, hooks, saver, start=start, stop=stop):
+        return None
+    folder = _save_student(student, teacher, tokenizer, session)
+    if isinstance(frozen, FrozenRole) and isinstance(teacher.method, SelfDistillation):
+        # In rounds the student's former self took the teacher's place.
+        frozen.reload(teacher.model.weights)
     report(
         recipe,
         session.options.output,
-        program.teacher,
-        program.student,
+        frozen,
+        student,
         teacher.process,
         tokenizer,
         judge,
@@ -95,7 +96,7 @@ def _check_unmasked(windows: Rows, process: Process) -> None:
 
 @torch.no_grad()
 def _save_student(
-    student: RoleEngine, teacher: Teacher, tokenizer: Tokenizer, session: Session
+    student: TrainedRole, teacher: Teacher, tokenizer: Tokenizer, session: Session
 ) -> Path:
     folder = session.options.output / "student"
     weights = gather_weights(student, is_first=session.world.is_first)

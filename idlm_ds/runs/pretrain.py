@@ -3,7 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from idlm_ds.build.data import load_windows, make_draws, make_loader
+from idlm_ds.build.data import load_windows, make_loader, step_settings
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
 from idlm_ds.build.networks import Network, new_network, starting_weights
 from idlm_ds.build.processes import make_process, vocabulary_of
@@ -11,25 +11,27 @@ from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.checkpoints.model_folder import write_network
 from idlm_ds.console import say
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.dist import World
 from idlm_ds.engine.export import gather_weights
-from idlm_ds.engine.role import RoleEngine, start_role
-from idlm_ds.engine.weights import WeightSource
-from idlm_ds.objectives.pretrain import Nelbo, NextToken, PretrainObjective
+from idlm_ds.engine.role import TrainedRole, start_trained
+from idlm_ds.objectives.alternation import Phase
+from idlm_ds.objectives.pretrain import NextToken, PretrainMethod
 from idlm_ds.recipes.schema import PretrainRecipe
-from idlm_ds.runs.session import Session, checkpointer, logging_hooks
+from idlm_ds.registry.families import FAMILIES
+from idlm_ds.registry.methods import OBJECTIVES
+from idlm_ds.registry.table import load
+from idlm_ds.runs.session import Session, checkpointer, logging_hooks, run_to_end
 from idlm_ds.train.hooks.validation import Validation
-from idlm_ds.train.loop import run_phases
-from idlm_ds.train.program import PretrainProgram
+from idlm_ds.train.step import Program
 
 
-def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -> Path:
+def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -> Path | None:
     """Train a network on data.
 
     Collective: every rank must call.
 
     Returns:
-        The model folder: running-mean weights, configuration and tokenizer.
+        The model folder: running-mean weights, configuration and tokenizer; None where a hook
+        ended the run early.
     """
     world = session.world
     tokenizer = load_tokenizer(recipe.data.tokenizer)
@@ -37,68 +39,66 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     count = recipe.train.validation_windows
     windows, heldout = load_windows(recipe, tokenizer, num_heldout=count, world=world)
     state = session.state(windows)
-    found = session.find_start(state)
+    checkpoint = session.find_start(state)
     source = starting_weights(recipe, network)
     session.open_output()
 
-    program = _program(recipe, setup, network, source, tokenizer, world)
-    program.model.start_ema(recipe.ema.decay)
-    start = session.restore(found, program)
+    model = start_trained(
+        "model",
+        network.make,
+        source,
+        setup.json,
+        setup.numerics,
+        adamw(recipe.optim),
+        ema_decay=recipe.ema.decay,
+    )
+    program = Program(
+        method=make_method(recipe, tokenizer),
+        roles={"model": model},
+        rates={Phase.PRETRAIN: learning_rate(recipe.optim, recipe.train.steps)},
+        settings=step_settings(recipe, world),
+    )
+    start = session.restore(checkpoint, program)
     stop = recipe.train.steps
     hooks, metrics = logging_hooks(session, program, start=start, stop=stop)
-    hooks += [
-        Validation(
-            program.model,
-            make_objective(recipe, tokenizer, is_validation=True),
-            heldout,
-            every=recipe.train.validate_every,
-            stop=stop,
-            batch=recipe.train.micro_batch,
-            world=world,
-            metrics=metrics,
-        ),
-        checkpointer(session, program, state, stop=stop),
-    ]
+    validation = Validation(
+        model,
+        make_method(recipe, tokenizer, is_validation=True),
+        heldout,
+        every=recipe.train.validate_every,
+        stop=stop,
+        batch=recipe.train.micro_batch,
+        world=world,
+        metrics=metrics,
+    )
     loader = make_loader(recipe, windows, world)
-    run_phases(program, loader, hooks, start=start, stop=stop)
-    return _save(program.model, network, tokenizer, session)
+    saver = checkpointer(session, program, state, stop=stop)
+    hooks.append(validation)
+    if not run_to_end(session, program, loader, hooks, saver, start=start, stop=stop):
+        return None
+    return _save(model, network, tokenizer, session)
 
 
-def make_objective(
+def make_method(
     recipe: PretrainRecipe, tokenizer: Tokenizer, *, is_validation: bool = False
-) -> PretrainObjective:
-    """What the network is trained on, or measured by.
+) -> PretrainMethod:
+    """Build what the network is trained on, or measured by.
 
     A network that trains on Duo's relaxed inputs and part of the range of times is measured as what
     it samples like: by the bound of uniform diffusion, on tokens and the whole range.
     """
-    if recipe.objective.name == "ar":
-        return NextToken()
     section = recipe.process
-    if is_validation and section.name == "duo":
-        section = replace(section, name="udlm")
-    return Nelbo(make_process(section, *vocabulary_of(section, len(tokenizer))))
+    method = load(OBJECTIVES[recipe.objective.name].entry_point)
+    if method is NextToken:
+        return NextToken(t_min=section.t_min)
+    sampled_as = FAMILIES[section.name].sampled_as
+    if is_validation and sampled_as:
+        section = replace(section, name=sampled_as)
+    process = make_process(section, *vocabulary_of(section, len(tokenizer)))
+    return method(process, t_min=section.t_min)
 
 
-def _program(
-    recipe: PretrainRecipe,
-    setup: EngineSetup,
-    network: Network,
-    source: WeightSource,
-    tokenizer: Tokenizer,
-    world: World,
-) -> PretrainProgram:
-    optimizer = adamw(recipe.optim)
-    model = start_role("model", network.make, source, setup.json, setup.numerics, optimizer)
-    return PretrainProgram(
-        model=model,
-        objective=make_objective(recipe, tokenizer),
-        rate=learning_rate(recipe.optim, recipe.train.steps),
-        draws=make_draws(recipe, world, t_min=recipe.process.t_min),
-    )
-
-
-def _save(model: RoleEngine, network: Network, tokenizer: Tokenizer, session: Session) -> Path:
+def _save(model: TrainedRole, network: Network, tokenizer: Tokenizer, session: Session) -> Path:
     folder = session.options.output / "model"
     weights = gather_weights(model, is_first=session.world.is_first)
     if session.world.is_first:

@@ -1,11 +1,12 @@
 """What both kinds of run share: where they start, what is saved, who is told."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from idlm_ds.checkpoints import transaction
+from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
 from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
 from idlm_ds.engine.dist import World
@@ -15,8 +16,8 @@ from idlm_ds.runs.output import prepare_output
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from idlm_ds.train.hooks.console import Progress, say
 from idlm_ds.train.hooks.metrics import MetricsFile, TensorBoard, WandB
-from idlm_ds.train.loop import Hook
-from idlm_ds.train.program import Program
+from idlm_ds.train.loop import Hook, run_phases
+from idlm_ds.train.step import Program
 
 Recipe = DistillRecipe | PretrainRecipe
 
@@ -126,7 +127,7 @@ class Session:
         """
         if folder is None:
             return 0
-        step = int(load_checkpoint(folder, program.roles)["step"])
+        step = int(load_checkpoint(folder, program.learners)["step"])
         if self.world.is_first:
             say(f"resume: {folder}, phase {step}")
         return step
@@ -151,14 +152,53 @@ def logging_hooks(
         return [], None
     metrics = MetricsFile(session.options.output / "metrics.jsonl", start=start)
     log = session.recipe.log
-    progress = Progress(program.loss_names, start=start, stop=stop, every=log.every)
+    names = {phase.value: name for phase, name in program.method.loss_names.items()}
+    progress = Progress(names, start=start, stop=stop, every=log.every)
     return [metrics, progress, *_sinks(session, log)], metrics
+
+
+def run_to_end(
+    session: Session,
+    program: Program,
+    loader: Loader,
+    hooks: Sequence[Hook],
+    saver: Checkpointer,
+    *,
+    start: int,
+    stop: int,
+) -> bool:
+    """Run all phases; where a hook ends the run early, save what there is and say why.
+
+    Collective: every rank must call.
+
+    Args:
+        session: The run.
+        program: What is trained.
+        loader: The data.
+        hooks: What happens beside training.
+        saver: Comes after all other hooks, so that a checkpoint follows all of its phase.
+        start: Phases done before.
+        stop: Phases in all.
+
+    Returns:
+        Whether all phases are done.
+    """
+    log_every = session.recipe.log.every
+    ending = run_phases(
+        program, loader, [*hooks, saver], start=start, stop=stop, log_every=log_every
+    )
+    if ending is None:
+        return True
+    saver.save()
+    if session.world.is_first:
+        say(f"stopped: {ending.reason}; continue with --resume auto")
+    return False
 
 
 def checkpointer(
     session: Session, program: Program, state: Mapping[str, Any], *, stop: int
 ) -> Checkpointer:
-    """The hook that saves; it must come last, so that a checkpoint follows all of its phase."""
+    """Build the hook that saves."""
     section = session.recipe.checkpoint
     return Checkpointer(
         session.checkpoints,

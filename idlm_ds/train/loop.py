@@ -3,14 +3,14 @@
 import resource
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import torch
 
 from idlm_ds.data.loader import Loader
-from idlm_ds.train.program import Program
+from idlm_ds.train.step import Program, train_step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,45 +36,80 @@ class PhaseRecord:
     memory_gb: float
     """Most the process has held: GPU memory where there is one, else resident memory."""
 
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    """What the method knows beside its loss, where the phase was logged."""
+
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)
+        """Return plain values, metrics among them."""
+        fields = asdict(self)
+        return fields | fields.pop("metrics")
 
 
 CLOCK_FIELDS = ("tokens_per_s", "loader_wait_s", "phase_s", "memory_gb")
 """Fields of a record that differ between two runs of the same recipe; no other does."""
 
 
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A hook's wish that the run end here, in order."""
+
+    reason: str
+    """In a few words, for the user."""
+
+
 class Hook(Protocol):
     """Something that happens beside training."""
 
-    def after_phase(self, record: PhaseRecord) -> None:
-        """Called on every rank after each phase."""
+    def after_phase(self, record: PhaseRecord) -> Stop | None:
+        """Act on a finished phase.
+
+        Collective: called on every rank after each phase. A hook that ends the run must say so
+        on every rank.
+        """
         ...
 
     def close(self) -> None:
-        """Called once, also when training fails."""
+        """Finish; called once, also when training fails."""
         ...
 
 
 def run_phases(
-    program: Program, loader: Loader, hooks: Sequence[Hook], *, start: int, stop: int
-) -> None:
-    """Run phases ``start`` to ``stop``.
+    program: Program,
+    loader: Loader,
+    hooks: Sequence[Hook],
+    *,
+    start: int,
+    stop: int,
+    log_every: int = 1,
+) -> Stop | None:
+    """Run phases ``start`` to ``stop``, or up to where a hook ends the run.
 
     Collective: every rank must call.
+
+    Args:
+        program: What is trained, and how.
+        loader: The data.
+        hooks: All are called after each phase, in this order, also when one of them says stop.
+        start: Phases done before.
+        stop: Phases in all.
+        log_every: Phases between those whose metrics are computed.
+
+    Returns:
+        The first hook's reason to end the run early, None where it ran to its end.
     """
+    plan, tokens = program.method.plan, loader.global_batch * loader.windows.length
     try:
         for step, batch in enumerate(loader.batches(start, stop), start=start):
             began = time.perf_counter()
-            result = program.take(step, batch)
+            # Logged is the first phase of each kind in every ``log_every`` phases.
+            is_logged = (step + 1) // log_every > (step + 1 - plan.cycle) // log_every
+            result = train_step(program, step, batch, is_logged=is_logged)
             seconds = time.perf_counter() - began
-            phase = program.plan.phase(step)
-            tokens = loader.global_batch * loader.windows.length
+            phase = plan.phase(step)
             record = PhaseRecord(
                 step=step,
                 phase=phase.value,
-                update=program.plan.updates(phase, step + 1),
+                update=plan.updates(phase, step + 1),
                 loss=result.loss,
                 grad_norm=result.report.grad_norm,
                 lr=result.report.lr,
@@ -83,9 +118,12 @@ def run_phases(
                 loader_wait_s=batch.wait_s,
                 phase_s=seconds,
                 memory_gb=_memory_gb(loader.device),
+                metrics=result.metrics,
             )
-            for hook in hooks:
-                hook.after_phase(record)
+            wishes = [hook.after_phase(record) for hook in hooks]
+            if ending := next((wish for wish in wishes if wish is not None), None):
+                return ending
+        return None
     finally:
         for hook in hooks:
             hook.close()

@@ -22,8 +22,8 @@ from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe, ProcessSection
 from idlm_ds.samplers.config import SamplerConfig
-from idlm_ds.train.program import DistillProgram
-from idlm_ds.train.self_distillation import SelfDistillProgram
+from idlm_ds.train.renewal import Renewal
+from idlm_ds.train.step import Program
 
 TRAINED = {"mdlm": "mdlm", "sedd": "sedd", "udlm": "udlm", "duo": "udlm"}
 """What the teacher of each family was trained as."""
@@ -60,11 +60,12 @@ def find(tokenizer, tmp_path):
 @pytest.mark.parametrize("family", TRAINED)
 def test_inverse_distillation_fits_every_family_and_the_baselines_their_own(family, find):
     for method in ("idlm", "dmd"):
-        assert find(family, method)[1].method is None
+        assert isinstance(find(family, method)[1].method, IDLM)
     mine, other = ("sdtt", "dcd") if family in ("mdlm", "sedd") else ("dcd", "sdtt")
     _, teacher = find(family, mine)
     kind = {"sdtt": SDTT, "dcd": DCD}[mine]
-    assert teacher.method == kind(teacher.process)
+    assert isinstance(teacher.method, kind)
+    assert teacher.method.process == teacher.process
     with pytest.raises(
         UserError, match=rf"^objective\.name: {other} is .*process\.name is {family}$"
     ):
@@ -112,34 +113,35 @@ def test_a_teacher_of_another_vocabulary_or_family_is_refused(tokenizer, tmp_pat
 class Role:
     """Stands for an engine; knows how it was started."""
 
-    def __init__(self, name: str, optimizer: AdamW | None) -> None:
-        self.name = name
+    def __init__(self, optimizer: AdamW | None = None, ema_decay: float | None = None) -> None:
         self.optimizer = optimizer
-        self.ema_decay: float | None = None
+        self.ema_decay = ema_decay
         self.kept: dict[str, Any] = {}
-        weights = [torch.zeros(3)]
-        self.shards = SimpleNamespace(weights=weights) if optimizer is not None else None
-
-    def start_ema(self, decay: float) -> None:
-        self.ema_decay = decay
+        self.shards = SimpleNamespace(weights=[torch.zeros(3)])
 
 
 @pytest.fixture
 def program(find, monkeypatch):
-    def program(family: str, method: str, *last: str) -> tuple[Any, dict[str, Role]]:
-        started: dict[str, Role] = {}
-
-        def start(name: str, setup: object, teacher: object, optimizer: AdamW | None) -> Role:
-            return started.setdefault(name, Role(name, optimizer))
-
-        monkeypatch.setattr(methods, "_start", start)
+    def program(family: str, method: str, *last: str) -> Program:
+        monkeypatch.setattr(methods, "start_frozen", lambda *_: Role())
+        monkeypatch.setattr(
+            methods, "start_trained", lambda *given, ema_decay: Role(given[-1], ema_decay)
+        )
         more = ["train.student_steps=12", "objective.fake_steps=2", "objective.rounds=2"]
         more += ["objective.grid=5", "optim.lr=0.5", "optim.fake_lr_scale=3", "ema.decay=0.9"]
         recipe, teacher = find(family, method, *more, "optim.warmup_steps=0", *last)
         world = SimpleNamespace(size=1, rank=0)
-        return make_program(recipe, None, teacher, world), started
+        return make_program(recipe, SimpleNamespace(json=None, numerics=None), teacher, world)
 
     return program
+
+
+def started(made: Program) -> dict[str, tuple[float | None, float | None]]:
+    """Learning rate and decay of the running mean, by role."""
+    return {
+        name: (role.optimizer and role.optimizer.lr, role.ema_decay)
+        for name, role in made.roles.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -149,24 +151,19 @@ def program(find, monkeypatch):
 )
 def test_smallest_times_fall_back_on_each_other(t_min, input_t_min, of_samples, of_input, program):
     times = [f"objective.t_min={t_min}", f"objective.input_t_min={input_t_min}"]
-    made, _ = program("mdlm", "idlm", "process.t_min=0.2", *times)
-    assert (made.draws.t_min, made.input_t_min) == (of_samples, of_input)
-    in_rounds, _ = program("mdlm", "sdtt", "process.t_min=0.2", *times)
-    assert in_rounds.draws.t_min == of_samples
+    made = program("mdlm", "idlm", "process.t_min=0.2", *times)
+    assert made.method.smallest_times == {"t-input": of_input, "t": of_samples}
+    in_rounds = program("mdlm", "sdtt", "process.t_min=0.2", *times)
+    assert in_rounds.method.smallest_times == {"t": of_samples}
 
 
 @pytest.mark.parametrize("method", ["idlm", "dmd"])
 def test_inverse_distillation_starts_three_networks_of_which_two_learn(method, program):
-    made, started = program("duo", method)
-    assert isinstance(made, DistillProgram)
-    assert {n: role.optimizer and role.optimizer.lr for n, role in started.items()} == {
-        "teacher": None,
-        "fake": 1.5,
-        "student": 0.5,
-    }
-    assert [started[n].ema_decay for n in ("teacher", "fake", "student")] == [None, 0.9, 0.9]
-    assert made.objective == IDLM(made.objective.process, method == "idlm")
-    assert made.plan == Alternation(fake_steps=2)
+    made = program("duo", method)
+    assert started(made) == {"teacher": (None, None), "fake": (1.5, 0.9), "student": (0.5, 0.9)}
+    assert isinstance(made.method, IDLM)
+    assert made.method.is_input_differentiated == (method == "idlm")
+    assert made.method.plan == Alternation(fake_steps=2)
     assert {p: (rate.peak, rate.total) for p, rate in made.rates.items()} == {
         Phase.FAKE: (1.5, 24),
         Phase.STUDENT: (0.5, 12),
@@ -175,16 +172,11 @@ def test_inverse_distillation_starts_three_networks_of_which_two_learn(method, p
 
 @pytest.mark.parametrize(("family", "method"), [("mdlm", SDTT), ("duo", DCD)])
 def test_self_distillation_starts_a_student_and_who_it_was(family, method, program):
-    made, started = program(family, method.__name__.lower())
-    assert isinstance(made, SelfDistillProgram)
-    assert {n: role.optimizer and role.optimizer.lr for n, role in started.items()} == {
-        "teacher": None,
-        "student": 0.5,
-    }
-    assert [started[n].ema_decay for n in ("teacher", "student")] == [None, 0.9]
-    assert (made.teacher, made.student) == (started["teacher"], started["student"])
-    assert made.roles == {"student": started["student"]}
-    assert started["student"].kept.keys() == {"handover"}
-    assert isinstance(made.objective, method)
-    assert made.rounds == Rounds(updates=12, count=2, grid=5)
-    assert (made.rate.peak, made.rate.total) == (0.5, 12)
+    made = program(family, method.__name__.lower())
+    assert started(made) == {"teacher": (None, None), "student": (0.5, 0.9)}
+    assert made.roles["student"].kept.keys() == {"handover"}
+    assert isinstance(made.method, method)
+    assert isinstance(made.prepare, Renewal)
+    assert made.method.rounds == Rounds(updates=12, count=2, grid=5)
+    rate = made.rates[Phase.STUDENT]
+    assert (rate.peak, rate.total) == (0.5, 12)

@@ -12,6 +12,7 @@ from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.engine.checkpoint import save_checkpoint
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
+from idlm_ds.train.step import train_step
 from tests.distributed import toy
 from tests.distributed.harness import run_ranks
 
@@ -22,9 +23,9 @@ PHASES = 3
 def _train(world: World, root: Path, stage: int) -> dict[str, Any]:
     program = toy.start_program(world, toy.engine_json(stage))
     for step, batch in enumerate(toy.make_loader(world).batches(0, PHASES)):
-        program.take(step, batch)
-    save_checkpoint(root, PHASES, program.roles, {}, world=world, keep=1)
-    return toy.state_of(world, program.roles)
+        train_step(program, step, batch)
+    save_checkpoint(root, PHASES, program.learners, {}, world=world, keep=1)
+    return toy.state_of(world, program.learners)
 
 
 @pytest.mark.dist

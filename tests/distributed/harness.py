@@ -35,7 +35,7 @@ _SERVER_ENVIRONMENT = {
 _PRELOAD = [
     "pytest",
     "idlm_ds.engine.checkpoint",
-    "idlm_ds.train.program",
+    "idlm_ds.train.step",
     # What DeepSpeed imports when the first engine starts.
     "deepspeed.runtime.zero.muon.muon_optimizer",
     "torch._inductor.compile_fx",

@@ -12,6 +12,7 @@ from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, save_che
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.models.dit import DiTConfig
+from idlm_ds.train.step import train_step
 
 from . import toy
 from .harness import run_ranks
@@ -36,14 +37,14 @@ def _distil(
 ) -> dict[str, Any]:
     network = dataclasses.replace(toy.NETWORK, dropout=dropout)
     program = toy.start_program(world, toy.engine_json(stage), precision=precision, network=network)
-    start = int(load_checkpoint(resume, program.roles)["step"]) if resume else 0
+    start = int(load_checkpoint(resume, program.learners)["step"]) if resume else 0
     losses = []
     for step, batch in enumerate(toy.make_loader(world).batches(start, stop), start=start):
-        losses.append(program.take(step, batch).loss)
+        losses.append(train_step(program, step, batch).loss)
         if step + 1 in save_at:
             assert save_in is not None
-            save_checkpoint(save_in, step + 1, program.roles, {}, world=world, keep=9)
-    return {"losses": losses, "state": toy.state_of(world, program.roles)}
+            save_checkpoint(save_in, step + 1, program.learners, {}, world=world, keep=9)
+    return {"losses": losses, "state": toy.state_of(world, program.learners)}
 
 
 def _save(world: World, root: Path, stage: int, precision: str) -> dict[str, Any]:
@@ -139,12 +140,12 @@ def test_damaged_checkpoints_are_skipped_and_named_on_every_rank(tmp_path: Path)
 def _save_again(world: World, root: Path, step: int, keep: int) -> list[str]:
     program = toy.start_program(world, toy.engine_json(1))
     for earlier in (1, 2, 3):
-        save_checkpoint(root, earlier, program.roles, {}, world=world, keep=9)
+        save_checkpoint(root, earlier, program.learners, {}, world=world, keep=9)
     if world.is_first:
         (root / ".tmp-step-7").mkdir()
         (root / ".tmp-step-7" / "half").write_text("written")
     world.barrier()
-    path = save_checkpoint(root, step, program.roles, {}, world=world, keep=keep)
+    path = save_checkpoint(root, step, program.learners, {}, world=world, keep=keep)
     assert transaction.problem_with(path) is None
     return sorted(p.name for p in root.iterdir())
 
@@ -161,7 +162,7 @@ def test_a_save_never_deletes_itself_though_later_steps_exist(tmp_path: Path):
 def _load_as(world: World, folder: Path, network: DiTConfig, roles: tuple[str, ...]) -> str:
     program = toy.start_program(world, toy.engine_json(1), network=network)
     with pytest.raises(UserError) as error:
-        load_checkpoint(folder, {name: program.roles[name] for name in roles})
+        load_checkpoint(folder, {name: program.learners[name] for name in roles})
     return str(error.value)
 
 

@@ -14,13 +14,13 @@ from idlm_ds.engine.checkpoint import load_checkpoint, save_checkpoint
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.handover import Handover
-from idlm_ds.engine.role import RoleEngine, start_role
-from idlm_ds.models.dit import DiT
+from idlm_ds.engine.role import Role
 from idlm_ds.noise import Noise, stratified_times
-from idlm_ds.objectives.self_distillation import Rounds, self_distillation
+from idlm_ds.objectives.alternation import Phase
+from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds, SelfDistillation
 from idlm_ds.processes.base import at
-from idlm_ds.train.program import Draws
-from idlm_ds.train.self_distillation import SelfDistillProgram
+from idlm_ds.train.renewal import Renewal
+from idlm_ds.train.step import Program, train_step
 
 from . import plain, toy
 from .harness import run_ranks
@@ -39,6 +39,12 @@ LAYOUTS = [(stage, size) for stage in (1, 2, 3) for size in (1, 2)]
 FAMILY = {"sdtt": "mdlm", "dcd": "duo"}
 
 
+def _objective(method: str) -> SelfDistillation:
+    kind = {"sdtt": SDTT, "dcd": DCD}[method]
+    rounds = Rounds(updates=UPDATES, count=3, grid=GRID)
+    return kind(toy.make_process(FAMILY[method]), rounds, toy.T_MIN)
+
+
 def _start(
     world: World,
     stage: int,
@@ -46,38 +52,26 @@ def _start(
     method: str = "sdtt",
     precision: str = "fp32",
     dropout: float = 0.0,
-) -> SelfDistillProgram:
+) -> tuple[Program, Handover]:
     """A teacher and a student with its weights."""
     json, network = toy.engine_json(stage), dataclasses.replace(toy.NETWORK, dropout=dropout)
     numerics = toy.numerics_of(world, precision=precision)
-
-    def start(role: str) -> RoleEngine:
-        optimizer = None if role == "teacher" else toy.optimizer_of(role)
-        source = toy.weights_of("teacher")
-        return start_role(role, lambda: DiT(network), source, json, numerics, optimizer)
-
-    teacher, student = start("teacher"), start("student")
-    student.start_ema(toy.EMA_DECAY)
-    return SelfDistillProgram(
-        teacher=teacher,
-        student=student,
-        objective=self_distillation(method, toy.make_process(FAMILY[method])),
-        rounds=Rounds(updates=UPDATES, count=3, grid=GRID),
-        rate=toy.rate_of("student"),
-        draws=Draws(
-            seed=toy.SEED,
-            t_min=toy.T_MIN,
-            global_batch=toy.GLOBAL_BATCH,
-            length=toy.LENGTH,
-            reduction="mean",
-            world=world,
-        ),
-        handover=Handover(student, teacher),
+    teacher = toy.start_teacher(json, numerics, network)
+    weights = toy.weights_of("teacher")
+    student = toy.start_learner("student", json, numerics, network, weights=weights)
+    handover, objective = Handover(student, teacher), _objective(method)
+    program = Program(
+        method=objective,
+        roles={"teacher": teacher, "student": student},
+        rates={Phase.STUDENT: toy.rate_of("student")},
+        settings=toy.settings_of(world),
+        prepare=Renewal(objective.rounds, handover),
     )
+    return program, handover
 
 
 @torch.no_grad()
-def _answer(role: RoleEngine) -> Tensor:
+def _answer(role: Role) -> Tensor:
     """Also leaves some weights whole, as any use of a network at stage 3 does."""
     tokens = torch.arange(2 * toy.LENGTH).view(2, -1)
     return role.module(tokens, torch.tensor([0.5, 1.5]), at(torch.arange(tokens.numel())))
@@ -86,7 +80,7 @@ def _answer(role: RoleEngine) -> Tensor:
 def _plain(world: World, method: str) -> dict[str, Any]:
     """The same rounds in plain PyTorch: one process, the global batch at once."""
     del world
-    objective = self_distillation(method, toy.make_process(FAMILY[method]))
+    objective = _objective(method)
     teacher, student = plain._network("teacher"), plain._network("teacher")
     learner = plain._Learner(student, "student", clip=0.0)
     losses, norms, dt = [], [], 1 / GRID
@@ -99,7 +93,7 @@ def _plain(world: World, method: str) -> dict[str, Any]:
         t = stratified_times(toy.SEED, "t", step, count=toy.GLOBAL_BATCH, t_min=toy.T_MIN)
         noise = Noise.of_samples(toy.SEED, "noise", samples=samples)
         with learner.learning():
-            nats = objective.loss(student, teacher, tokens, t, dt, noise=noise)
+            nats = objective.divergence(student, teacher, tokens, t, dt, noise=noise)
             loss = nats.sum() / (toy.GLOBAL_BATCH * toy.LENGTH)
             loss.backward()
         losses.append(loss.item())
@@ -114,21 +108,21 @@ def _wanted(method: str) -> dict[str, Any]:
 
 
 def _distil(world: World, stage: int, method: str) -> dict[str, Any]:
-    program = _start(world, stage, method=method)
+    program, handover = _start(world, stage, method=method)
     losses, norms = [], []
     for step, batch in enumerate(toy.make_loader(world).batches(0, UPDATES)):
-        before = _everything(program.teacher)
-        result = program.take(step, batch)
-        after = _everything(program.teacher)
+        before = _everything(program.roles["teacher"])
+        result = train_step(program, step, batch)
+        after = _everything(program.roles["teacher"])
         if step in BOUNDARIES:
             assert any(not before[name].equal(after[name]) for name in before), step
         else:
             toy.assert_same(after, before, f"teacher after update {step}")
-        for role in (program.teacher, program.student):
+        for role in (program.roles["teacher"], program.roles["student"]):
             _assert_at_rest(role, f"update {step}, {role.name}")
         losses.append(result.loss)
         norms.append(result.report.grad_norm)
-    return {"losses": losses, "norms": norms, "state": toy.state_of(world, program.roles)}
+    return {"losses": losses, "norms": norms, "state": toy.state_of(world, program.learners)}
 
 
 @pytest.mark.parametrize("method", FAMILY)
@@ -149,40 +143,40 @@ def test_rounds_on_engines_are_rounds_in_plain_torch(stage: int, size: int, meth
             )
 
 
-def _untouched(program: SelfDistillProgram, action: Callable[[], None]) -> None:
+def _untouched(program: Program, action: Callable[[], None]) -> None:
     """Run a collective that must leave every number of the student as it is."""
-    before = _everything(program.student)
+    before = _everything(program.roles["student"])
     action()
-    toy.assert_same(_everything(program.student), before, "student")
+    toy.assert_same(_everything(program.roles["student"]), before, "student")
 
 
 def _hand_over(world: World, stage: int, precision: str) -> None:
-    program = _start(world, stage, precision=precision)
-    teacher, student = program.teacher, program.student
+    program, handover = _start(world, stage, precision=precision)
+    teacher, student = program.roles["teacher"], program.roles["student"]
     batches = list(toy.make_loader(world).batches(0, 3))
     for batch in batches[:2]:
-        program.take(0, batch)
+        train_step(program, 0, batch)
     at_first = _answer(teacher)
 
-    _untouched(program, program.handover.take)
+    _untouched(program, handover.take)
     taken = _answer(teacher)
     assert taken.equal(_answer(student))
     assert not taken.equal(at_first)
-    raw = toy.state_of(world, program.roles)
+    raw = toy.state_of(world, program.learners)
     for name, weight in gather_weights(teacher, is_first=world.is_first).items():
         assert weight.equal(raw[f"student/weight/{name}"].to(weight.dtype)), name
 
-    program.take(0, batches[2])
+    train_step(program, 0, batches[2])
     assert _answer(teacher).equal(taken)
     assert not _answer(student).equal(taken)
 
     teacher.reload(toy.weights_of("fake"))
     assert not _answer(teacher).equal(taken)
     kept = [shard.clone() for shard in student.kept["handover"]]
-    _untouched(program, program.handover.renew)
+    _untouched(program, handover.renew)
     assert _answer(teacher).equal(taken)
     assert all(map(torch.equal, student.kept["handover"], kept))
-    assert program.take(0, batches[0]).report.was_applied
+    assert train_step(program, 0, batches[0]).report.was_applied
 
 
 @pytest.mark.parametrize(
@@ -199,18 +193,18 @@ def _run(
     world: World, stage: int, precision: str, root: Path | None, resume: Path | None
 ) -> dict[str, Any]:
     """Losses, the teacher at every update, and the student at the end."""
-    program = _start(world, stage, precision=precision, dropout=0.2)
-    start = int(load_checkpoint(resume, program.roles)["step"]) if resume else 0
+    program, handover = _start(world, stage, precision=precision, dropout=0.2)
+    start = int(load_checkpoint(resume, program.learners)["step"]) if resume else 0
     losses, teachers = [], {}
     for step, batch in enumerate(toy.make_loader(world).batches(start, UPDATES), start=start):
-        losses.append(program.take(step, batch).loss)
-        teachers[step] = gather_weights(program.teacher, is_first=world.is_first)
+        losses.append(train_step(program, step, batch).loss)
+        teachers[step] = gather_weights(program.roles["teacher"], is_first=world.is_first)
         if root and step + 1 in (MID_FIRST, MID_ROUND, BOUNDARY):
-            save_checkpoint(root, step + 1, program.roles, {}, world=world, keep=9)
+            save_checkpoint(root, step + 1, program.learners, {}, world=world, keep=9)
     return {
         "losses": losses,
         "teachers": teachers,
-        "state": toy.state_of(world, program.roles),
+        "state": toy.state_of(world, program.learners),
     }
 
 
@@ -245,12 +239,12 @@ def test_a_run_resumed_in_a_round_or_between_two_is_the_uninterrupted_run(
 
 def _renewed(world: World, folder: Path, stage: int) -> dict[str, Any]:
     """Teacher and student of a run that was just loaded."""
-    program = _start(world, stage)
-    load_checkpoint(folder, program.roles)
-    program.handover.renew()
-    state = toy.state_of(world, program.roles)
+    program, handover = _start(world, stage)
+    load_checkpoint(folder, program.learners)
+    handover.renew()
+    state = toy.state_of(world, program.learners)
     return {
-        "teacher": gather_weights(program.teacher, is_first=world.is_first),
+        "teacher": gather_weights(program.roles["teacher"], is_first=world.is_first),
         "student": {k.split("/")[2]: v for k, v in state.items() if "/weight/" in k},
     }
 
@@ -270,17 +264,14 @@ def test_another_layout_goes_on_against_the_teacher_of_the_round(
 
 
 def _put_back(world: World, stage: int) -> None:
-    program = _start(world, stage)
-    at_first = _answer(program.teacher)
+    program, handover = _start(world, stage)
+    at_first = _answer(program.roles["teacher"])
     for step, batch in enumerate(toy.make_loader(world).batches(0, 3)):
-        program.take(step, batch)
-    assert not _answer(program.teacher).equal(at_first)
-    _untouched(program, lambda: program.teacher.reload(toy.weights_of("teacher")))
-    assert _answer(program.teacher).equal(at_first)
-    with pytest.raises(TypeError, match="student learns; its weights belong to its optimizer"):
-        program.student.reload(toy.weights_of("teacher"))
-    with pytest.raises(TypeError, match="teacher does not learn"):
-        Handover(program.teacher, program.student)
+        train_step(program, step, batch)
+    assert not _answer(program.roles["teacher"]).equal(at_first)
+    _untouched(program, lambda: program.roles["teacher"].reload(toy.weights_of("teacher")))
+    assert _answer(program.roles["teacher"]).equal(at_first)
+    assert not hasattr(program.roles["student"], "reload"), "its optimizer would not know"
 
 
 @pytest.mark.parametrize(("stage", "size"), [(1, 1), (2, 2), (3, 1), (3, 2)])

@@ -16,7 +16,7 @@ from idlm_ds.checkpoints.formats.layouts import PLANS
 from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.engine.config import read_engine_json
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import start_role
+from idlm_ds.engine.role import start_frozen
 from idlm_ds.models.llada import LLaDA, LLaDAConfig
 
 from . import toy
@@ -67,13 +67,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def load(world: World, folder: Path, precision: str) -> dict[str, object]:
     model = read_public(folder)
     config = LLaDAConfig(**model.about.sizes)
-    role = start_role(
+    role = start_frozen(
         "teacher",
         lambda: LLaDA(config),
         model.weights,
         read_engine_json(ZERO_3),
         toy.numerics_of(world, precision=precision),
-        None,
     )
     peak = peak_bytes()
     parts = {

@@ -1,6 +1,6 @@
 """Three engines do what plain PyTorch does, and only the learning one is touched."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -10,9 +10,10 @@ from deepspeed.runtime.zero.partition_parameters import ZeroParamStatus
 from torch import Tensor
 
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.role import Role, TrainedRole
+from idlm_ds.engine.trio import one_learns
 from idlm_ds.objectives.alternation import Phase
-from idlm_ds.train.program import DistillProgram
+from idlm_ds.train.step import train_step
 
 from . import plain, toy
 from .harness import run_ranks
@@ -51,10 +52,10 @@ def _distil(
     )
     losses, norms, rates = [], [], []
     for step, batch in enumerate(toy.make_loader(world, accumulation).batches(0, PHASES)):
-        learns = program.plan.phase(step).value
-        before = {n: _everything(role) for n, role in _roles(program).items() if n != learns}
-        result = program.take(step, batch)
-        for name, role in _roles(program).items():
+        learns = program.method.plan.phase(step).value
+        before = {n: _everything(role) for n, role in program.roles.items() if n != learns}
+        result = train_step(program, step, batch)
+        for name, role in program.roles.items():
             where = f"phase {step} ({learns} learns), {name}"
             if name in before:
                 toy.assert_same(before[name], _everything(role), where)
@@ -62,21 +63,16 @@ def _distil(
         losses.append(result.loss)
         norms.append(result.report.grad_norm)
         rates.append(result.report.lr)
-    state = toy.state_of(world, program.roles)
+    state = toy.state_of(world, program.learners)
     return {"losses": losses, "norms": norms, "rates": rates, "state": state}
 
 
-def _roles(program: DistillProgram) -> Mapping[str, RoleEngine]:
-    return {"teacher": program.trio.teacher, **program.roles}
-
-
-def _everything(role: RoleEngine) -> dict[str, Tensor]:
+def _everything(role: Role) -> dict[str, Tensor]:
     """Copies of all numbers this rank holds for a network."""
     parameters = role.module.named_parameters()
     kept = {n: getattr(p, "ds_tensor", p).detach().clone() for n, p in parameters}
-    if role.shards is None:
+    if not isinstance(role, TrainedRole):
         return kept
-    assert role.ema is not None
     zero = role._engine.optimizer
     for i, (weight, mean) in enumerate(zip(role.shards.weights, role.ema.buffers, strict=True)):
         adam = zero.optimizer.state.get(weight, {})
@@ -87,7 +83,7 @@ def _everything(role: RoleEngine) -> dict[str, Tensor]:
     return kept
 
 
-def _assert_at_rest(role: RoleEngine, where: str) -> None:
+def _assert_at_rest(role: Role, where: str) -> None:
     """Between phases no parameter takes or holds a gradient and no weight is left gathered."""
     assert not role.module.training, f"{where} still drops out"
     for name, parameter in role.module.named_parameters():
@@ -96,7 +92,7 @@ def _assert_at_rest(role: RoleEngine, where: str) -> None:
         if hasattr(parameter, "ds_status") and not parameter.ds_persist:
             status = parameter.ds_status
             assert status is ZeroParamStatus.NOT_AVAILABLE, f"{where}: {name} is {status}"
-    if role.shards is not None:
+    if isinstance(role, TrainedRole):
         held = role._engine.optimizer.averaged_gradients.values()
         assert all(g is None for g in held), f"{where}: the engine holds a gradient"
         assert all(w.grad is None for w in role.shards.weights), (
@@ -143,14 +139,14 @@ def _who_learns(world: World) -> dict[str, list[str]]:
     program = toy.start_program(world, toy.engine_json(1))
     answers = {}
     for phase in (Phase.FAKE, Phase.STUDENT):
-        with program.trio.learning(phase):
+        with one_learns(program.roles, phase.learner):
             for use, is_on in {
                 "drops out": lambda network: network.training,
                 "takes gradients": lambda network: any(
                     p.requires_grad for p in network.parameters()
                 ),
             }.items():
-                users = [n for n, r in _roles(program).items() if is_on(r.module)]
+                users = [n for n, r in program.roles.items() if is_on(r.module)]
                 answers[f"{phase.value} {use}"] = users
     return answers
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.processes.base import at
+from idlm_ds.train.step import train_step
 
 from ..tolerances import assert_close
 from . import toy
@@ -23,18 +24,17 @@ PHASES = 6
 def _distil(world: World, stage: int, looks: bool) -> dict[str, Any]:
     program = toy.start_program(world, toy.engine_json(stage))
     for step, batch in enumerate(toy.make_loader(world).batches(0, PHASES)):
-        program.take(step, batch)
+        train_step(program, step, batch)
         if looks:
-            state = toy.state_of(world, program.roles)
-            for name, role in program.roles.items():
-                assert role.ema is not None
+            state = toy.state_of(world, program.learners)
+            for name, role in program.learners.items():
                 with role.ema.in_place():
                     seen = _answer(role.module)
                 wanted = _answer(_plain_mean(state, name))
                 assert_close(seen, wanted)
-    state = toy.state_of(world, program.roles)
-    exported = {n: gather_weights(r, is_first=world.is_first) for n, r in program.roles.items()}
-    toy.assert_same(toy.state_of(world, program.roles), state, "after an export")
+    state = toy.state_of(world, program.learners)
+    exported = {n: gather_weights(r, is_first=world.is_first) for n, r in program.learners.items()}
+    toy.assert_same(toy.state_of(world, program.learners), state, "after an export")
     return {"state": state, "exported": exported}
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.role import TrainedRole
 from idlm_ds.engine.weights import fill_weights
 from idlm_ds.models.dit import DiT
-from idlm_ds.processes.base import Readout, at
+from idlm_ds.processes.base import Read, at
 from idlm_ds.tensor_types import SoftInput
 
 from . import toy
@@ -18,14 +18,14 @@ from .harness import run_ranks
 pytestmark = pytest.mark.dist
 
 
-def _inputs(world: World, use: int) -> tuple[SoftInput, Tensor, Readout]:
+def _inputs(world: World, use: int) -> tuple[SoftInput, Tensor, Read]:
     generator = torch.Generator().manual_seed(10 * use + world.rank)
     scores = torch.randn(2 * toy.LENGTH, toy.VOCAB, generator=generator)
     soft = SoftInput(scores, (2, toy.LENGTH))
     return soft, torch.tensor([0.5, 1.5]), at(torch.arange(2 * toy.LENGTH))
 
 
-def _learn(role: RoleEngine, world: World, use: int) -> float:
+def _learn(role: TrainedRole, world: World, use: int) -> float:
     """One update; returns the norm of its gradient."""
     with role.learning() as forward:
         role.backward(forward(*_inputs(world, use)).pow(2).mean())
@@ -34,14 +34,14 @@ def _learn(role: RoleEngine, world: World, use: int) -> float:
 
 def _borrow(network: nn.Module, world: World, use: int) -> Tensor:
     """Differentiate a loss of an idle network with respect to its input."""
-    soft, sigma, readout = _inputs(world, use)
+    soft, sigma, read = _inputs(world, use)
     leaf = soft.scores.requires_grad_()
-    loss = network(soft, sigma, readout).pow(2).mean()
+    loss = network(soft, sigma, read).pow(2).mean()
     return torch.autograd.grad(loss, leaf)[0]
 
 
 def _norm_after_borrowing(world: World, stage: int, how: str) -> float:
-    fake = toy.start_program(world, toy.engine_json(stage)).trio.fake
+    fake = toy.start_program(world, toy.engine_json(stage)).roles["fake"]
     _learn(fake, world, 0)
     match how:
         case "module":
@@ -75,10 +75,10 @@ def test_upstream_borrowing_an_engine_at_stage_2_raises():
 
 
 def _error_of_calling_the_teacher(world: World, stage: int) -> str:
-    trio = toy.start_program(world, toy.engine_json(stage)).trio
-    assert _borrow(trio.teacher.module, world, 0).abs().max() > 0
+    roles = toy.start_program(world, toy.engine_json(stage)).roles
+    assert _borrow(roles["teacher"].module, world, 0).abs().max() > 0
     with pytest.raises(RuntimeError) as error:
-        _borrow(trio.teacher._engine, world, 0)
+        _borrow(roles["teacher"]._engine, world, 0)
     return str(error.value)
 
 
@@ -89,7 +89,7 @@ def test_upstream_the_frozen_teacher_called_as_an_engine_raises(stage: int):
 
 
 def _change_gathered(world: World) -> dict[str, float]:
-    role = toy.start_program(world, toy.engine_json(3)).trio.student
+    role = toy.start_program(world, toy.engine_json(3)).roles["student"]
     (parameter,) = [p for n, p in role.module.named_parameters() if n == "vocab_embed.embedding"]
     moved = {}
     for modifier_rank in (None, 0):
@@ -113,7 +113,7 @@ def test_upstream_writing_gathered_weights_without_a_modifier_rank_is_thrown_awa
 
 def _gather_twice(world: World) -> list[bool]:
     """Whether a shard written behind DeepSpeed's back is seen, without and with partitioning."""
-    role = toy.start_program(world, toy.engine_json(3)).trio.student
+    role = toy.start_program(world, toy.engine_json(3)).roles["student"]
     persistent = role._engine.optimizer.persistent_parameters
     persistent[0].all_gather(persistent)
     for parameter in persistent:
@@ -132,7 +132,7 @@ def test_upstream_gathering_skips_weights_that_are_already_whole():
 
 
 def _step_with_an_open_graph(world: World) -> str:
-    role = toy.start_program(world, toy.engine_json(1)).trio.student
+    role = toy.start_program(world, toy.engine_json(1)).roles["student"]
     with role.learning() as forward:
         output = forward(*_inputs(world, 0))
         before = [w.detach().clone() for w in role.shards.weights]

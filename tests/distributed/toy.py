@@ -11,8 +11,7 @@ from idlm_ds.data.loader import Loader
 from idlm_ds.data.windows import Windows
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine, start_role
-from idlm_ds.engine.trio import EngineTrio
+from idlm_ds.engine.role import FrozenRole, TrainedRole, start_frozen, start_trained
 from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.objectives.alternation import Alternation, Phase
@@ -23,7 +22,7 @@ from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.schedules.gaussian import GaussianClock, GaussianMap
 from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.train.lr import LearningRate
-from idlm_ds.train.program import DistillProgram, Draws
+from idlm_ds.train.step import Program, StepSettings
 
 VOCAB, LENGTH, GLOBAL_BATCH, SEED, T_MIN, INPUT_T_MIN = 17, 6, 4, 5, 0.1, 0.01
 NETWORK = DiTConfig(
@@ -58,7 +57,8 @@ def engine_json(stage: int, **zero: Any) -> EngineJson:
 
 def make_objective(family: str) -> IDLM:
     """``duo`` lets the student's gradient pass through teacher and fake, ``dmd`` does not."""
-    return IDLM(make_process(family), is_input_differentiated=family != "dmd")
+    is_differentiated = family != "dmd"
+    return IDLM(make_process(family), is_differentiated, PLAN, T_MIN, INPUT_T_MIN)
 
 
 def make_process(family: str) -> Process:
@@ -126,6 +126,37 @@ def numerics_of(
     )
 
 
+def settings_of(world: World) -> StepSettings:
+    return StepSettings(
+        seed=SEED, global_batch=GLOBAL_BATCH, length=LENGTH, reduction="mean", world=world
+    )
+
+
+def start_teacher(json: EngineJson, numerics: Numerics, network: DiTConfig = NETWORK) -> FrozenRole:
+    return start_frozen("teacher", lambda: DiT(network), weights_of("teacher"), json, numerics)
+
+
+def start_learner(
+    role: str,
+    json: EngineJson,
+    numerics: Numerics,
+    network: DiTConfig = NETWORK,
+    *,
+    weights: InitialWeights | None = None,
+    trainable: Callable[[str], bool] = lambda name: True,
+) -> TrainedRole:
+    return start_trained(
+        role,
+        lambda: DiT(network),
+        weights or weights_of(role),
+        json,
+        numerics,
+        optimizer_of(role),
+        ema_decay=EMA_DECAY,
+        trainable=trainable,
+    )
+
+
 def start_program(
     world: World,
     json: EngineJson,
@@ -135,40 +166,27 @@ def start_program(
     clip: float = 0.0,
     precision: str = "fp32",
     network: DiTConfig = NETWORK,
-) -> DistillProgram:
+    trainable: Callable[[str], bool] = lambda name: True,
+) -> Program:
     """Three engines and the real program around them."""
     numerics = numerics_of(world, accumulation=accumulation, clip=clip, precision=precision)
-
-    def start(role: str) -> RoleEngine:
-        optimizer = None if role == "teacher" else optimizer_of(role)
-        return start_role(role, lambda: DiT(network), weights_of(role), json, numerics, optimizer)
-
-    trio = EngineTrio(teacher=start("teacher"), fake=start("fake"), student=start("student"))
-    trio.fake.start_ema(EMA_DECAY)
-    trio.student.start_ema(EMA_DECAY)
-    return DistillProgram(
-        trio=trio,
-        objective=make_objective(family),
-        plan=PLAN,
+    teacher = start_teacher(json, numerics, network)
+    fake, student = (
+        start_learner(role, json, numerics, network, trainable=trainable)
+        for role in ("fake", "student")
+    )
+    return Program(
+        method=make_objective(family),
+        roles={"teacher": teacher, "fake": fake, "student": student},
         rates={Phase.FAKE: rate_of("fake"), Phase.STUDENT: rate_of("student")},
-        draws=Draws(
-            seed=SEED,
-            t_min=T_MIN,
-            global_batch=GLOBAL_BATCH,
-            length=LENGTH,
-            reduction="mean",
-            world=world,
-        ),
-        input_t_min=INPUT_T_MIN,
+        settings=settings_of(world),
     )
 
 
-def state_of(world: World, roles: Mapping[str, RoleEngine]) -> dict[str, Tensor]:
+def state_of(world: World, roles: Mapping[str, TrainedRole]) -> dict[str, Tensor]:
     """Collective: whole fp32 weights, moments and running means of trained roles, by name."""
     parts: dict[str, Tensor] = {}
     for role_name, role in roles.items():
-        assert role.shards is not None
-        assert role.ema is not None
         kinds = {"weight": role.shards.weights, **role.shards.moments(), "ema": role.ema.buffers}
         for kind, buffers in kinds.items():
             for fragment in role.shards.fragments:

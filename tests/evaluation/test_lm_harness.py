@@ -87,9 +87,9 @@ class Seeing(Scripted):
         super().__init__([0] * LENGTH)
         self.seen: list[list[int]] = []
 
-    def __call__(self, x, sigma, readout, /):
+    def __call__(self, x, sigma, read, /):
         self.seen += x.tolist()
-        return super().__call__(x, sigma, readout)
+        return super().__call__(x, sigma, read)
 
 
 LONG = 10 * "of the people and war "

@@ -8,10 +8,11 @@ from torch import Tensor
 from idlm_ds.build.locate import ASSETS
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.evaluation.completion import Completer
-from idlm_ds.processes.base import Process, Readout
+from idlm_ds.processes.base import Process, Read
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 
 @cache
@@ -31,7 +32,7 @@ class Scripted:
         self.script = torch.tensor(script)
         self.batches: list[int] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         del sigma
         self.batches.append(len(x))
 
@@ -40,17 +41,17 @@ class Scripted:
             words = self.script[positions % x.shape[1]]
             return raw.scatter(1, words[:, None], 60.0)
 
-        return readout(project)
+        return read(ScoresOf(project))
 
 
 class Counting:
     """A network that likes the words whose ids are near the mean of what it sees."""
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         del sigma
         centre = (x.double() * torch.arange(1, x.shape[1] + 1)).mean(1) % 300 + 100
         rows = -0.1 * (torch.arange(len(tokenizer()) + 1) - centre[:, None]).abs()
-        return readout(lambda positions: rows[positions // x.shape[1]])
+        return read(ScoresOf(lambda positions: rows[positions // x.shape[1]]))
 
 
 def completer(network, *, length: int, process: Process | None = None, **settings) -> Completer:

@@ -9,10 +9,11 @@ from torch import Tensor
 
 from idlm_ds.metrics.continuation import continuation_bound, is_greedy
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 from ..tolerances import within_standard_errors
 
@@ -41,7 +42,7 @@ class Joint:
         tries = [[*x[:position], word, *x[position + 1 :]] for word in range(WORDS)]
         return [math.log(self.marginal(t) / self.marginal(x)) for t in tries] + [5.0]
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.sizes.append(len(x))
         self.seen += x.clone()
         self.sigmas += sigma
@@ -50,7 +51,7 @@ class Joint:
             rows = [self.answer(x[p // LENGTH].tolist(), p % LENGTH) for p in positions.tolist()]
             return torch.tensor(rows, dtype=torch.float64)
 
-        return readout(project)
+        return read(ScoresOf(project))
 
 
 class Inconsistent(Joint):

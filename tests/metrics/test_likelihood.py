@@ -9,6 +9,7 @@ from idlm_ds.noise import Noise, derive_seed, stratified_times
 from idlm_ds.objectives.pretrain import Nelbo, NextToken
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 from ..tolerances import within_standard_errors
 
@@ -22,9 +23,9 @@ class Bigram:
         self.table = table
         self.calls = 0
 
-    def __call__(self, x, sigma, readout, /):
+    def __call__(self, x, sigma, read, /):
         self.calls += 1
-        return readout(lambda positions: self.table[x.flatten()[positions]])
+        return read(ScoresOf(lambda positions: self.table[x.flatten()[positions]]))
 
 
 class Recorded:
@@ -117,7 +118,7 @@ def test_one_draw_is_the_objective_at_its_own_times(nelbo, network, windows):
     whole = measure_likelihood(nelbo, network, windows, batch=4, seed=seed, t_min=0.0)
     times = stratified_times(seed, "validation", count=11, t_min=0.0)
     noise = Noise([derive_seed(seed, "validation", i) for i in range(11)])
-    nats = nelbo.loss(network, windows, times, noise=noise)
+    nats = nelbo.nats(network, windows, times, noise=noise)[0]
     assert whole.rate().value == pytest.approx(nats.sum().item() / windows.numel(), rel=1e-12)
 
 

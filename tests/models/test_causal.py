@@ -36,7 +36,7 @@ def tokens(generator) -> torch.Tensor:
 def everywhere(model: CausalLM, tokens: torch.Tensor, sigma: float = 0.0) -> torch.Tensor:
     every = torch.arange(tokens.numel())
     sigma_B = torch.full((len(tokens),), sigma)
-    return model(tokens, sigma_B, lambda project: project(every)).view(*tokens.shape, V)
+    return model(tokens, sigma_B, lambda head: head.scores(every)).view(*tokens.shape, V)
 
 
 def test_a_token_changes_answers_from_its_position_on_and_none_before(model, tokens):
@@ -57,7 +57,7 @@ def test_scores_are_those_of_the_language_model_inside(model, tokens):
 def test_answers_at_some_positions_are_a_slice_of_the_answers_everywhere(model, tokens):
     some = torch.tensor([0, 5, 6, 17])
     with torch.no_grad():
-        got = model(tokens, torch.zeros(3), lambda project: project(some))
+        got = model(tokens, torch.zeros(3), lambda head: head.scores(some))
     assert_close(got, everywhere(model, tokens).flatten(0, 1)[some])
 
 

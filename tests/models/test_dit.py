@@ -42,7 +42,7 @@ def initial_network(config: DiTConfig) -> DiT:
 @torch.no_grad()
 def everywhere(model: DiT, x: Tensor, sigma: Tensor = SIGMA) -> Tensor:
     every = torch.arange(x.shape[0] * x.shape[1])
-    return model(x, sigma, lambda project: project(every)).view(*x.shape[:2], -1)
+    return model(x, sigma, lambda head: head.scores(every)).view(*x.shape[:2], -1)
 
 
 @torch.no_grad()
@@ -168,11 +168,11 @@ def test_answers_at_some_positions_are_a_slice_of_the_answers_everywhere(tokens,
     model = random_network(TIMED, generator)
     some = torch.tensor([0, 4, 7, 11, 17])
     with torch.no_grad():
-        got = model(tokens, SIGMA, lambda project: project(some))
+        got = model(tokens, SIGMA, lambda head: head.scores(some))
         pieces = model(
-            tokens, SIGMA, lambda project: torch.cat([project(some[:2]), project(some[2:])])
+            tokens, SIGMA, lambda head: torch.cat([head.scores(some[:2]), head.scores(some[2:])])
         )
-        nothing = model(tokens, SIGMA, lambda project: project(some[:0]))
+        nothing = model(tokens, SIGMA, lambda head: head.scores(some[:0]))
     expected = everywhere(model, tokens).flatten(0, 1)[some]
     assert_close(got, expected)
     assert_close(pieces, expected)
@@ -243,7 +243,7 @@ def test_activations_computed_twice_give_the_same_gradients(dropout, generator):
         network.blocks[0].register_forward_pre_hook(lambda *_, c=counted: c.append(1))
         torch.manual_seed(3)
         everywhere = torch.arange(BATCH * LENGTH)
-        out = network.train()(x, SIGMA, lambda project, e=everywhere: project(e))
+        out = network.train()(x, SIGMA, lambda head, e=everywhere: head.scores(e))
         out.square().sum().backward()
         gradients.append([p.grad for p in network.parameters()])
         calls.append(len(counted))

@@ -36,7 +36,7 @@ def random_network(config: LLaDAConfig = SMALL) -> LLaDA:
 
 
 def answers(model: LLaDA, x: NetworkInput) -> Tensor:
-    return model(x, SIGMA, lambda project: project(EVERY)).view(BATCH, LENGTH, V)
+    return model(x, SIGMA, lambda head: head.scores(EVERY)).view(BATCH, LENGTH, V)
 
 
 def by_the_book(weights: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def test_sure_soft_input_gives_the_answers_of_hard_input(tokens):
 @torch.no_grad()
 def test_time_does_not_matter(tokens):
     model = random_network()
-    at_infinity = model(tokens, torch.full((BATCH,), math.inf), lambda project: project(EVERY))
+    at_infinity = model(tokens, torch.full((BATCH,), math.inf), lambda head: head.scores(EVERY))
     assert at_infinity.view(BATCH, LENGTH, V).equal(answers(model, tokens))
 
 
@@ -125,10 +125,10 @@ def test_answers_at_some_positions_are_a_slice_of_the_answers_everywhere(tokens,
     some = torch.tensor([0, 4, 7, 11, 17])
     for x in (tokens, soft(scores)):
         expected = answers(model, x).flatten(0, 1)[some]
-        assert_close(model(x, SIGMA, lambda project: project(some)), expected)
-        pieces = model(x, SIGMA, lambda project: torch.cat([project(p) for p in some.split(2)]))
+        assert_close(model(x, SIGMA, lambda head: head.scores(some)), expected)
+        pieces = model(x, SIGMA, lambda head: torch.cat([head.scores(p) for p in some.split(2)]))
         assert_close(pieces, expected)
-        assert model(x, SIGMA, lambda project: project(some[:0])).shape == (0, V)
+        assert model(x, SIGMA, lambda head: head.scores(some[:0])).shape == (0, V)
 
 
 @torch.no_grad()

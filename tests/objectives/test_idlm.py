@@ -4,7 +4,7 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.objectives.idlm import IDLM
-from idlm_ds.processes.base import Process, Readout
+from idlm_ds.processes.base import Process, Read
 from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
@@ -13,6 +13,7 @@ from idlm_ds.processes.udlm import UDLM
 from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.tensor_types import SoftInput
+from tests.heads import ScoresOf
 
 from ..tolerances import assert_close
 
@@ -28,9 +29,9 @@ class Memoryless:
         self.scores = scores
         self.calls: list[tuple[Tensor, Tensor, bool]] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.calls.append((x, sigma, torch.is_grad_enabled()))
-        return readout(lambda positions: self.scores.expand(len(positions), -1))
+        return read(ScoresOf(lambda positions: self.scores.expand(len(positions), -1)))
 
 
 def with_mask_score(words: Tensor) -> Tensor:
@@ -180,14 +181,14 @@ class Reading:
         self.is_cut = is_cut
         self.had_graph: list[bool] = []
 
-    def __call__(self, x: Tensor | SoftInput, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor | SoftInput, sigma: Tensor, read: Read, /) -> Tensor:
         if isinstance(x, SoftInput):
             shown = x.scores.softmax(-1)
         else:
             shown = torch.nn.functional.one_hot(x.flatten(), V).double()
         raw = (shown.detach() if self.is_cut else shown) @ self.matrix
         self.had_graph.append(raw.requires_grad)
-        return readout(lambda positions: raw[positions])
+        return read(ScoresOf(lambda positions: raw[positions]))
 
 
 def gap_and_gradient(

@@ -3,9 +3,9 @@ import torch
 from torch import Tensor
 
 from idlm_ds.noise import Noise
-from idlm_ds.objectives.self_distillation import DCD, EARLIEST, SDTT, Rounds, self_distillation
+from idlm_ds.objectives.self_distillation import DCD, EARLIEST, SDTT, Rounds
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
@@ -14,6 +14,7 @@ from idlm_ds.processes.udlm import UDLM
 from idlm_ds.processes.uniform import Uniform
 from idlm_ds.schedules.gaussian import GaussianClock, GaussianMap
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 from ..tolerances import assert_close, assert_frequencies, within_standard_errors
 
@@ -37,6 +38,9 @@ def uniform(request) -> Uniform:
     return UNIFORM[request.param]
 
 
+ROUNDS = Rounds(updates=1, count=1, grid=2)
+
+
 class Network:
     """Reads every token and the time, and keeps a record of how it was called."""
 
@@ -48,10 +52,10 @@ class Network:
         self.reading.requires_grad_()
         self.calls: list[tuple[Tensor, Tensor, bool]] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.calls.append((x.clone(), sigma, torch.is_grad_enabled()))
         raw = torch.stack([self.scores(*pair) for pair in zip(x, sigma, strict=True)])
-        return readout(lambda positions: raw.flatten(0, 1)[positions])
+        return read(ScoresOf(lambda positions: raw.flatten(0, 1)[positions]))
 
     def scores(self, x: Tensor, sigma: Tensor) -> Tensor:
         """At every position of one sequence."""
@@ -69,8 +73,8 @@ class Fixed:
     def __init__(self, rows: Tensor) -> None:
         self.rows = rows.detach().clone().requires_grad_()
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
-        return readout(lambda positions: self.rows[: len(positions)])
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
+        return read(ScoresOf(lambda positions: self.rows[: len(positions)]))
 
 
 def noise(batch: int = BATCH) -> Noise:
@@ -88,7 +92,7 @@ def divergence(log_p: Tensor, log_q: Tensor) -> float:
 def targets(objective: SDTT, teacher: Network, tokens: Tensor, t: Tensor, dt: float) -> Tensor:
     """What the student is pulled to: its gradient is its answer minus the target."""
     student = Fixed(torch.zeros(tokens.numel(), V, dtype=torch.float64))
-    nats = objective.loss(student, teacher, tokens, t, dt, noise=noise(len(tokens)))
+    nats = objective.divergence(student, teacher, tokens, t, dt, noise=noise(len(tokens)))
     (grad,) = torch.autograd.grad(nats.sum(), student.rows)
     return 1 / WORDS - grad[: len(nats), :WORDS]
 
@@ -98,8 +102,8 @@ def test_the_target_is_the_last_answer_given_before_a_token_appears(
     masked, num_substeps, generator
 ):
     dt, tokens, teacher, student = 0.09, words(generator), Network(0), Network(1)
-    objective = SDTT(masked, num_substeps)
-    nats = objective.loss(student, teacher, tokens, TIMES, dt, noise=noise())
+    objective = SDTT(masked, ROUNDS, num_substeps=num_substeps)
+    nats = objective.divergence(student, teacher, tokens, TIMES, dt, noise=noise())
     assert len(teacher.calls) == num_substeps
     for k, (_, sigma, _) in enumerate(teacher.calls):
         assert_close(sigma, -torch.log(1 - 0.999 * (TIMES - k * dt)))
@@ -123,7 +127,7 @@ def test_the_target_is_the_last_answer_given_before_a_token_appears(
 def test_between_two_answers_tokens_appear_as_in_a_reverse_step(masked):
     t, dt, length, batch = 0.9, 0.4, 2, 8000
     teacher, tokens = Network(0, length), torch.zeros(batch, length, dtype=torch.long)
-    targets(SDTT(masked), teacher, tokens, torch.full((batch,), t).double(), dt)
+    targets(SDTT(masked, ROUNDS), teacher, tokens, torch.full((batch,), t).double(), dt)
     (x_t, sigma, _), (x_s, _, _) = teacher.calls
     is_blank = (x_t == MASK).all(1)
     kept = (x_t != MASK).nonzero(as_tuple=True)
@@ -151,7 +155,7 @@ def test_a_perfect_teacher_is_its_own_target_on_average(masked, generator):
     pairs = torch.rand(WORDS, WORDS, generator=generator, dtype=torch.float64) ** 2
     pairs /= pairs.sum()
     teacher, tokens = Posterior(pairs), torch.zeros(4000, 2, dtype=torch.long)
-    rows = targets(SDTT(masked), teacher, tokens, torch.full((4000,), 0.9).double(), 0.6)
+    rows = targets(SDTT(masked, ROUNDS), teacher, tokens, torch.full((4000,), 0.9).double(), 0.6)
     x_t = teacher.calls[0][0]
     is_blank = (x_t == MASK).all(1, keepdim=True).expand(-1, 2)[x_t == MASK]
     for position, wanted in enumerate((pairs.sum(1), pairs.sum(0))):
@@ -167,8 +171,10 @@ def test_steps_of_no_length_and_beyond_the_start_leave_only_the_first_answer(
 ):
     """In the first case the second answer is the same, in the second no mask is left for it."""
     tokens, student, teacher = words(generator), Network(1), Network(0)
-    first = SDTT(masked, 1).loss(student, Network(0), tokens, TIMES, dt, noise=noise())
-    both = SDTT(masked).loss(student, teacher, tokens, TIMES, dt, noise=noise())
+    first = SDTT(masked, ROUNDS, num_substeps=1).divergence(
+        student, Network(0), tokens, TIMES, dt, noise=noise()
+    )
+    both = SDTT(masked, ROUNDS).divergence(student, teacher, tokens, TIMES, dt, noise=noise())
     assert both.equal(first)
     _, (x_s, sigma_s, _) = teacher.calls
     ending = TIMES if end is None else torch.full_like(TIMES, end)
@@ -178,18 +184,20 @@ def test_steps_of_no_length_and_beyond_the_start_leave_only_the_first_answer(
 
 def test_the_divergence_is_zero_at_the_target_and_nowhere_else(masked, generator):
     tokens = words(generator)
-    target = targets(SDTT(masked), Network(0), tokens, TIMES, 0.2)
+    target = targets(SDTT(masked, ROUNDS), Network(0), tokens, TIMES, 0.2)
     rows = torch.nn.functional.pad(target.log(), (0, 1), value=5.0)
     for change, is_zero in ((0.0, True), (0.3, False)):
         student = Fixed(rows + change * torch.tensor([1.0, 0.0, 0.0, 9.0]))
-        nats = SDTT(masked).loss(student, Network(0), tokens, TIMES, 0.2, noise=noise())
+        nats = SDTT(masked, ROUNDS).divergence(
+            student, Network(0), tokens, TIMES, 0.2, noise=noise()
+        )
         assert (nats.abs() < 1e-12).all().item() is is_zero
         assert (nats > 1e-6).all().item() is not is_zero
 
 
 def assert_only_the_student_learns(objective: SDTT | DCD, tokens: Tensor) -> None:
     student, teacher = Network(1), Network(0)
-    nats = objective.loss(student, teacher, tokens, TIMES, 0.2, noise=noise())
+    nats = objective.divergence(student, teacher, tokens, TIMES, 0.2, noise=noise())
     nats.sum().backward()
     assert teacher.reading.grad is None
     assert student.reading.grad.abs().max() > 0.1
@@ -200,8 +208,8 @@ def assert_only_the_student_learns(objective: SDTT | DCD, tokens: Tensor) -> Non
 def test_only_the_student_gets_a_gradient_and_the_teacher_builds_no_graph(
     masked, uniform, generator
 ):
-    assert_only_the_student_learns(SDTT(masked), words(generator))
-    assert_only_the_student_learns(DCD(uniform), words(generator, V))
+    assert_only_the_student_learns(SDTT(masked, ROUNDS), words(generator))
+    assert_only_the_student_learns(DCD(uniform, ROUNDS), words(generator, V))
 
 
 def token_clock(process: Uniform) -> LogLinear | GaussianClock:
@@ -211,7 +219,7 @@ def token_clock(process: Uniform) -> LogLinear | GaussianClock:
 def test_student_and_teacher_see_two_moments_of_one_path(uniform, generator):
     dt, tokens, teacher, student = 0.1, words(generator, V), Network(0), Network(1)
     later = (TIMES + dt).clamp(max=1.0)
-    nats = DCD(uniform).loss(student, teacher, tokens, TIMES, dt, noise=noise())
+    nats = DCD(uniform, ROUNDS).divergence(student, teacher, tokens, TIMES, dt, noise=noise())
     ((x_t, sigma_t, _),), ((x_s, sigma_s, _),) = student.calls, teacher.calls
     x_0 = SoftTokens.hard(tokens, vocab_size=V)
     for x, sigma, t in ((x_t, sigma_t, later), (x_s, sigma_s, later - dt)):
@@ -231,7 +239,7 @@ def test_student_and_teacher_see_two_moments_of_one_path(uniform, generator):
 
 def test_a_step_of_no_length_shows_both_the_same_state(uniform, generator):
     tokens, student, teacher = words(generator, V), Network(0), Network(0)
-    nats = DCD(uniform).loss(student, teacher, tokens, TIMES, 0.0, noise=noise())
+    nats = DCD(uniform, ROUNDS).divergence(student, teacher, tokens, TIMES, 0.0, noise=noise())
     assert student.calls[0][0].equal(teacher.calls[0][0])
     assert (nats == 0).all()
 
@@ -247,7 +255,7 @@ def test_a_step_of_no_length_shows_both_the_same_state(uniform, generator):
 )
 def test_both_times_stay_between_data_and_noise(uniform, t, dt, earlier, later):
     tokens, student, teacher = torch.zeros(1, LENGTH, dtype=torch.long), Network(1), Network(0)
-    DCD(uniform).loss(
+    DCD(uniform, ROUNDS).divergence(
         student, teacher, tokens, torch.tensor([t], dtype=torch.float64), dt, noise=noise(1)
     )
     for network, time in ((student, later), (teacher, earlier)):
@@ -289,12 +297,3 @@ def test_every_round_has_its_share_and_one_first_update(updates, count):
 def test_rounds_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Rounds(**({"updates": 10, "count": 3, "grid": 8} | change))
-
-
-def test_each_method_belongs_to_one_kind_of_family(masked, uniform):
-    assert self_distillation("sdtt", masked) == SDTT(masked, num_substeps=2)
-    assert self_distillation("dcd", uniform) == DCD(uniform)
-    with pytest.raises(ValueError, match="sdtt is defined for masked families: mdlm, sedd"):
-        self_distillation("sdtt", uniform)
-    with pytest.raises(ValueError, match="dcd is defined for uniform families: duo, udlm"):
-        self_distillation("dcd", masked)

@@ -7,13 +7,14 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.idlm import IDLM
-from idlm_ds.processes.base import Noisy, Readout
+from idlm_ds.processes.base import Noisy, Read
 from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.schedules.gaussian import DuoClock, GaussianClock, GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.tensor_types import SoftInput
+from tests.heads import ScoresOf
 
 from ..tolerances import assert_close, assert_frequencies
 
@@ -178,9 +179,9 @@ class Linear:
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
 
-    def __call__(self, x: SoftInput, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: SoftInput, sigma: Tensor, read: Read, /) -> Tensor:
         raw = x.scores.softmax(-1) @ self.matrix
-        return readout(lambda positions: raw[positions])
+        return read(ScoresOf(lambda positions: raw[positions]))
 
 
 def dense_loss(x: Tensor, matrix: Tensor, x_0: Tensor, i: Tensor, at: tuple[Tensor, ...]) -> Tensor:

@@ -15,7 +15,7 @@ from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import PretrainRecipe
-from idlm_ds.runs.pretrain import make_objective
+from idlm_ds.runs.pretrain import make_method
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +71,8 @@ def test_a_model_that_does_not_fit_is_refused(overrides, words, tokenizer):
 
 def test_duo_trains_on_its_relaxation_and_is_measured_on_tokens(tokenizer):
     recipe = recipe_of("pretrain_teacher_duo", "process.name=duo")
-    trained = make_objective(recipe, tokenizer)
-    measured = make_objective(recipe, tokenizer, is_validation=True)
+    trained = make_method(recipe, tokenizer)
+    measured = make_method(recipe, tokenizer, is_validation=True)
     assert isinstance(trained, Nelbo)
     assert isinstance(trained.process, Duo)
     assert isinstance(measured, Nelbo)
@@ -82,8 +82,6 @@ def test_duo_trains_on_its_relaxation_and_is_measured_on_tokens(tokenizer):
 
 def test_other_families_are_measured_by_what_they_train_on(tokenizer):
     recipe = recipe_of("pretrain_teacher")
-    assert make_objective(recipe, tokenizer, is_validation=True) == make_objective(
-        recipe, tokenizer
-    )
+    assert make_method(recipe, tokenizer, is_validation=True) == make_method(recipe, tokenizer)
     judge = replace(recipe, objective=replace(recipe.objective, name="ar"))
-    assert isinstance(make_objective(judge, tokenizer, is_validation=True), NextToken)
+    assert isinstance(make_method(judge, tokenizer, is_validation=True), NextToken)

@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
+from tests.heads import ScoresOf
 
 EPS = 1e-3
 """Of the log-linear schedule."""
@@ -47,9 +48,9 @@ class World:
         blend = torch.tanh(sigma)[:, None, None]
         return self._always[left, right] + blend * self._in_noise[left, right]
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         rows = self.raw(x, sigma).flatten(0, 1)
-        return readout(lambda positions: rows[positions])
+        return read(ScoresOf(lambda positions: rows[positions]))
 
     def every(self, sigma: float) -> Tensor:
         """Scores in every state of the world, (S, 2, V)."""

@@ -5,12 +5,13 @@ import torch
 from torch import Tensor
 
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.samplers.ancestral import sample_ancestral
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 from ..tolerances import assert_close, assert_frequencies
 
@@ -39,7 +40,7 @@ class Pairs:
         self.sigmas: list[Tensor] = []
         self.seen: list[Tensor] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.sigmas.append(sigma)
         self.seen.append(x)
 
@@ -47,7 +48,7 @@ class Pairs:
             other = x.flatten()[positions + 1 - 2 * (positions % 2)]
             return self.table[positions % 2, other]
 
-        return readout(project)
+        return read(ScoresOf(project))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def enumerated(process: MDLM, denoiser: Pairs, times: Tensor, temperature: float
     """Exact distribution of a pair at the end of the chain, shape (V, V)."""
     states = torch.cartesian_prod(torch.arange(V), torch.arange(V))
     every = torch.arange(2 * len(states))
-    raw = denoiser(states, torch.zeros(len(states)), lambda project: project(every))
+    raw = denoiser(states, torch.zeros(len(states)), lambda head: head.scores(every))
     weight = torch.zeros(len(states), dtype=torch.float64)
     weight[-1] = 1  # both masked
     for t, s in zip(times[:-1].tolist(), times[1:].tolist(), strict=True):

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.udlm import UDLM
 from idlm_ds.samplers.ancestral import sample_ancestral
@@ -12,6 +12,7 @@ from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 V, MASK, LENGTH, STEPS = 12, 11, 9, 3
 PROCESS = MDLM(vocab_size=V, schedule=LogLinear(eps=1e-3), mask_id=MASK)
@@ -23,11 +24,11 @@ class Counting:
     def __init__(self) -> None:
         self.calls = 0
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         del sigma
         self.calls += 1
         distance = torch.arange(V) - x.double().mean(1, keepdim=True)
-        return readout(lambda positions: -distance[positions // LENGTH].abs())
+        return read(ScoresOf(lambda positions: -distance[positions // LENGTH].abs()))
 
 
 def draw(

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.samplers.blockwise import check_blockwise, sample_blockwise
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 from ..tolerances import assert_close
 
@@ -32,7 +33,7 @@ class Sure:
         self.sigmas: list[Tensor] = []
         self.asked: list[list[int]] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.seen.append(x.clone())
         self.sigmas.append(sigma)
 
@@ -40,7 +41,7 @@ class Sure:
             self.asked.append(positions.tolist())
             return self.scores[positions % x.shape[1]]
 
-        return readout(project)
+        return read(ScoresOf(project))
 
 
 TARGET = [4, 1, 7, 0, 2, 2, 5, 3, 6, 1, 0, 7, 4, 4]

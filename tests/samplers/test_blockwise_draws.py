@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.samplers.blockwise import sample_blockwise
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 from ..tolerances import assert_frequencies
 from .small_world import EPS, OneStream, World, answer
@@ -29,9 +30,9 @@ class Fixed:
         self.scores = scores
         self.seen: list[Tensor] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.seen.append(x.clone())
-        return readout(lambda positions: self.scores[positions % x.shape[1]])
+        return read(ScoresOf(lambda positions: self.scores[positions % x.shape[1]]))
 
 
 def draw_many(denoiser, *, prompt_length: int = 0, length: int = 2, **settings) -> Tensor:
@@ -109,11 +110,11 @@ class Prompted:
         self.with_prompt, self.without = SCORES
         self.seen: list[Tensor] = []
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.seen.append(x.clone())
         blind = (x[:, 0] == 3)[:, None]
         rows = torch.where(blind, self.without, self.with_prompt)
-        return readout(lambda positions: rows[positions // x.shape[1]])
+        return read(ScoresOf(lambda positions: rows[positions // x.shape[1]]))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 0.5, 2.0])
@@ -164,7 +165,7 @@ def test_a_sequence_does_not_depend_on_its_batch_mates(settings):
 class Crowd:
     """A denoiser that answers by all it sees of a sequence and by the position."""
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         length = x.shape[1]
         mean = x.double().mean(1)
 
@@ -172,7 +173,7 @@ class Crowd:
             phase = mean[positions // length] * (1 + positions % length)
             return 2 * torch.sin(phase[:, None] + torch.arange(4))
 
-        return readout(project)
+        return read(ScoresOf(project))
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Process, Readout
+from idlm_ds.processes.base import Process, Read
 from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
@@ -20,6 +20,7 @@ from idlm_ds.samplers.score import Analytic, Euler
 from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
+from tests.heads import ScoresOf
 
 from ..tolerances import assert_close, assert_frequencies
 from .small_world import (
@@ -173,7 +174,7 @@ class Neighbours:
         self.calls = 0
         self.projected = 0
 
-    def __call__(self, x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
         self.calls += 1
         length = x.shape[1]
         centre = x.double().mean(1, keepdim=True) + 0.1 * torch.tanh(sigma)[:, None]
@@ -183,7 +184,7 @@ class Neighbours:
             self.projected += len(positions)
             return rows[positions // length]
 
-        return readout(project)
+        return read(ScoresOf(project))
 
 
 LENGTH = 7
@@ -231,7 +232,7 @@ def cached(process: Process, samples: list[int], times: Tensor) -> Sampled:
         answer = None
         for t, s in zip(times[:-1, None], times[1:, None], strict=True):
             if answer is None:
-                answer = network(x, 0 * t, lambda project: project(torch.arange(LENGTH)))
+                answer = network(x, 0 * t, lambda head: head.scores(torch.arange(LENGTH)))
             before, ask = x, answer.__getitem__
             x = process.step(x, t, s, ask, noise=noise)
             answer = answer if x.equal(before) else None
@@ -247,8 +248,8 @@ def test_a_network_that_is_not_run_costs_no_more_than_one_whose_answer_is_kept(p
     noise = Noise.of_samples(3, "walk", samples=samples)
     x, network = process.prior(16, LENGTH, noise=noise), Neighbours(process.vocab_size)
 
-    def timeless(x: Tensor, sigma: Tensor, readout: Readout, /) -> Tensor:
-        return network(x, 0 * sigma, readout)
+    def timeless(x: Tensor, sigma: Tensor, read: Read, /) -> Tensor:
+        return network(x, 0 * sigma, read)
 
     ours = sample_reverse(process, process.step, timeless, x, times, noise=noise)
     published = cached(process, samples, times)

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Noisy, Process, Readout, at
+from idlm_ds.processes.base import Noisy, Process, Read, at
 from idlm_ds.processes.by_name import hard_process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.samplers.batched import sample_batched
@@ -69,7 +69,7 @@ class DiffusionGenerationMixin(GenerationMixin):
         """Whether the network is shown the noise level."""
 
     @abstractmethod
-    def denoise(self, x: NetworkInput, sigma: Time, readout: Readout) -> Tensor:
+    def denoise(self, x: NetworkInput, sigma: Time, read: Read) -> Tensor:
         """Run the network on ``x`` at total noise ``sigma`` and read what is wanted."""
 
     @property

@@ -7,7 +7,7 @@ from idlm_ds.export.remote.configuration_idlm import IDLMConfig
 from idlm_ds.export.remote.diffusion import DiffusionGenerationMixin
 from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.models.embed import SoftEmbedding
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.tensor_types import NetworkInput, Time
 
 
@@ -46,9 +46,9 @@ class IDLMForMaskedLM(DiffusionGenerationMixin, PreTrainedModel):
         """See base class."""
         return self.config.time_conditioning
 
-    def denoise(self, x: NetworkInput, sigma: Time, readout: Readout) -> Tensor:
+    def denoise(self, x: NetworkInput, sigma: Time, read: Read) -> Tensor:
         """See base class."""
-        return self.backbone(x, sigma, readout)
+        return self.backbone(x, sigma, read)
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of words."""

@@ -8,7 +8,7 @@ from idlm_ds.export.remote.configuration_llada import LLaDAConfig
 from idlm_ds.export.remote.diffusion import DiffusionGenerationMixin
 from idlm_ds.models.llada import LLaDA, WordEmbedding
 from idlm_ds.models.llada import LLaDAConfig as Sizes
-from idlm_ds.processes.base import Readout
+from idlm_ds.processes.base import Read
 from idlm_ds.tensor_types import NetworkInput, Time
 
 
@@ -44,10 +44,10 @@ class LLaDAModelLM(DiffusionGenerationMixin, PreTrainedModel):
         """See base class."""
         return False
 
-    def denoise(self, x: NetworkInput, sigma: Time, readout: Readout) -> Tensor:
+    def denoise(self, x: NetworkInput, sigma: Time, read: Read) -> Tensor:
         """See base class."""
         del sigma
-        return self.model["transformer"](x, readout)
+        return self.model["transformer"](x, read)
 
     def get_input_embeddings(self) -> nn.Module:
         """The table of words."""

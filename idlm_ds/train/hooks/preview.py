@@ -5,7 +5,7 @@ from typing import final
 from idlm_ds.console import say
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.trio import Learner
 from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.processes.base import Process
 from idlm_ds.samplers.batched import sample_batched
@@ -22,7 +22,7 @@ class Preview:
 
     def __init__(
         self,
-        student: RoleEngine,
+        student: Learner,
         process: Process,
         tokenizer: Tokenizer,
         *,
@@ -45,7 +45,6 @@ class Preview:
         """See ``Hook``. Collective: every rank must have this hook."""
         if record.phase != "student" or not self._every or record.update % self._every:
             return
-        assert self._student.ema is not None
         first = self._world.rank * COUNT
         with self._student.ema.in_place():
             sampled = sample_batched(

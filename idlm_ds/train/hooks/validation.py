@@ -9,10 +9,10 @@ import torch
 
 from idlm_ds.console import say
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import RoleEngine
+from idlm_ds.engine.trio import Learner
 from idlm_ds.metrics.accumulate import PerplexityAccumulator
 from idlm_ds.metrics.likelihood import measure_likelihood
-from idlm_ds.objectives.pretrain import PretrainObjective
+from idlm_ds.objectives.pretrain import PretrainMethod
 from idlm_ds.train.hooks.metrics import MetricsFile
 from idlm_ds.train.loop import PhaseRecord
 
@@ -23,8 +23,8 @@ class Validation:
 
     def __init__(
         self,
-        model: RoleEngine,
-        objective: PretrainObjective,
+        model: Learner,
+        objective: PretrainMethod,
         windows: npt.NDArray[np.int64],
         *,
         every: int,
@@ -61,7 +61,6 @@ class Validation:
         """Collective: mean nats per token over all windows."""
         rank, size = self._world.rank, self._world.size
         share = -(-len(self._windows) // size)
-        assert self._model.ema is not None
         with self._model.ema.in_place():
             mine = measure_likelihood(
                 self._objective,

@@ -195,7 +195,7 @@ def answers(path: Path, tokens: Tensor, sigma: Tensor) -> Tensor:
     fill_weights(network, model.weights)
     everywhere = torch.arange(tokens.numel())
     with torch.no_grad():
-        return network(tokens, sigma, lambda project: project(everywhere)).double()
+        return network(tokens, sigma, lambda head: head.scores(everywhere)).double()
 
 
 def gentle(table: dict[str, tuple[int, ...]]) -> Weights:

@@ -1,0 +1,44 @@
+"""The vocabulary projection, applied only where a caller wants it.
+
+Shapes: P selected positions of a flattened batch, D hidden width, V vocabulary entries.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, final
+
+from torch import Tensor, nn
+
+
+class Projection(nn.Linear):
+    """A linear layer whose weight other operators may use inside its forward pass.
+
+    Only there does ZeRO-3 hold the whole weight.
+    """
+
+    def forward(
+        self, h_PD: Tensor, operator: Callable[..., Tensor] | None = None, *inputs: Any
+    ) -> Tensor:
+        """Return ``h W^T + b`` (P, V), or what ``operator`` makes of ``h``, ``W`` and ``b``."""
+        if operator is None:
+            return super().forward(h_PD)
+        return operator(h_PD, self.weight, self.bias, *inputs)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class VocabularyHead:
+    """Hidden states at the end of a forward pass, and their projection to scores."""
+
+    hidden: Callable[[Tensor], Tensor]
+    """Positions (P,) to the hidden states (P, D) that are projected."""
+
+    projection: Projection
+
+    def scores(self, positions: Tensor) -> Tensor:
+        """Project some positions (P,) to float32 scores (P, V)."""
+        return self.projection(self.hidden(positions)).float()
+
+    def fused(self, operator: Callable[..., Tensor], positions: Tensor, *inputs: Any) -> Tensor:
+        """Run ``operator(hidden, weight, bias, *inputs)`` inside the projection."""
+        return self.projection(self.hidden(positions), operator, *inputs)

@@ -1,0 +1,103 @@
+"""What a training method provides, whatever trains with it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from idlm_ds.noise import Noise
+from idlm_ds.objectives.alternation import Phase, Plan
+from idlm_ds.processes.base import Denoiser
+from idlm_ds.tensor_types import Logits, PerPosition, Time, TokenIds
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepInput:
+    """One micro-batch of one phase, and all its randomness."""
+
+    tokens: TokenIds
+    """Data."""
+
+    times: Mapping[str, Time]
+    """Diffusion times by use, one per sequence; see ``Method.smallest_times``."""
+
+    noise: Noise
+    """One stream per sequence."""
+
+    step: int
+    """Index of the phase, counted from 0."""
+
+    is_logged: bool = False
+    """Whether metrics are wanted; without them a step costs less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where the graph of a loss ends before it reaches the network that learns."""
+
+    output: Logits
+    """What the network gave, with the graph to its parameters."""
+
+    leaf: Logits
+    """The same values without that graph; the loss is a function of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepLoss:
+    """The loss of one micro-batch and what is known beside it."""
+
+    nats: PerPosition
+    """Not reduced; positions that are absent cost nothing."""
+
+    metrics: Mapping[str, Float64[Tensor, "2"]] = field(default_factory=dict)
+    """Sum and count of each figure, so that micro-batches and ranks add up; no graph."""
+
+    cut: Cut | None = None
+    """None where the graph of ``nats`` leads to the parameters that learn."""
+
+
+class Method(ABC):
+    """A way to train: which network learns when, on which loss.
+
+    Implementations get networks as callables and know no engine and no process group.
+    """
+
+    plan: Plan
+    """The phase of each step."""
+
+    loss_names: ClassVar[Mapping[Phase, str]]
+    """What the loss of each phase is called where people read it."""
+
+    @property
+    @abstractmethod
+    def smallest_times(self) -> Mapping[str, float]:
+        """Uses of diffusion times, each with the smallest time that is drawn for it."""
+
+    @abstractmethod
+    def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:
+        """Compute the loss of the network that learns in ``phase``.
+
+        Args:
+            phase: The phase of this step.
+            networks: All networks of the run by role; only the one that learns has trainable
+                parameters.
+            batch: Data, times and noise.
+
+        Units: nats.
+        """
+
+
+def mean_of(values: Tensor, *, count: int | None = None) -> Float64[Tensor, "2"]:
+    """Return sum and count of a metric.
+
+    Args:
+        values: Its values.
+        count: What to divide by, where that is not how many values there are.
+    """
+    number = values.numel() if count is None else count
+    total = values.detach().sum(dtype=torch.float64)
+    return torch.stack([total, torch.full_like(total, number)])
