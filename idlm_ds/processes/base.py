@@ -56,7 +56,8 @@ class Denoiser(Protocol):
         ``sigma`` is the total noise ``-log alpha_t``; networks that are not conditioned on time
         drop it. The head must be used the same number of times on every rank, because under
         ZeRO-3 each use may gather the weight of the projection. Networks nest: ``read`` may run
-        another network and use both heads.
+        another network and use both heads. Where a graph leads out of the inner network, the
+        outer one must run with gradients enabled, since ZeRO-3 hooks what it returns.
         """
         ...
 

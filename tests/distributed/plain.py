@@ -1,6 +1,7 @@
 """The same distillation in plain PyTorch: one process, one graph, the global batch at once."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,18 @@ from idlm_ds.processes.soft_tokens import SoftTokens
 from . import toy
 
 
-def distil(world: World, family: str, clip: float, phases: int) -> dict[str, object]:
+def distil(
+    world: World, family: str, clip: float, phases: int, *, is_adapted: bool = False
+) -> dict[str, object]:
     """Run the first phases; called on one rank, whose process group it does not use."""
     del world
     process = toy.make_process(family)
     teacher, fake, student = (_network(role) for role in ("teacher", "fake", "student"))
-    learners = {"fake": _Learner(fake, "fake", clip), "student": _Learner(student, "student", clip)}
+    trainable = toy.is_adapted if is_adapted else lambda name: True
+    learners = {
+        "fake": _Learner(fake, "fake", clip, trainable),
+        "student": _Learner(student, "student", clip, trainable),
+    }
     windows = toy.make_windows()
     losses, norms, rates, num_visible = [], [], [], 0
     for step in range(phases):
@@ -87,14 +94,21 @@ def _network(role: str) -> DiT:
 class _Learner:
     """A network, AdamW, clipping, warm-up and a running mean, each written out."""
 
-    def __init__(self, network: nn.Module, role: str, clip: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        role: str,
+        clip: float,
+        trainable: Callable[[str], bool] = lambda name: True,
+    ) -> None:
         self.network = network
         self.role = role
         self.clip = clip
         self.count = 0
-        self.means = {n: p.detach().clone() for n, p in network.named_parameters()}
+        self.trained = {n: p for n, p in network.named_parameters() if trainable(n)}
+        self.means = {n: p.detach().clone() for n, p in self.trained.items()}
         self.adam = torch.optim.AdamW(
-            network.parameters(),
+            self.trained.values(),
             lr=1e9,
             betas=toy.BETAS,
             eps=toy.EPS,
@@ -105,14 +119,15 @@ class _Learner:
         return self
 
     def __enter__(self) -> None:
-        self.network.requires_grad_(True)
+        for parameter in self.trained.values():
+            parameter.requires_grad_(True)
 
     def __exit__(self, *error: object) -> None:
         self.network.requires_grad_(False)
 
     def norm(self) -> float:
         limit = self.clip if self.clip else torch.inf
-        return nn.utils.clip_grad_norm_(self.network.parameters(), limit).item()
+        return nn.utils.clip_grad_norm_(self.trained.values(), limit).item()
 
     def step(self) -> float:
         self.count += 1
@@ -121,13 +136,13 @@ class _Learner:
         self.adam.step()
         self.adam.zero_grad(set_to_none=True)
         decay = min(toy.EMA_DECAY, (1 + self.count) / (10 + self.count))
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.trained.items():
             self.means[name].mul_(decay).add_(parameter.detach(), alpha=1.0 - decay)
         return rate
 
     def state(self) -> dict[str, Tensor]:
         state = {f"{self.role}/ema/{n}": mean for n, mean in self.means.items()}
-        for name, parameter in self.network.named_parameters():
+        for name, parameter in self.trained.items():
             state[f"{self.role}/weight/{name}"] = parameter.detach()
             for key in ("exp_avg", "exp_avg_sq"):
                 state[f"{self.role}/{key}/{name}"] = self.adam.state[parameter][key]

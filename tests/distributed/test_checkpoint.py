@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file
 
 from idlm_ds.checkpoints import transaction
 from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
@@ -34,9 +35,13 @@ def _distil(
     save_in: Path | None = None,
     save_at: tuple[int, ...] = (),
     stop: int = PHASES,
+    is_adapted: bool = False,
 ) -> dict[str, Any]:
     network = dataclasses.replace(toy.NETWORK, dropout=dropout)
-    program = toy.start_program(world, toy.engine_json(stage), precision=precision, network=network)
+    trainable = toy.is_adapted if is_adapted else lambda name: True
+    program = toy.start_program(
+        world, toy.engine_json(stage), precision=precision, network=network, trainable=trainable
+    )
     start = int(load_checkpoint(resume, program.learners)["step"]) if resume else 0
     losses = []
     for step, batch in enumerate(toy.make_loader(world).batches(start, stop), start=start):
@@ -109,6 +114,31 @@ def test_another_stage_and_number_of_ranks_read_the_same_state(
     for loaded, resumed in run_ranks(_load, read[1], folder, read[0]):
         toy.assert_same(loaded["state"], wanted["state"], "after loading")
         assert resumed["losses"] == later
+
+
+def _save_adapted(world: World, root: Path, stage: int) -> dict[str, Any]:
+    return _distil(world, stage, save_in=root, save_at=(MID_CYCLE,), is_adapted=True)
+
+
+def _resume_adapted(world: World, folder: Path, stage: int) -> dict[str, Any]:
+    return _distil(world, stage, resume=folder, is_adapted=True)
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_role_that_learns_in_part_saves_and_resumes_that_part(stage: int, tmp_path: Path):
+    whole = run_ranks(_save_adapted, 2, tmp_path, stage)[0]
+    folder = tmp_path / f"step-{MID_CYCLE}"
+    resumed = run_ranks(_resume_adapted, 2, folder, stage)[0]
+    assert resumed["losses"] == whole["losses"][MID_CYCLE:]
+    toy.assert_same(resumed["state"], whole["state"], "resumed")
+    stored = {
+        name for file in (folder / "student").glob("*.safetensors") for name in load_file(file)
+    }
+    assert stored == {
+        f"{kind}:{name}"
+        for kind in ("weight", "exp_avg", "exp_avg_sq", "ema")
+        for name in toy.ADAPTED
+    }
 
 
 def _save_three(world: World, root: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import Role, TrainedRole
 from idlm_ds.engine.trio import one_learns
+from idlm_ds.models.dit import DiT
 from idlm_ds.objectives.alternation import Phase
 from idlm_ds.train.step import train_step
 
@@ -29,8 +30,9 @@ LOSS_TOLERANCE = 1e-5
 
 
 @cache
-def _plain(family: str, clip: float) -> dict[str, Any]:
-    (answer,) = run_ranks(plain.distil, 1, family, clip, PHASES)
+def _plain(family: str, clip: float, is_adapted: bool = False) -> dict[str, Any]:
+    distil = plain_adapters if is_adapted else plain.distil
+    (answer,) = run_ranks(distil, 1, family, clip, PHASES)
     return answer
 
 
@@ -41,6 +43,7 @@ def _distil(
     family: str,
     clip: float,
     checkpoint_activations: bool = False,
+    is_adapted: bool = False,
 ) -> dict[str, Any]:
     program = toy.start_program(
         world,
@@ -49,6 +52,7 @@ def _distil(
         accumulation=accumulation,
         clip=clip,
         network=replace(toy.NETWORK, checkpoint_activations=checkpoint_activations),
+        trainable=toy.is_adapted if is_adapted else lambda name: True,
     )
     losses, norms, rates = [], [], []
     for step, batch in enumerate(toy.make_loader(world, accumulation).batches(0, PHASES)):
@@ -118,6 +122,25 @@ def test_engines_do_what_plain_torch_does(
 def test_computing_activations_twice_changes_nothing(stage: int, family: str):
     answers = run_ranks(_distil, 2, stage, 2, family, 0.0, True)
     _assert_agree(answers, _plain(family, 0.0))
+
+
+def plain_adapters(world: World, family: str, clip: float, phases: int) -> dict[str, object]:
+    return plain.distil(world, family, clip, phases, is_adapted=True)
+
+
+@pytest.mark.parametrize("family", ["mdlm", "duo"])
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("stage", [1, 2, 3])
+def test_a_role_of_which_one_parameter_in_a_hundred_learns(stage: int, size: int, family: str):
+    """Its gradients, moments, mean and checkpoint are of those parameters; the rest stays."""
+    wanted = _plain(family, 0.0, True)
+    parameters = dict(DiT(toy.NETWORK).named_parameters())
+    share = sum(parameters[n].numel() for n in toy.ADAPTED) / sum(
+        p.numel() for p in parameters.values()
+    )
+    assert 0.01 < share < 0.02
+    assert {name.split("/")[2] for name in wanted["state"]} == set(toy.ADAPTED)
+    _assert_agree(run_ranks(_distil, size, stage, 1, family, 0.0, False, True), wanted)
 
 
 def _assert_agree(answers: Sequence[dict[str, Any]], wanted: dict[str, Any]) -> None:

@@ -36,6 +36,14 @@ BETAS, EPS, WEIGHT_DECAY = (0.9, 0.95), 1e-2, 0.1
 
 EMA_DECAY = 0.7
 
+ADAPTED = ("blocks.0.adaLN_modulation.bias", "output_layer.linear.bias")
+"""About one parameter in a hundred: one tensor that stage 3 cuts and one that it keeps whole."""
+
+
+def is_adapted(name: str) -> bool:
+    """Stands for an adapter's choice of what learns."""
+    return name in ADAPTED
+
 
 def engine_json(stage: int, **zero: Any) -> EngineJson:
     """Buckets and thresholds so small that even this network crosses them."""

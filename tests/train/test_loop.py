@@ -1,0 +1,81 @@
+"""The loop around the phases, on stubs: what hooks see, and how they end a run."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from idlm_ds.train.loop import PhaseRecord, Stop, run_phases
+
+from .toy import GLOBAL_BATCH, LENGTH, batches, program_of
+
+
+class Seen:
+    """A hook that remembers, and ends the run where it is told to."""
+
+    def __init__(self, *, ends_at: int | None = None) -> None:
+        self.records: list[PhaseRecord] = []
+        self.closed = 0
+        self._ends_at = ends_at
+
+    def after_phase(self, record: PhaseRecord) -> Stop | None:
+        self.records.append(record)
+        return Stop(f"seen {record.step}") if record.step == self._ends_at else None
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def loader(count: int = 8) -> SimpleNamespace:
+    every = list(batches(count))
+    return SimpleNamespace(
+        global_batch=GLOBAL_BATCH,
+        windows=SimpleNamespace(length=LENGTH),
+        device=torch.device("cpu"),
+        batches=lambda start, stop: iter(every[start:stop]),
+    )
+
+
+def test_records_count_phases_and_updates_from_where_the_run_begins():
+    hook = Seen()
+    assert run_phases(program_of("dmd", "duo"), loader(), [hook], start=2, stop=7) is None
+    assert [(r.step, r.phase, r.update) for r in hook.records] == [
+        (2, "student", 1),
+        (3, "fake", 3),
+        (4, "fake", 4),
+        (5, "student", 2),
+        (6, "fake", 5),
+    ]
+    assert hook.closed == 1
+
+
+@pytest.mark.parametrize(
+    ("every", "logged"), [(1, [1, 3, 5, 7]), (2, [1, 3, 5, 7]), (4, [3, 7]), (3, [3, 5]), (99, [])]
+)
+def test_metrics_come_once_an_interval_with_the_first_phase_that_has_them(every, logged):
+    hook = Seen()
+    run_phases(program_of("idlm"), loader(), [hook], start=0, stop=8, log_every=every)
+    assert [record.step for record in hook.records if record.metrics] == logged
+    for record in hook.records:
+        line = record.to_json()
+        assert line.keys() >= record.metrics.keys()
+        assert "metrics" not in line
+
+
+def test_a_hook_ends_the_run_after_all_others_have_seen_the_phase():
+    first, ending, last = Seen(), Seen(ends_at=2), Seen(ends_at=2)
+    stop = run_phases(program_of("idlm"), loader(), [first, ending, last], start=0, stop=8)
+    assert stop == Stop("seen 2")
+    for hook in (first, ending, last):
+        assert [record.step for record in hook.records] == [0, 1, 2]
+        assert hook.closed == 1
+
+
+def test_hooks_are_closed_when_training_fails():
+    program, hook = program_of("idlm"), Seen()
+    with torch.no_grad():
+        program.roles["teacher"].module.output_layer.linear.bias.fill_(torch.nan)
+    with pytest.raises(RuntimeError, match="step 1: the loss is nan"):
+        run_phases(program, loader(), [hook], start=0, stop=8)
+    assert [record.step for record in hook.records] == [0]
+    assert hook.closed == 1
