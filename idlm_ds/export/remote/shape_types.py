@@ -10,8 +10,9 @@ class Float:
         return item[0]
 
 
-class Int:
+class Int(Float):
     """``Int[Tensor, "B L"]`` is ``Tensor``."""
 
-    def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
-        return item[0]
+
+class Bool(Float):
+    """``Bool[Tensor, "B L"]`` is ``Tensor``."""
