@@ -1,4 +1,4 @@
-"""From sections of a recipe to the parts of a run."""
+"""Engine settings, optimizer and learning rate from a recipe."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from idlm_ds.train.lr import LearningRate
 
 @dataclass(frozen=True, slots=True)
 class EngineSetup:
-    """How engines of a run are configured."""
+    """Configuration of a run's engines."""
 
     json: EngineJson
     numerics: Numerics
@@ -45,7 +45,7 @@ def engine_setup(
 
 
 def adamw(section: OptimSection, *, scale: float = 1.0) -> AdamW:
-    """Optimizer settings of a role."""
+    """Build the optimizer settings of a role."""
     return AdamW(
         lr=section.lr * scale,
         betas=section.betas,
@@ -55,7 +55,7 @@ def adamw(section: OptimSection, *, scale: float = 1.0) -> AdamW:
 
 
 def learning_rate(section: OptimSection, total: int, *, scale: float = 1.0) -> LearningRate:
-    """Learning-rate schedule of a role with ``total`` updates."""
+    """Build the learning-rate schedule of a role with ``total`` updates."""
     return LearningRate(
         peak=section.lr * scale,
         total=total,

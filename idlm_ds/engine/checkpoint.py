@@ -69,17 +69,17 @@ def find_checkpoint(root: Path, *, world: World) -> tuple[Path | None, list[str]
 
     Collective: the first rank looks, all get its answer.
     """
-    found, problems = None, []
+    newest, problems = None, []
     if world.is_first:
         for step in reversed(transaction.steps(root)):
             folder = root / f"{transaction.PREFIX}{step}"
             problem = transaction.problem_with(folder)
             if problem is None:
-                found = str(folder)
+                newest = str(folder)
                 break
             problems.append(problem)
-    found, problems = world.agree((found, problems))
-    return (Path(found) if found else None), problems
+    newest, problems = world.agree((newest, problems))
+    return (Path(newest) if newest else None), problems
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -134,10 +134,10 @@ def _read_shards(folder: Path, role: TrainedRole) -> None:
 
 def _check_same_network(role: TrainedRole, stored: RankFiles) -> None:
     """Look at the whole network, not at this rank's part, so that every rank refuses or none."""
-    wanted = role.shards.shapes
-    for name in sorted(wanted.keys() | stored.names()):
-        if wanted.get(name) != stored.shape(name):
+    expected = role.shards.shapes
+    for name in sorted(expected.keys() | stored.names()):
+        if expected.get(name) != stored.shape(name):
             raise UserError(
                 f"{stored.label}: {name} has shape {stored.shape(name)} there and "
-                f"{wanted.get(name)} here; the checkpoint belongs to another network"
+                f"{expected.get(name)} here; the checkpoint belongs to another network"
             )

@@ -1,4 +1,4 @@
-"""From the user's DeepSpeed JSON and a few explicit values to one engine's configuration.
+"""Engine configurations: the user's DeepSpeed JSON and a few explicit values.
 
 The JSON says how an engine is run: sharding, communication, offload. What is computed (optimizer,
 precision, batch, clipping) is written in here, so that no DeepSpeed default can change it.
@@ -31,7 +31,7 @@ ENGINE_FIELDS = {
     "wall_clock_breakdown",
     "zero_force_ds_cpu_optimizer",
 }
-"""What the JSON may hold freely."""
+"""Fields the JSON may set freely."""
 
 RECIPE_FIELDS = {
     "train_micro_batch_size_per_gpu": "train.micro_batch",
@@ -43,7 +43,7 @@ RECIPE_FIELDS = {
     "optimizer": "optim.*",
     "scheduler": "optim.*",
 }
-"""What the JSON may only repeat, and the recipe key that decides it."""
+"""Fields the JSON may only repeat, and the recipe key that decides each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,7 +80,7 @@ class EngineJson:
         return int(self.fields["zero_optimization"]["stage"])
 
     def trained(self, numerics: Numerics, optimizer: AdamW) -> dict[str, Any]:
-        """Configuration of an engine that learns."""
+        """Build the configuration of an engine that learns."""
         return self._base(numerics) | {
             "optimizer": {
                 "type": "AdamW",
@@ -97,7 +97,7 @@ class EngineJson:
         }
 
     def frozen(self, numerics: Numerics) -> dict[str, Any]:
-        """Configuration of an engine that never learns: ZeRO-3, or replicated below stage 3."""
+        """Build the configuration of a frozen engine: ZeRO-3, or replicated below stage 3."""
         fields = self._base(numerics)
         if self.stage < 3:
             fields["zero_optimization"] = {"stage": 0}

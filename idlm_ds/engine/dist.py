@@ -32,23 +32,35 @@ class World:
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Collective: wait for all ranks."""
+        """Wait for all ranks.
+
+        Collective: every rank must call.
+        """
         dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Collective: add a tensor over all ranks."""
+        """Add a tensor over all ranks.
+
+        Collective: every rank must call.
+        """
         total = values.to(self.device, copy=True)
         dist.all_reduce(total)
         return total
 
     def gather(self, value: Any) -> list[Any]:
-        """Collective: give every rank the plain values of all ranks, in rank order."""
+        """Give every rank the plain values of all ranks, in rank order.
+
+        Collective: every rank must call.
+        """
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
     def agree(self, value: Any) -> Any:
-        """Collective: give every rank the first rank's value."""
+        """Give every rank the first rank's value.
+
+        Collective: every rank must call.
+        """
         box = [value if self.is_first else None]
         dist.broadcast_object_list(box, src=0, device=self.device)
         return box[0]

@@ -1,4 +1,4 @@
-"""Filling a network, sharded or whole, from something that knows tensors by name."""
+"""Loading of weights into a network, sharded or whole."""
 
 from typing import Any, Protocol
 
@@ -13,14 +13,14 @@ class WeightSource(Protocol):
     """Named tensors of which any run of elements can be read."""
 
     label: str
-    """What to call it in messages."""
+    """Name of the source in messages."""
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a tensor; None where there is none of that name, () where any shape will do."""
+        """Return a tensor's shape; None if there is no such tensor, () if any shape will do."""
         ...
 
     def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
-        """Elements ``start`` to ``stop`` of the flattened tensor, float32 or as stored."""
+        """Return elements ``start`` to ``stop`` of the flattened tensor, float32 or as stored."""
         ...
 
 

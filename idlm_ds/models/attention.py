@@ -13,7 +13,7 @@ HAS_FLASH_ATTN = importlib.util.find_spec("flash_attn") is not None
 
 
 def attend(q_BHLE: Tensor, k_BHLE: Tensor, v_BHLE: Tensor) -> Tensor:
-    """Softmax attention with scale ``E ** -0.5``, no mask and no dropout; (B, H, L, E).
+    """Apply softmax attention with scale ``E ** -0.5``, no mask and no dropout; (B, H, L, E).
 
     Uses flash-attn where it is installed and takes the input (a GPU, 16 bits), and PyTorch's
     own fused kernels everywhere else.

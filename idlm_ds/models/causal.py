@@ -13,7 +13,7 @@ from idlm_ds.models.head import Projection, VocabularyHead
 
 
 class CausalLM(nn.Module):
-    """Left-to-right scores, read where they are wanted."""
+    """An autoregressive network that projects to scores only at selected positions."""
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__()

@@ -95,7 +95,7 @@ class OutputLayer(nn.Module):
 
 
 class DiT(nn.Module):
-    """A bidirectional transformer whose answers are read where they are wanted."""
+    """A bidirectional transformer that projects to scores only at selected positions."""
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
@@ -112,7 +112,7 @@ class DiT(nn.Module):
 
         Args:
             x: Token ids (B, L), or a mixture of tokens at every position.
-            sigma_B: Total noise; not looked at without time conditioning.
+            sigma_B: Total noise; not used without time conditioning.
             read: Called with the head, which projects positions (P,) to scores (P, V).
         """
         batch, length = x.shape

@@ -30,7 +30,7 @@ class SoftEmbedding(nn.Module):
 
 
 def embed(x: Tensor, table: Tensor) -> Tensor:
-    """Rows of a table (V, D) for token ids, or their mean under the softmax of scores."""
+    """Look up rows of a table (V, D) for token ids, or average them under the softmax of scores."""
     if not x.is_floating_point():
         return F.embedding(x, table)
     return (x.float().softmax(-1) @ table.float()).to(table.dtype)

@@ -10,7 +10,7 @@ InitialValue = Callable[[str, tuple[int, ...], Generator], Tensor]
 
 
 class InitialWeights:
-    """Draws each tensor from its own stream.
+    """Initial values, each tensor drawn from its own stream.
 
     The value of a parameter does not depend on the order in which a network is built, nor on
     how many ranks share it, so a run starts from the same weights at every ZeRO stage.
@@ -23,11 +23,11 @@ class InitialWeights:
         self._seed = seed
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Any shape will do."""
+        """Return (), which stands for any shape."""
         del name
         return ()
 
     def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
-        """Elements ``start`` to ``stop`` of the flattened tensor, float32."""
+        """Return elements ``start`` to ``stop`` of the flattened tensor, float32."""
         generator = Generator().manual_seed(derive_seed(self._seed, "init", name))
         return self._draw(name, shape, generator).flatten()[start:stop]

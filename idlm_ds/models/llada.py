@@ -35,7 +35,7 @@ class LLaDAConfig:
 
 
 class WordEmbedding(nn.Module):
-    """``SoftEmbedding`` under the name its table has in the release."""
+    """``SoftEmbedding`` with the parameter name of the release."""
 
     def __init__(self, vocab_size: int, hidden: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class WordEmbedding(nn.Module):
 
 
 class RMSNorm(nn.Module):
-    """Division by the root mean square and a weight, in float32."""
+    """Root-mean-square norm with a weight, in float32."""
 
     def __init__(self, hidden: int, eps: float) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class LLaDABlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The network proper."""
+    """Embedding, blocks and vocabulary projection."""
 
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class Transformer(nn.Module):
 
 
 class LLaDA(nn.Module):
-    """A bidirectional transformer that is never shown the time."""
+    """A bidirectional transformer without time conditioning."""
 
     def __init__(self, config: LLaDAConfig) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class LLaDA(nn.Module):
 
         Args:
             x: Token ids (B, L), or a mixture of tokens at every position.
-            sigma_B: Not looked at.
+            sigma_B: Not used.
             read: Called with the head, which projects positions (P,) to scores (P, V).
         """
         del sigma_B

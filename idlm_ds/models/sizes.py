@@ -1,4 +1,4 @@
-"""The sizes networks were published in."""
+"""Published network sizes."""
 
 from collections.abc import Mapping
 from types import MappingProxyType

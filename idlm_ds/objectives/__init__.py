@@ -1,1 +1,1 @@
-"""Distillation and pretraining methods, as functions of callables."""
+"""Distillation and pretraining methods, as functions of networks that are callables."""

@@ -1,4 +1,4 @@
-"""Which network learns when."""
+"""Alternation of phases: which network learns at each step."""
 
 from dataclasses import dataclass
 from enum import Enum
@@ -21,7 +21,7 @@ class Phase(Enum):
 @final
 @dataclass(frozen=True, slots=True)
 class Alternation:
-    """``fake_steps`` updates of the fake, then one of the student, for ever.
+    """``fake_steps`` updates of the fake, then one of the student, repeated.
 
     The fake goes first: while it equals the teacher the student's gradient is exactly zero.
     """
@@ -36,15 +36,15 @@ class Alternation:
 
     @property
     def cycle(self) -> int:
-        """Phases from one student update to the next."""
+        """Number of phases from one student update to the next."""
         return self.fake_steps + 1
 
     def phase(self, step: int) -> Phase:
-        """The phase with index ``step``, counted from 0."""
+        """Return the phase of step ``step``, counted from 0."""
         return Phase.STUDENT if step % self.cycle == self.fake_steps else Phase.FAKE
 
     def updates(self, phase: Phase, step: int) -> int:
-        """How many of the first ``step`` phases were ``phase``."""
+        """Count the steps before ``step`` whose phase was ``phase``."""
         students = step // self.cycle
         return students if phase is Phase.STUDENT else step - students
 
@@ -52,7 +52,7 @@ class Alternation:
 @final
 @dataclass(frozen=True, slots=True)
 class Single:
-    """One network that learns, so every phase is the same."""
+    """A single learning network: every phase is the same."""
 
     main: Phase = Phase.PRETRAIN
     cycle: int = 1

@@ -1,4 +1,4 @@
-"""What a training method provides, whatever trains with it."""
+"""Interface of training methods."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class StepInput:
     """One micro-batch of one phase, and all its randomness."""
 
     tokens: TokenIds
-    """Data."""
+    """Clean data."""
 
     times: Mapping[str, Time]
     """Diffusion times by use, one per sequence; see ``Method.smallest_times``."""
@@ -40,7 +40,7 @@ class Cut:
     """Where the graph of a loss ends before it reaches the network that learns."""
 
     output: Logits
-    """What the network gave, with the graph to its parameters."""
+    """Output of the network, with the graph to its parameters."""
 
     leaf: Logits
     """The same values without that graph; the loss is a function of it."""
@@ -48,7 +48,7 @@ class Cut:
 
 @dataclass(frozen=True, slots=True)
 class StepLoss:
-    """The loss of one micro-batch and what is known beside it."""
+    """Loss of one micro-batch, its metrics and the cut of its graph."""
 
     nats: PerPosition
     """Not reduced; positions that are absent cost nothing."""
@@ -70,12 +70,12 @@ class Method(ABC):
     """The phase of each step."""
 
     loss_names: ClassVar[Mapping[Phase, str]]
-    """What the loss of each phase is called where people read it."""
+    """Name of each phase's loss on the console."""
 
     @property
     @abstractmethod
     def smallest_times(self) -> Mapping[str, float]:
-        """Uses of diffusion times, each with the smallest time that is drawn for it."""
+        """Smallest diffusion time drawn, by the use of the time."""
 
     @abstractmethod
     def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:

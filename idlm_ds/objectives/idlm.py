@@ -62,21 +62,21 @@ class IDLM(Method):
         output = self.generate(networks["student"], given)
         leaf = output.detach().requires_grad_()
         x_0 = self.process.relax(leaf, given)
-        judged = self._judge(networks["teacher"], networks["fake"], x_0, t, noise)
+        judged = self._noise_and_score(networks["teacher"], networks["fake"], x_0, t, noise)
         metrics = self._metrics(*judged, batch.tokens.numel()) if batch.is_logged else {}
         return StepLoss(self._gap(*judged), metrics, Cut(output, leaf))
 
     def student_input(self, tokens: TokenIds, t: Time, *, noise: Noise) -> Noisy:
-        """Noise data to time ``t``: what the student turns into a clean sequence."""
+        """Noise data to time ``t``, as input of the student."""
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
         return self.process.corrupt(x_0, t, noise=noise)
 
     def generate(self, student: Denoiser, given: Noisy) -> Logits:
-        """Run the student once on its input; ``process.relax`` makes the sequence of it."""
+        """Run the student once on its input; ``process.relax`` turns the scores into a sequence."""
         return student(given.x_in, given.at_t.sigma, at(given.positions))
 
     def fake_loss(self, fake: Denoiser, x_0: SoftTokens, t: Time, *, noise: Noise) -> PerPosition:
-        """Diffusion loss of the fake on student samples (eq. 9 of arXiv:2602.19066v1).
+        """Compute the diffusion loss of the fake on student samples (eq. 9 of arXiv:2602.19066v1).
 
         Units: nats. Gradient: reaches the fake's parameters; pass a detached ``x_0``.
         """
@@ -86,17 +86,17 @@ class IDLM(Method):
     def gap(
         self, teacher: Denoiser, fake: Denoiser, x_0: SoftTokens, t: Time, *, noise: Noise
     ) -> PerPosition:
-        """Teacher loss minus fake loss on one shared draw (eq. 10 of arXiv:2602.19066v1).
+        """Compute teacher loss minus fake loss on one shared draw (eq. 10 of arXiv:2602.19066v1).
 
         Units: nats. Gradient: reaches ``x_0``. Where the networks are shown hard tokens no
         gradient passes through them, and they run without a graph.
         """
-        return self._gap(*self._judge(teacher, fake, x_0, t, noise))
+        return self._gap(*self._noise_and_score(teacher, fake, x_0, t, noise))
 
-    def _judge(
+    def _noise_and_score(
         self, teacher: Denoiser, fake: Denoiser, x_0: SoftTokens, t: Time, noise: Noise
     ) -> tuple[Noisy, Logits, Logits]:
-        """Noise a student sample once and score it with both networks."""
+        """Noise a student sample once and run both networks on it."""
         noisy = self.process.corrupt(x_0, t, noise=noise)
         x_in = noisy.x_in if self.is_input_differentiated else noisy.x_in.detach()
         read = at(noisy.positions)
@@ -112,7 +112,7 @@ class IDLM(Method):
     def _metrics(
         self, noisy: Noisy, raw_teacher: Logits, raw_fake: Logits, num_tokens: int
     ) -> dict[str, torch.Tensor]:
-        """Figures in which a failing student shows: both losses in nats per token, and its output.
+        """Compute both losses (nats per token) and statistics of the student's output.
 
         Entropy (nats) and largest probability are means over the positions the student answered;
         the gradient reaches those of them that were noised again.

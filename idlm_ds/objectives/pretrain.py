@@ -1,4 +1,4 @@
-"""Losses that make a teacher or a judge."""
+"""Pretraining losses of teachers and judges."""
 
 from abc import abstractmethod
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from idlm_ds.tensor_types import PerPosition, Positions, Time, TokenIds
 
 
 class PretrainMethod(Method):
-    """A loss of one network on data."""
+    """A loss of a single network on data."""
 
     plan: Single
     t_min: float
@@ -39,16 +39,16 @@ class PretrainMethod(Method):
     def nats(
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
     ) -> tuple[PerPosition, Positions]:
-        """Nats of the positions that are scored, and which these are."""
+        """Return the nats of all scored positions, and those positions."""
 
     @abstractmethod
     def num_scored(self, length: int) -> int:
-        """Positions of a window the loss is about, the divisor of nats per token."""
+        """Count the scored positions of a window: the divisor of nats per token."""
 
     def sequence_nats(
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
     ) -> Float64[Tensor, " B"]:
-        """Nats of each sequence."""
+        """Sum the nats of each sequence."""
         nats, positions = self.nats(model, tokens, t, noise=noise)
         batch, length = tokens.shape
         sums = torch.zeros(batch, dtype=torch.float64, device=nats.device)
@@ -93,10 +93,10 @@ class NextToken(PretrainMethod):
         del noise
         batch, length = tokens.shape
         every = torch.arange(batch * length, device=tokens.device)
-        givers = every[every % length != length - 1]
-        raw = model(tokens, torch.zeros_like(t), at(givers))
-        targets = tokens.flatten()[givers + 1]
-        return F.cross_entropy(raw.float(), targets, reduction="none"), givers
+        predecessors = every[every % length != length - 1]
+        raw = model(tokens, torch.zeros_like(t), at(predecessors))
+        targets = tokens.flatten()[predecessors + 1]
+        return F.cross_entropy(raw.float(), targets, reduction="none"), predecessors
 
     def num_scored(self, length: int) -> int:
         """See base class."""

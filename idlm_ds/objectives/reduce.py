@@ -1,4 +1,4 @@
-"""From nats per position to the one number that is differentiated."""
+"""Reduction of nats per position to the scalar that is differentiated."""
 
 from typing import Literal
 

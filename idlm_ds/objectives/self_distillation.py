@@ -1,7 +1,7 @@
-"""Methods in which one network learns to do in one step what its former self does in two.
+"""Self-distillation in rounds: a student learns to do one step where its teacher does two.
 
-They are baselines: no fake, no samples of the student. Training goes in rounds; at the start of
-each the student becomes its own teacher and the steps to be saved double in length.
+Baselines without a fake and without student samples. At the start of each round the teacher takes
+over the student's weights, and the length of its steps doubles.
 """
 
 from abc import abstractmethod
@@ -22,19 +22,19 @@ from idlm_ds.processes.uniform import Uniform
 from idlm_ds.tensor_types import LogProbs, PerPosition, Positions, Time, TokenIds
 
 EARLIEST = 1e-5
-"""Teachers walk back no further than this; what is still noise there is predicted, not drawn."""
+"""Smallest time of a teacher's chain; noise that remains there is predicted, not drawn."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rounds:
-    """When the teacher is renewed, and how long its steps are."""
+    """Schedule of rounds: when the teacher is renewed, and the length of its steps."""
 
     updates: int
     """Updates of the student in the whole run."""
 
     count: int
-    """Rounds they are divided into."""
+    """Number of rounds they are divided into."""
 
     grid: int
     """The teacher's steps in round 0 have length ``1 / grid``."""
@@ -46,20 +46,20 @@ class Rounds:
             raise ValueError(f"grid must be at least {2**self.count}, got {self.grid}")
 
     def index(self, step: int) -> int:
-        """The round of update ``step``, counted from 0."""
+        """Return the round of update ``step``, counted from 0."""
         return step * self.count // self.updates
 
     def is_first_of_round(self, step: int) -> bool:
-        """Whether a round begins with update ``step``."""
+        """Tell whether a round begins with update ``step``."""
         return step == 0 or self.index(step) != self.index(step - 1)
 
     def length(self, step: int) -> float:
-        """The teacher's step in diffusion time, doubled from round to round."""
+        """Return the teacher's step in diffusion time, which doubles from round to round."""
         return 2.0 ** self.index(step) / self.grid
 
 
 class SelfDistillation(Method):
-    """A divergence between the student's answer and its former self's after smaller steps."""
+    """Divergence between the student's prediction and its teacher's after smaller steps."""
 
     plan: Single
     rounds: Rounds
@@ -89,7 +89,7 @@ class SelfDistillation(Method):
         *,
         noise: Noise,
     ) -> PerPosition:
-        """Divergence at the positions that are undecided at ``t``.
+        """Compute the divergence at the positions that are undecided at ``t``.
 
         Units: nats. Gradient: reaches the student's parameters; the teacher runs without a graph.
         """
@@ -101,7 +101,7 @@ class SDTT(SelfDistillation):
     """Self-distillation through time (arXiv:2410.21035), for masked families.
 
     The teacher draws two steps of length ``dt``. Where a token appears in the first of them, its
-    answer at that moment is the target, elsewhere the answer it gives after it.
+    prediction at that moment is the target, elsewhere the prediction it gives after it.
     """
 
     process: Absorbing
@@ -131,6 +131,7 @@ class SDTT(SelfDistillation):
     def _target(
         self, teacher: Denoiser, noisy: Noisy, t: Time, dt: float, noise: Noise
     ) -> LogProbs:
+        # Rows of the target, one per masked position; filled in as tokens appear.
         x, positions = noisy.x_t, noisy.positions
         row_of = torch.full((x.numel(),), -1, device=x.device)
         row_of[positions] = torch.arange(len(positions), device=x.device)
@@ -138,12 +139,12 @@ class SDTT(SelfDistillation):
         for k in range(self.num_substeps):
             now, then = ((t - i * dt).clamp(min=EARLIEST) for i in (k, k + 1))
             sigma = self.process.schedule.at(now).sigma
-            answer = self.process.predict(teacher(x, sigma, at(positions)))
+            prediction = self.process.predict(teacher(x, sigma, at(positions)))
             is_masked = (x.flatten()[positions] == self.process.mask_id)[:, None]
-            target = answer if target is None else torch.where(is_masked, answer, target)
+            target = prediction if target is None else torch.where(is_masked, prediction, target)
 
-            def ask(wanted: Positions, answer: LogProbs = answer) -> LogProbs:
-                return answer[row_of[wanted]]
+            def ask(wanted: Positions, log_probs: LogProbs = prediction) -> LogProbs:
+                return log_probs[row_of[wanted]]
 
             x = self.process.step(x, now, then, ask, noise=noise)
         assert target is not None
@@ -181,13 +182,13 @@ class DCD(SelfDistillation):
         at_s = self.process.corrupt(x_0, (later - dt).clamp(min=0.0), noise=same)
         at_t = self.process.corrupt(x_0, later, noise=noise)
         with torch.no_grad():
-            target = self._answer(teacher, at_s)
-        return _kl(self._answer(student, at_t), target)
+            target = self._predict(teacher, at_s)
+        return _kl(self._predict(student, at_t), target)
 
-    def _answer(self, network: Denoiser, noisy: Noisy) -> LogProbs:
+    def _predict(self, network: Denoiser, noisy: Noisy) -> LogProbs:
         return self.process.predict(network(noisy.x_t, noisy.at_t.sigma, at(noisy.positions)))
 
 
 def _kl(log_p: LogProbs, log_q: LogProbs) -> Tensor:
-    """Divergence of q from p, row by row; logarithms are finite, so a forbidden word adds zero."""
+    """Compute KL(p | q) row by row; logarithms are finite, so a forbidden token adds zero."""
     return (log_p.exp() * (log_p - log_q)).sum(-1)

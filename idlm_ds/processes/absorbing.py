@@ -1,4 +1,4 @@
-"""What the families that mask tokens share."""
+"""Absorbing diffusion: what the masked families share."""
 
 from abc import abstractmethod
 from collections.abc import Callable
@@ -43,9 +43,10 @@ class Absorbing(Process):
         ``alpha_t x_0 + (1 - alpha_t) mask``.
         """
         at_t = self.schedule.at(t)
-        words = x_0.draw(noise=noise)
-        is_masked = noise.uniform(words.shape[1]) < at_t.masked[:, None]
-        x_t = torch.where(is_masked, self.mask_id, words)
+        # Draw hard tokens (B, L) first, then mask: together a draw from the mixture.
+        tokens = x_0.draw(noise=noise)
+        is_masked = noise.uniform(tokens.shape[1]) < at_t.masked[:, None]
+        x_t = torch.where(is_masked, self.mask_id, tokens)
         return Noisy(x_0=x_0, x_t=x_t, x_in=x_t, at_t=at_t, positions=_flat(is_masked))
 
     def predict(self, raw: Logits) -> LogProbs:
@@ -57,7 +58,7 @@ class Absorbing(Process):
 
     @abstractmethod
     def log_ratio(self, raw: Logits, log_r: PerPosition) -> LogProbs:
-        """Log of how much likelier each word makes the sequence than the mask does, at time t.
+        """Compute the log ratio of each token's probability to the mask's, at time t.
 
         Args:
             raw: Scores at masked positions.
@@ -69,7 +70,7 @@ class Absorbing(Process):
         return _flat(x_t == self.mask_id)
 
     def sigma_of(self, x_t: TokenIds) -> Time:
-        """Total noise at which as many positions are masked, on average, as in each sequence."""
+        """Return the total noise at which, on average, the same share of positions is masked."""
         share = (x_t == self.mask_id).double().mean(1)
         last = self.schedule.at(torch.ones_like(share)).sigma
         return torch.minimum(-torch.log1p(-share), last)
@@ -83,10 +84,12 @@ class Absorbing(Process):
 
         Precision: float64.
         """
+        # Masked: reveal a predicted token with probability ``unmask``, else stay masked.
         length = x_t.shape[1]
         unmask = self._unmask(t, s)[positions // length][:, None]
         p_s = unmask * self.predict(raw.double()).exp()
         p_s[:, self.mask_id] = 1.0 - unmask[:, 0]
+        # Visible: the token stays.
         here = x_t.flatten()[positions]
         stay = torch.nn.functional.one_hot(here, self.vocab_size).to(p_s.dtype)
         return torch.where((here == self.mask_id)[:, None], p_s, stay)
@@ -101,20 +104,21 @@ class Absorbing(Process):
 
         Precision: float64.
         """
-        u_reveal, u_word = noise.uniform(x_t.shape[1]), noise.uniform(x_t.shape[1])
+        u_reveal, u_token = noise.uniform(x_t.shape[1]), noise.uniform(x_t.shape[1])
         revealed = _flat((x_t == self.mask_id) & (u_reveal < self._unmask(t, s)[:, None]))
-        words = self.predict(ask(revealed).double()).exp()
+        # Only positions that are revealed now are projected: (P, V) probabilities.
+        probs = self.predict(ask(revealed).double()).exp()
         x_s = x_t.clone(memory_format=torch.contiguous_format)
-        x_s.view(-1)[revealed] = draw_categorical(words, u_word.flatten()[revealed])
+        x_s.view(-1)[revealed] = draw_categorical(probs, u_token.flatten()[revealed])
         return x_s
 
     def _unmask(self, t: Time, s: Time) -> Time:
-        """Probability that a masked position is revealed between ``t`` and ``s``."""
+        """Return the probability that a masked position is revealed between ``t`` and ``s``."""
         masked_t, masked_s = self.schedule.at(t).masked, self.schedule.target(s).masked
         return (masked_t - masked_s) / masked_t
 
     def _weight(self, noisy: Noisy, dtype: torch.dtype) -> PerPosition:
-        """Time weight of the ELBO, ``-dalpha / (1 - alpha)``, for each of ``noisy.positions``."""
+        """Return the ELBO's weight ``-dalpha / (1 - alpha)`` for each of ``noisy.positions``."""
         weight = -noisy.at_t.dalpha / noisy.at_t.masked
         return weight[noisy.positions // noisy.x_t.shape[1]].to(dtype)
 

@@ -1,4 +1,4 @@
-"""What a diffusion family provides: corruption, losses, reverse step."""
+"""Interfaces of diffusion families and of the networks they are given scores by."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -28,7 +28,7 @@ further tensors, such as a fused loss."""
 
 @runtime_checkable
 class Head(Protocol):
-    """The end of a network's forward pass, good only while that runs."""
+    """Output end of a network, valid only during its forward pass."""
 
     def scores(self, positions: Positions, /) -> Logits:
         """Project the hidden states of some positions to raw float32 scores."""
@@ -43,12 +43,12 @@ class Head(Protocol):
 
 
 Read: TypeAlias = Callable[[Head], Tensor]
-"""What a caller wants from a network; called at the end of its forward pass, inside of it."""
+"""Function called at the end of a network's forward pass, inside of it."""
 
 
 @runtime_checkable
 class Denoiser(Protocol):
-    """A network, or anything that can stand in for one."""
+    """A denoising network, or anything with its call signature."""
 
     def __call__(self, x: NetworkInput, sigma: Time, read: Read, /) -> Tensor:
         """Run the trunk on ``x`` and return ``read(head)``.
@@ -72,13 +72,13 @@ class Noisy:
     """One draw of the forward process, kept whole so that two networks can share it."""
 
     x_0: SoftTokens
-    """What the loss compares with; may carry a graph."""
+    """Target of the loss; may carry a graph."""
 
     x_t: TokenIds
     """The hard state, which indexes the loss; never carries a graph."""
 
     x_in: NetworkInput
-    """What networks are shown: ``x_t``, or a family's relaxation of it, which may carry a graph."""
+    """Input of networks: ``x_t``, or a family's relaxation of it, which may carry a graph."""
 
     at_t: ScheduleAt
 
@@ -97,7 +97,7 @@ class Process(ABC):
     """Number of token ids, the mask id included where there is one."""
 
     schedule: NoiseSchedule
-    """What the reverse chain walks on; a family may train on another clock."""
+    """Schedule of the reverse chain; a family may train on another clock."""
 
     @abstractmethod
     def prior(self, batch: int, length: int, *, noise: Noise) -> TokenIds:
@@ -112,14 +112,14 @@ class Process(ABC):
 
     @abstractmethod
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
-        """Negative ELBO of ``noisy.x_0`` at ``noisy.positions``; it is zero elsewhere.
+        """Compute the negative ELBO of ``noisy.x_0`` at ``noisy.positions``; it is zero elsewhere.
 
         Units: nats. Precision: log-softmax in float32 or wider.
         """
 
     @abstractmethod
     def gap(self, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy) -> PerPosition:
-        """Loss under the teacher minus loss under the fake, terms cancelled before summing.
+        """Compute teacher loss minus fake loss, terms cancelled before summing.
 
         Units: nats. Gradient: reaches ``noisy.x_0`` and both arguments.
         """
@@ -135,7 +135,7 @@ class Process(ABC):
 
     @abstractmethod
     def undecided(self, x_t: TokenIds) -> Positions:
-        """Where a reverse step may still change ``x_t``."""
+        """Return the positions where a reverse step may still change ``x_t``."""
 
     @abstractmethod
     def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
@@ -146,9 +146,9 @@ class Process(ABC):
 
     @abstractmethod
     def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
-        """Probabilities of ``x_s`` given ``x_t`` at some positions, for ``s < t``.
+        """Compute the probabilities of ``x_s`` given ``x_t`` at some positions, for ``s < t``.
 
-        The dense form of ``step``: what is true, at the price of one row of V per position.
+        The dense form of ``step``, at the price of one row of V per position.
         """
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""Uniform diffusion as the shadow of Gaussian diffusion (Duo, arXiv:2506.10892)."""
+"""Uniform diffusion as the argmax of Gaussian diffusion (Duo, arXiv:2506.10892)."""
 
 from dataclasses import dataclass
 from typing import final
@@ -40,6 +40,7 @@ class Duo(Uniform):
         Gradient: none reaches ``x_t``; ``x_in`` passes one to ``x_0``, of scale ``1 / tau`` but
         only where two entries nearly tie.
         """
+        # Gaussian noise on all rows (B * L, V) of the soft or one-hot target.
         batch, length = x_0.tokens.shape
         gamma = self.clock.gamma(t)
         signal, spread = (torch.sigmoid(g).sqrt() for g in (-gamma, gamma))
@@ -50,6 +51,7 @@ class Duo(Uniform):
 
         xi = noise.normal(length, self.vocab_size).flatten(0, 1).to(rows.dtype)
         w = per_row(signal) * rows + per_row(spread) * xi
+        # Hard state for the losses, relaxed state for the networks.
         x_t = w.detach().argmax(-1).view(batch, length)
         x_in = SoftInput(w / self.tau, (batch, length))
         return Noisy(

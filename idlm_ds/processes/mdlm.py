@@ -18,8 +18,9 @@ class MDLM(Absorbing):
 
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
         """See base class; the integrand of eq. (10) of arXiv:2406.07524v2 at one drawn t."""
-        words = self.predict(raw)
-        return -self._weight(noisy, words.dtype) * noisy.x_0.expect(words, noisy.positions)
+        log_probs = self.predict(raw)
+        weight = self._weight(noisy, log_probs.dtype)
+        return -weight * noisy.x_0.expect(log_probs, noisy.positions)
 
     def gap(self, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy) -> PerPosition:
         """See base class; every visible position cancels, one inner product remains."""

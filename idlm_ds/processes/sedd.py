@@ -29,8 +29,10 @@ class SEDD(Absorbing):
         """
         score = self._scaled(raw)
         log_total = score.logsumexp(-1)
-        words = score - log_total[:, None]
-        cross = noisy.x_0.neg_entropy(noisy.positions) - noisy.x_0.expect(words, noisy.positions)
+        # Cross-entropy of the normalised ratios, and how far the ratios are from summing to r.
+        log_probs = score - log_total[:, None]
+        cross = noisy.x_0.neg_entropy(noisy.positions)
+        cross = cross - noisy.x_0.expect(log_probs, noisy.positions)
         misfit = torch.expm1(log_total) - log_total
         return self._weight(noisy, score.dtype) * (cross.to(score.dtype) + misfit)
 

@@ -39,10 +39,10 @@ class SoftTokens:
 
         Gradient: none.
         """
-        words = self.tokens.clone(memory_format=torch.contiguous_format)
-        u = noise.uniform(words.shape[1]).flatten()[self.positions]
-        words.view(-1)[self.positions] = draw_categorical(self.probs.detach(), u)
-        return words
+        tokens = self.tokens.clone(memory_format=torch.contiguous_format)
+        u = noise.uniform(tokens.shape[1]).flatten()[self.positions]
+        tokens.view(-1)[self.positions] = draw_categorical(self.probs.detach(), u)
+        return tokens
 
     def expect(self, values: Probs, at: Positions) -> PerPosition:
         """Average ``values`` over the token at each of the positions ``at``.
@@ -60,19 +60,19 @@ class SoftTokens:
         return hard.masked_scatter(is_soft, inner.to(hard.dtype))
 
     def pick(self, tokens: TokenIds, at: Positions) -> PerPosition:
-        """Probability of the given ``tokens`` at each of the positions ``at``.
+        """Look up the probability of the given ``tokens`` at each of the positions ``at``.
 
         Gradient: reaches ``probs``.
         """
         row = self._soft_row()[at]
         is_soft = row >= 0
-        asked = tokens.flatten()[at]
-        hard = (self.tokens.flatten()[at] == asked).to(self.probs.dtype)
-        soft = self.probs[row[is_soft]].gather(1, asked[is_soft][:, None])[:, 0]
+        picked = tokens.flatten()[at]
+        hard = (self.tokens.flatten()[at] == picked).to(self.probs.dtype)
+        soft = self.probs[row[is_soft]].gather(1, picked[is_soft][:, None])[:, 0]
         return hard.masked_scatter(is_soft, soft)
 
     def neg_entropy(self, at: Positions) -> PerPosition:
-        """Sum of ``p log p`` at each of the positions ``at``; zero where the sequence is hard.
+        """Sum ``p log p`` at each of the positions ``at``; zero where the sequence is hard.
 
         Gradient: reaches ``probs``.
         """

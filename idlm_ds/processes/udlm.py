@@ -20,9 +20,9 @@ class UDLM(Uniform):
     def corrupt(self, x_0: SoftTokens, t: Time, *, noise: Noise) -> Noisy:
         """See base class."""
         at_t = self.schedule.at(t)
-        words = x_0.draw(noise=noise)
-        length = words.shape[1]
+        tokens = x_0.draw(noise=noise)
+        length = tokens.shape[1]
         is_replaced = noise.uniform(length) < at_t.masked[:, None]
-        anything = (noise.uniform(length) * self.vocab_size).long()
-        x_t = torch.where(is_replaced, anything, words)
+        any_token = (noise.uniform(length) * self.vocab_size).long()
+        x_t = torch.where(is_replaced, any_token, tokens)
         return Noisy(x_0=x_0, x_t=x_t, x_in=x_t, at_t=at_t, positions=self.undecided(x_t))

@@ -1,4 +1,4 @@
-"""What the families that replace tokens by random ones share."""
+"""Uniform diffusion: what the families that replace tokens by random ones share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -52,11 +52,13 @@ class Uniform(Process):
         ``-dalpha / (V alpha q_i) [KL(q | q_f) + d - log d - 1]`` with ``d = q_i / q_f_i`` and i the
         hard state, for hard and soft targets alike.
         """
+        # Noised distributions above their common floor: rows (P, V).
         at = _PerPosition.of(noisy)
-        answer = self._lift(self.predict(raw), at)
+        lifted = self._lift(self.predict(raw), at)
         q_i = self._noised_pick(noisy, at)
-        log_d = (q_i / at.floor(self.vocab_size)).log() - _entry(answer, noisy)
-        kl = self._lift_of_target(noisy, at) - self._expect(answer, noisy, at)
+        log_d = (q_i / at.floor(self.vocab_size)).log() - _entry(lifted, noisy)
+        # Kullback-Leibler term plus Itakura-Saito term of the hard state.
+        kl = self._lift_of_target(noisy, at) - self._expect(lifted, noisy, at)
         return self._weight(at, q_i) * (kl + torch.expm1(log_d) - log_d)
 
     def gap(self, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy) -> PerPosition:
@@ -101,23 +103,25 @@ class Uniform(Process):
         Precision: float64.
         """
         length = x_t.shape[1]
-        u, u_word = noise.uniform(length).flatten(), noise.uniform(length).flatten()
+        u, u_token = noise.uniform(length).flatten(), noise.uniform(length).flatten()
         every = self._chain(t, s, self.undecided(x_t) // length)
         bound = (every.model + every.replace) / (every.model + every.replace + every.keep)
-        asked = (u < bound).nonzero()[:, 0]
+        # Positions that may change are projected; all others stay whatever the network says.
+        open_ = (u < bound).nonzero()[:, 0]
 
-        chain = self._chain(t, s, asked // length)
-        here = x_t.flatten()[asked]
-        f = self.predict(ask(asked).double()).exp()
+        chain = self._chain(t, s, open_ // length)
+        here = x_t.flatten()[open_]
+        f = self.predict(ask(open_).double()).exp()
         f_i = f.gather(1, here[:, None])[:, 0]
         total = self.vocab_size * chain.alpha_t * f_i + chain.keep + chain.model + chain.replace
-        threshold = u[asked] * total
-        answer = draw_categorical(f, u_word[asked])
-        anything = (u_word[asked] * self.vocab_size).long()
-        word = torch.where(threshold < chain.model, answer, anything)
-        word = torch.where(threshold < chain.model + chain.replace, word, here)
+        threshold = u[open_] * total
+        # Mixture: the predicted token, any token, or the present one.
+        predicted = draw_categorical(f, u_token[open_])
+        any_token = (u_token[open_] * self.vocab_size).long()
+        token = torch.where(threshold < chain.model, predicted, any_token)
+        token = torch.where(threshold < chain.model + chain.replace, token, here)
         x_s = x_t.clone(memory_format=torch.contiguous_format)
-        x_s.view(-1)[asked] = word
+        x_s.view(-1)[open_] = token
         return x_s
 
     def _chain(self, t: Time, s: Time, row: Tensor) -> "_Mixture":
@@ -127,28 +131,28 @@ class Uniform(Process):
         keep = at_t.alpha / at_s.alpha - at_t.alpha
         return _Mixture(at_t.alpha[row], keep[row], model[row], (ratio_lost * at_s.masked)[row])
 
-    def _lift(self, words: LogProbs, at: "_PerPosition") -> LogProbs:
-        """Log of ``alpha f + (1 - alpha) / V`` above its floor, the second term.
+    def _lift(self, log_probs: LogProbs, at: "_PerPosition") -> LogProbs:
+        """Compute the log of ``alpha f + (1 - alpha) / V`` above its floor, the second term.
 
         The floor is common to all words and to both networks and cancels from every loss. Left in,
         float32 would round it alike everywhere, and near t=1 the rounding is divided by alpha.
         """
-        ratio = (at.alpha / at.floor(self.vocab_size)).log().to(words.dtype)[:, None]
-        return torch.logaddexp(words + ratio, torch.zeros_like(words[:, :1]))
+        ratio = (at.alpha / at.floor(self.vocab_size)).log().to(log_probs.dtype)[:, None]
+        return torch.logaddexp(log_probs + ratio, torch.zeros_like(log_probs[:, :1]))
 
     def _noised_pick(self, noisy: Noisy, at: "_PerPosition") -> PerPosition:
-        """Probability q of the hard state; float64, since it is divided by."""
+        """Return the probability q of the hard state; float64, since it is divided by."""
         picked = noisy.x_0.pick(noisy.x_t, noisy.positions).double()
         return at.alpha * picked + at.floor(self.vocab_size)
 
     def _expect(self, values: LogProbs, noisy: Noisy, at: "_PerPosition") -> PerPosition:
-        """Sum of ``q_j values_j`` over the vocabulary."""
+        """Sum ``q_j values_j`` over the vocabulary."""
         inner = noisy.x_0.expect(values, noisy.positions).double()
         everywhere = values.sum(-1, dtype=torch.float64)
         return at.alpha * inner + at.floor(self.vocab_size) * everywhere
 
     def _lift_of_target(self, noisy: Noisy, at: "_PerPosition") -> PerPosition:
-        """Sum of ``q_j log(q_j / floor)``: what ``_expect`` of a perfect answer would give."""
+        """Sum ``q_j log(q_j / floor)``: what ``_expect`` of a perfect prediction would give."""
         floor = at.floor(self.vocab_size)
         top = at.alpha + floor
 
@@ -177,7 +181,7 @@ class _PerPosition:
         return cls(at_t.alpha.double()[row], at_t.dalpha.double()[row], at_t.masked.double()[row])
 
     def floor(self, vocab_size: int) -> Tensor:
-        """What every token has at least, after noise."""
+        """Return the least probability of any token after noise."""
         return self.masked / vocab_size
 
 
@@ -196,6 +200,6 @@ class _Mixture:
 
 
 def _entry(rows: LogProbs, noisy: Noisy) -> PerPosition:
-    """The entry of the hard state in each row; float64."""
+    """Pick the entry of the hard state in each row; float64."""
     here = noisy.x_t.flatten()[noisy.positions]
     return rows.gather(1, here[:, None])[:, 0].double()

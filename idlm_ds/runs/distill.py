@@ -86,7 +86,7 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
 
 
 def _check_unmasked(windows: Rows, process: Process) -> None:
-    """Text in which the mask occurs would be noise from the start."""
+    """Refuse text in which the mask occurs: it would be noise from the start."""
     if isinstance(process, Absorbing) and windows.holds(process.mask_id):
         raise UserError(
             f"data.corpus: token {process.mask_id}, the teacher's mask, occurs in it; remove it "

@@ -1,4 +1,4 @@
-"""What a run would be, without running it."""
+"""Description of a run without running it."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -53,7 +53,7 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
 
 
 def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup) -> str:
-    """The equation behind ``train.global_batch``."""
+    """Spell out the equation behind ``train.global_batch``."""
     n = setup.numerics
     tokens = recipe.train.global_batch * recipe.data.length
     return (
@@ -63,7 +63,7 @@ def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup)
 
 
 def count_parameters(network: Network) -> int:
-    """Number of parameters, without allocating them."""
+    """Count the parameters without allocating them."""
     with torch.device("meta"):
         return sum(p.numel() for p in network.make().parameters())
 
@@ -71,7 +71,7 @@ def count_parameters(network: Network) -> int:
 def memory_estimate(
     size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int = 1
 ) -> dict[str, float]:
-    """Bytes each role holds on one process between steps.
+    """Estimate the bytes each role holds on one process between steps.
 
     Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; the running
     mean is always sharded, and so are other ``copies`` of a trained network's weights.

@@ -1,4 +1,4 @@
-"""What both kinds of run share: where they start, what is saved, who is told."""
+"""Shared parts of distillation and pretraining runs: resuming, output folder, hooks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +24,7 @@ Recipe = DistillRecipe | PretrainRecipe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Options:
-    """What the command line adds to a recipe."""
+    """Options of the command line that no recipe has."""
 
     output: Path
     resume: str | None = None
@@ -43,11 +43,14 @@ class Session:
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run's checkpoints are."""
+        """Folder of the run's checkpoints."""
         return self.options.output / "checkpoints"
 
     def open_output(self) -> None:
-        """Collective: prepare the output folder, or stop every rank with the same error."""
+        """Prepare the output folder, or stop every rank with the same error.
+
+        Collective: every rank must call.
+        """
         problem = None
         if self.world.is_first:
             try:
@@ -64,7 +67,7 @@ class Session:
             raise UserError(problem)
 
     def state(self, windows: Rows, **inputs: str) -> dict[str, Any]:
-        """What a checkpoint says about its run besides weights.
+        """Describe the run for its checkpoints: recipe and fingerprints of its inputs.
 
         Args:
             windows: The training data.
@@ -78,7 +81,9 @@ class Session:
         return {"recipe": identity, "inputs": inputs}
 
     def find_start(self, state: Mapping[str, Any]) -> Path | None:
-        """Collective: the checkpoint to continue from, None for a new run.
+        """Find the checkpoint to continue from; None for a new run.
+
+        Collective: every rank must call.
 
         Raises:
             UserError: A named checkpoint is damaged, none of several is whole, or its recipe, data
@@ -94,14 +99,14 @@ class Session:
             case None:
                 return None
             case "auto":
-                found, problems = find_checkpoint(self.checkpoints, world=self.world)
+                newest, problems = find_checkpoint(self.checkpoints, world=self.world)
                 for problem in problems if self.world.is_first else []:
                     say(f"resume: skipped {problem}")
-                if found is None and problems:
+                if newest is None and problems:
                     raise UserError(f"--resume auto: no valid checkpoint in {self.checkpoints}")
-                if found is None and self.world.is_first:
+                if newest is None and self.world.is_first:
                     say(f"resume: no checkpoint in {self.checkpoints} yet, starting at phase 0")
-                return found
+                return newest
             case named:
                 damage = transaction.problem_with(Path(named)) if self.world.is_first else None
                 if damage := self.world.agree(damage):
@@ -109,18 +114,20 @@ class Session:
                 return Path(named)
 
     def _check_same_run(
-        self, found: Mapping[str, Any], state: Mapping[str, Any], folder: Path
+        self, saved: Mapping[str, Any], state: Mapping[str, Any], folder: Path
     ) -> None:
         for key, fingerprint in state["inputs"].items():
-            if found["inputs"].get(key) != fingerprint:
+            if saved["inputs"].get(key) != fingerprint:
                 raise UserError(f"--resume: {folder} was made with another {key} than this run's")
         for key, value in state["recipe"].items():
-            was = found["recipe"].get(key)
+            was = saved["recipe"].get(key)
             if was != value:
                 raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
 
     def restore(self, folder: Path | None, program: Program) -> int:
-        """Collective: load a checkpoint into fresh engines.
+        """Load a checkpoint into fresh engines.
+
+        Collective: every rank must call.
 
         Returns:
             The phase to go on with.
@@ -134,7 +141,7 @@ class Session:
 
 
 def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys that must not change within a run."""
+    """Flatten a recipe to the dotted keys that must not change within a run."""
     sections = ("process", "model", "data", "optim", "objective", "ema")
     flat = {"seed": recipe["seed"], "train.global_batch": recipe["train"]["global_batch"]}
     for section in sections:
@@ -147,7 +154,7 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
 def logging_hooks(
     session: Session, program: Program, *, start: int, stop: int
 ) -> tuple[list[Hook], MetricsFile | None]:
-    """Where figures go; on ranks other than the first, nowhere."""
+    """Build the sinks of metrics; none on ranks other than the first."""
     if not session.world.is_first:
         return [], None
     metrics = MetricsFile(session.options.output / "metrics.jsonl", start=start)

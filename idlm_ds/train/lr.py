@@ -16,7 +16,7 @@ class LearningRate:
     """Share of the run, at its end, that falls."""
 
     def at(self, count: int) -> float:
-        """Rate of the update that follows ``count`` earlier ones."""
+        """Return the rate of the update that follows ``count`` earlier ones."""
         warm = min(1.0, (count + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         falling = self.decay_fraction * self.total
         left = (self.total - count) / falling if falling else 1.0

@@ -76,7 +76,7 @@ class Program:
     settings: StepSettings
 
     prepare: Callable[[int], None] = lambda step: None
-    """Called before each step, such as to renew the teacher of a round."""
+    """Called with the step before it runs; renews the teacher where training goes in rounds."""
 
     @property
     def learners(self) -> Mapping[str, Any]:
@@ -127,16 +127,16 @@ def train_step(
         for micro in batch.micro_batches:
             # Loss: nats (P,) at the positions of (micro_batch, L) that can cost something.
             given = _step_input(micro, times, settings, step, is_logged=is_logged)
-            found = method.loss(phase, networks, given)
-            loss = _reduced(found.nats, settings)
+            step_loss = method.loss(phase, networks, given)
+            loss = _reduced(step_loss.nats, settings)
             # Backward: from the loss, or in two halves that meet at the cut; see ``IDLM.loss``.
-            if found.cut is None:
+            if step_loss.cut is None:
                 learner.backward(loss)
             else:
-                (cotangent,) = torch.autograd.grad(loss, found.cut.leaf)
-                learner.backward_from(found.cut.output, cotangent)
+                (cotangent,) = torch.autograd.grad(loss, step_loss.cut.leaf)
+                learner.backward_from(step_loss.cut.output, cotangent)
             losses.append(loss.detach())
-            metrics.append(found.metrics)
+            metrics.append(step_loss.metrics)
     # Total over micro-batches and ranks, checked before any weight moves.
     total, figures = _totals(losses, metrics, settings)
     if not math.isfinite(total):

@@ -1,4 +1,4 @@
-"""Saving while a run goes on."""
+"""Checkpoints during training."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from idlm_ds.train.step import Program
 
 @final
 class Checkpointer:
-    """Saves every so many updates of the network that measures the run, and at its end."""
+    """A checkpoint every few updates of the main network, and at the end."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the user sees while a run goes on."""
+"""Progress of a run on the console."""
 
 import sys
 import time
@@ -11,10 +11,10 @@ from idlm_ds.train.loop import PhaseRecord
 
 
 class Progress:
-    """A bar on a terminal, a line now and then in a log file."""
+    """A bar on a terminal, occasional lines in a log file."""
 
     def __init__(self, names: Mapping[str, str], *, start: int, stop: int, every: int) -> None:
-        """See class.
+        """Start the display.
 
         Args:
             names: What to call the loss of each phase.

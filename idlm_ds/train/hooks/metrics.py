@@ -1,4 +1,4 @@
-"""Where the figures of a run go: a file always, other places by recipe."""
+"""Sinks of a run's metrics: a file always, TensorBoard and W&B by recipe."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from idlm_ds.train.loop import PhaseRecord
 
 
 class MetricsFile:
-    """Appends one JSON object a phase to ``metrics.jsonl``."""
+    """The file ``metrics.jsonl``, to which each phase appends one JSON object."""
 
     def __init__(self, path: Path, *, start: int) -> None:
         """Open the file at phase ``start``.
@@ -36,7 +36,7 @@ class MetricsFile:
 
 
 def _lines(path: Path) -> list[str]:
-    """Whole lines of the file; the last one may have been cut by a kill."""
+    """Read the whole lines of the file; the last one may have been cut by a kill."""
     if not path.exists():
         return []
     text = path.read_text("utf-8")

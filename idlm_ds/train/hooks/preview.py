@@ -1,4 +1,4 @@
-"""A look at the student now and then."""
+"""Printed samples of the student during training."""
 
 from typing import final
 

@@ -19,7 +19,7 @@ from idlm_ds.train.loop import PhaseRecord
 
 @final
 class Validation:
-    """Measures the running-mean weights on fixed windows, times and noise."""
+    """Held-out loss of the running-mean weights on fixed windows, times and noise."""
 
     def __init__(
         self,
@@ -58,11 +58,14 @@ class Validation:
             )
 
     def measure(self) -> float:
-        """Collective: mean nats per token over all windows."""
+        """Average the nats per token over all windows.
+
+        Collective: every rank must call.
+        """
         rank, size = self._world.rank, self._world.size
         share = -(-len(self._windows) // size)
         with self._model.ema.in_place():
-            mine = measure_likelihood(
+            local = measure_likelihood(
                 self._objective,
                 self._model.module,
                 self._windows,
@@ -73,7 +76,7 @@ class Validation:
                 num_batches=-(-share // self._batch),
                 device=self._world.device,
             )
-        return PerplexityAccumulator.from_sums(self._world.sum(mine.sums).cpu()).rate().value
+        return PerplexityAccumulator.from_sums(self._world.sum(local.sums).cpu()).rate().value
 
     def close(self) -> None:
         """See ``Hook``."""
