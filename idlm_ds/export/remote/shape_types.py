@@ -3,15 +3,11 @@
 from typing import Any
 
 
-class Float:
-    """``Float[Tensor, "B L"]`` is ``Tensor``."""
+class Shaped:
+    """``Shaped[Tensor, "B L"]`` is ``Tensor``."""
 
     def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
         return item[0]
 
 
-class Int:
-    """``Int[Tensor, "B L"]`` is ``Tensor``."""
-
-    def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
-        return item[0]
+Bool = Float = Int = Shaped
