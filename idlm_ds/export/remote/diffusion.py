@@ -144,9 +144,9 @@ class DiffusionGenerationMixin(GenerationMixin):
         else:
             alpha = torch.exp(-self._sigma(x_t, timesteps).double())
             positions = is_scored.flatten().nonzero()[:, 0]
-            words = labels.where(is_scored, 0)
+            tokens = labels.where(is_scored, 0)
             noisy = Noisy(
-                x_0=SoftTokens.hard(words, vocab_size=process.vocab_size),
+                x_0=SoftTokens.hard(tokens, vocab_size=process.vocab_size),
                 x_t=x_t,
                 x_in=x_t,
                 at_t=process.schedule.at(process.schedule.inverse(alpha)),
