@@ -34,10 +34,8 @@ setup(
         "tensorboard>=2.16",
     ],
     entry_points={
-        # Releases of lm-eval after 0.4.13 read the first; for that one there is the second, which
-        # plugins/lm_eval_discovery.py explains.
+        # Read by releases of lm-eval after 0.4.13; before, tools/lm_eval.py registers the model.
         "lm_eval.models": ["idlm_ds = idlm_ds.plugins.lm_eval_model:DiffusionLM"],
-        "torch.backends": ["idlm_ds_lm_eval = idlm_ds.plugins.lm_eval_discovery:announce"],
     },
     extras_require={
         "test": [

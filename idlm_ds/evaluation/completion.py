@@ -1,4 +1,4 @@
-"""A saved model that goes on from prompts and fills gaps."""
+"""A saved model that continues prompts and fills gaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,16 +18,16 @@ from idlm_ds.samplers.config import Precision, SamplerConfig
 from idlm_ds.samplers.reverse import Sampled
 
 Row = Sequence[int | None]
-"""A sequence; None is to be drawn."""
+"""Tokens of a sequence; None marks one to be drawn."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model wrote behind the last token it was given."""
+    """Text that a model drew after a prompt."""
 
     text: str
-    """Up to the end of text, without it."""
+    """Up to the end of text, exclusive."""
 
     tokens: int
     nfe: int
@@ -37,25 +37,25 @@ class Completion:
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Speed:
-    """What some completions cost."""
+    """Cost of some completions."""
 
     count: int
     tokens: int
-    """Of the texts handed back; what was drawn behind their end does not count."""
+    """Tokens of the returned texts; those drawn after their end do not count."""
 
     nfe: int
-    """Network calls of each sequence, added up."""
+    """Network calls, summed over the sequences."""
 
     seconds: float
 
     def __add__(self, other: "Speed") -> "Speed":
-        """Both together, one after the other."""
+        """Return the cost of both, run one after the other."""
         return Speed(
             **{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)}
         )
 
     def figures(self) -> dict[str, float | None]:
-        """Calls a sequence, tokens a call and tokens a second; None where nothing was drawn."""
+        """Return calls a sequence, tokens a call and tokens a second; None if nothing was drawn."""
         return {
             "nfe": self.nfe / self.count if self.count else None,
             "tokens_per_forward": self.tokens / self.nfe if self.nfe else None,
@@ -63,24 +63,24 @@ class Speed:
         }
 
     def __str__(self) -> str:
-        told = {"nfe": "NFE", "tokens_per_forward": "tokens/forward", "tokens_per_s": "tokens/s"}
-        figures = [f"{told[k]} {v:.3g}" for k, v in self.figures().items() if v is not None]
+        labels = {"nfe": "NFE", "tokens_per_forward": "tokens/forward", "tokens_per_s": "tokens/s"}
+        figures = [f"{labels[k]} {v:.3g}" for k, v in self.figures().items() if v is not None]
         return ", ".join([f"{self.count} sequences", *figures])
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completer:
-    """A model, and how it draws.
+    """A model and its sampler settings.
 
-    Every sequence is drawn at full length, since a network knows sequences of one length: what
-    stands behind a short prompt is drawn too, and not shown behind the first end of text.
+    Every sequence is drawn at full length, since a network is trained on one length; a text ends
+    before the first end-of-text token after its prompt.
     """
 
     process: Process
     network: Denoiser
     tokenizer: Tokenizer
-    chain: SamplerConfig
+    config: SamplerConfig
     length: int
     """Positions of a sequence."""
 
@@ -95,18 +95,18 @@ class Completer:
         cls,
         opened: OpenModel,
         network: Denoiser,
-        chain: SamplerConfig,
+        config: SamplerConfig,
         *,
         bos: bool,
         seed: int,
         device: torch.device,
     ) -> "Completer":
-        """Take a model that has been loaded on a device."""
+        """Build from a model whose network is on a device."""
         return cls(
             process=opened.process,
             network=network,
             tokenizer=opened.tokenizer,
-            chain=chain,
+            config=config,
             length=opened.length,
             bos=bos,
             seed=seed,
@@ -114,34 +114,36 @@ class Completer:
         )
 
     def encode(self, text: str) -> list[int]:
-        """Tokens that a sequence begins with if it begins with a text."""
+        """Return the tokens of a sequence that begins with a text."""
         return [self.tokenizer.frame[0]] * self.bos + self.tokenizer.encode([text])[0]
 
     def fill(
         self, rows: Sequence[Row], samples: Sequence[int], *, stream: str, batch: int
     ) -> Sampled:
-        """Draw what is missing.
+        """Draw the unknown tokens of each row.
 
         Args:
-            rows: Of any length up to ``length``; what is missing behind their end is drawn too.
+            rows: Of any length up to ``length``; positions after their end are drawn too.
             samples: One number for each, which names its random stream.
-            stream: What they are drawn for.
-            batch: Rows at a time; changes nothing but speed.
+            stream: Purpose of the draws; part of each random stream's name.
+            batch: Rows at a time; affects speed only.
 
         Raises:
-            UserError: A text spells the mask.
+            UserError: A row contains the mask token.
         """
         full = [[*row, *[None] * (self.length - len(row))] for row in rows]
         parts = []
         for first in range(0, len(rows), batch):
-            which = slice(first, first + batch)
-            noise = Noise.of_samples(self.seed, stream, samples=samples[which], device=self.device)
-            given = Given.of(full[which], device=self.device)
+            part = slice(first, first + batch)
+            noise = Noise.of_samples(self.seed, stream, samples=samples[part], device=self.device)
+            given = Given.of(full[part], device=self.device)
             try:
-                part = sample_clamped(self.process, self.network, given, self.chain, noise=noise)
+                sampled = sample_clamped(
+                    self.process, self.network, given, self.config, noise=noise
+                )
             except ValueError as error:
                 raise UserError(f"{stream}: a text holds the mask: {error}") from error
-            parts.append(part)
+            parts.append(sampled)
         return join(parts)
 
     def complete(
@@ -153,14 +155,14 @@ class Completer:
         batch: int,
         most: Sequence[int | None] | None = None,
     ) -> list[Completion]:
-        """Write on behind prompts.
+        """Continue prompts.
 
         Args:
             prompts: Tokens; see ``encode``.
             samples: See ``fill``.
             stream: See ``fill``.
             batch: See ``fill``.
-            most: How many tokens to keep of each; None keeps all.
+            most: Number of tokens to keep of each; None keeps all.
         """
         sampled = self.fill(prompts, samples, stream=stream, batch=batch)
         drawn = zip(
@@ -178,21 +180,21 @@ class Completer:
         return completions
 
     def decode_behind(self, before: Sequence[int], tokens: Sequence[int]) -> str:
-        """Text of tokens where they stand; decoded alone they may lose their leading space."""
+        """Decode tokens in their context; decoded alone they may lose their leading space."""
         head, whole = self.tokenizer.decode([[*before], [*before, *tokens]])
         return whole[len(head) :] if whole.startswith(head) else self.tokenizer.decode([tokens])[0]
 
     def until_end(self, tokens: Sequence[int]) -> list[int]:
-        """Tokens up to the first that ends a text or fills a row."""
-        words = self.tokenizer
-        ends = {words.eos_id, words.pad_id, words.frame[1]}
+        """Cut before the first token that ends or pads a text."""
+        tokenizer = self.tokenizer
+        ends = {tokenizer.eos_id, tokenizer.pad_id, tokenizer.frame[1]}
         stop = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
         return list(tokens[:stop])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Draws:
-    """One way to draw, as people type it."""
+    """Sampler settings as typed by the user."""
 
     steps: int = 8
     sampler: Literal["ancestral", "greedy", "analytic", "euler"] = "ancestral"
@@ -211,7 +213,7 @@ class Draws:
     tokenizer: str | None = None
 
     def grid(self, checkpoint: str) -> Grid:
-        """The same as a grid of one cell.
+        """Return the settings as a grid of one cell.
 
         Raises:
             UserError: A value is out of range.
@@ -239,8 +241,8 @@ def open_completer(checkpoint: str, draws: Draws, device: torch.device) -> Compl
         UserError: It cannot be used, or has no such sampler.
     """
     source = find_source(checkpoint, draws.grid(checkpoint))
-    (chain,) = source.cells.values()
+    (config,) = source.cells.values()
     network = source.opened.load(device)
     return Completer.of(
-        source.opened, network, chain, bos=draws.bos, seed=draws.seed, device=device
+        source.opened, network, config, bos=draws.bos, seed=draws.seed, device=device
     )

@@ -1,4 +1,8 @@
-"""A Llama model in a GGUF file, rewritten as the folder a judge is loaded from."""
+"""Conversion of a Llama model in a GGUF file to a Hugging Face folder that serves as a judge.
+
+Transformers reads GGUF too, but needs the package accelerate for it, splits numerals such as ``²``
+differently than the model was trained on, and takes the marks of chat turns as BOS and EOS.
+"""
 
 import hashlib
 import json
@@ -17,13 +21,13 @@ from idlm_ds.errors import UserError
 from idlm_ds.files import write_atomic
 
 SEPARATOR = "<|endoftext|>"
-"""Stands between documents in pretraining; the BOS and EOS of a chat model delimit its turns."""
+"""Separator of documents in pretraining; the BOS and EOS of a chat model delimit its turns."""
 
 DIGITS_APART = {"smollm": True, "gpt-2": False}
-"""Pre-tokenizers that are understood, and whether each digit is a token of its own."""
+"""Supported pre-tokenizers, and whether each digit is a token of its own."""
 
 CONTROL = 3
-"""GGUF's kind of a token that no text contains unless it is written out."""
+"""GGUF's type of special tokens."""
 
 NAMES = {
     r"token_embd": "model.embed_tokens",
@@ -37,13 +41,13 @@ NAMES = {
 }
 
 Field = Callable[[str], Any]
-"""Value of a key of the file."""
+"""Reads the value of a key of the file."""
 
 
 def convert_gguf(file: Path, folder: Path) -> int:
     """Write weights in float16, configuration, tokenizer and their origin.
 
-    Quantised weights are expanded: the folder holds what the file computes with, and no more.
+    Quantised weights are expanded, which does not restore the precision they have lost.
 
     Returns:
         Number of parameters.
@@ -77,8 +81,8 @@ def convert_gguf(file: Path, folder: Path) -> int:
     config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     # Saving drops this key, by which a judge puts the separator in front of a text.
-    stated = json.loads((folder / "tokenizer_config.json").read_text())
-    _write_json(folder / "tokenizer_config.json", stated | {"add_bos_token": True})
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    _write_json(folder / "tokenizer_config.json", settings | {"add_bos_token": True})
     origin = {"file": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
     origin |= {key: field(f"general.{key}") for key in ("name", "license")}
     _write_json(folder / "origin.json", origin)
@@ -105,9 +109,9 @@ def _open(file: Path) -> tuple[Any, Field]:
 
 def _rename(name: str) -> str:
     for pattern, replacement in NAMES.items():
-        if found := re.fullmatch(rf"{pattern}\.weight", name):
-            return found.expand(replacement) + ".weight"
-    raise UserError(f"tensor {name}: has no place in a Llama folder")
+        if match := re.fullmatch(rf"{pattern}\.weight", name):
+            return match.expand(replacement) + ".weight"
+    raise UserError(f"tensor {name}: not a tensor of a Llama model")
 
 
 def _weight(tensor: Any, heads: dict[str, int]) -> npt.NDArray[np.float16]:
@@ -133,19 +137,27 @@ def _tokenizer(field: Field) -> PreTrainedTokenizerFast:
     if kind != "gpt2" or pre not in DIGITS_APART:
         allowed = ", ".join(f"gpt2/{name}" for name in DIGITS_APART)
         raise UserError(f"tokenizer {kind}/{pre}; allowed: {allowed}")
-    words, kinds = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
-    if SEPARATOR not in words:
+    tokens, types = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.token_type")
+    if SEPARATOR not in tokens:
         raise UserError(f"tokenizer: the vocabulary lacks {SEPARATOR}")
     merges = [tuple(pair.split(" ")) for pair in field("tokenizer.ggml.merges")]
-    made = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=merges))
+    vocab = {token: i for i, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges))
     digits = [pre_tokenizers.Digits(individual_digits=True)] if DIGITS_APART[pre] else []
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
-    made.decoder = decoders.ByteLevel()
-    control = [word for word, k in zip(words, kinds, strict=True) if k == CONTROL]
-    made.add_special_tokens([AddedToken(word, special=True, normalized=False) for word in control])
-    return PreTrainedTokenizerFast(tokenizer_object=made, bos_token=SEPARATOR, eos_token=SEPARATOR)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token, type_ in zip(tokens, types, strict=True)
+            if type_ == CONTROL
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token=SEPARATOR, eos_token=SEPARATOR
+    )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -148,14 +148,14 @@ def run_infill(options: InfillOptions) -> None:
         nfe=int(sampled.evaluations.sum()),
         seconds=seconds,
     )
-    say(f"{model.chain.steps} steps, {model.chain.label}: {speed}")
+    say(f"{model.config.steps} steps, {model.config.label}: {speed}")
     if options.output is not None:
         origin = {
             "checkpoint": options.checkpoint,
-            "sampler": model.chain.label,
-            "steps": model.chain.steps,
-            "precision": model.chain.precision,
-            "temperature": model.chain.temperature,
+            "sampler": model.config.label,
+            "steps": model.config.steps,
+            "precision": model.config.precision,
+            "temperature": model.config.temperature,
             "seed": options.draw.seed,
             "commit": git_commit(),
         }

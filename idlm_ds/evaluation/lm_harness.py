@@ -1,4 +1,4 @@
-"""A saved model as evaluation harnesses want one: text in, text and likelihoods out."""
+"""A saved model for evaluation harnesses: text in, text and likelihoods out."""
 
 import time
 from collections import Counter
@@ -18,15 +18,15 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.typed import build
 
 FOLLOWED = ("until", "max_gen_toks")
-"""What a request may settle; the model's arguments settle the rest for all of them."""
+"""Settings that a request decides; the model's arguments decide the others for all requests."""
 
 MOST = 256
-"""Tokens of a text where a request sets no limit."""
+"""Tokens of a text if its request sets no limit."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HarnessOptions(Draws):
-    """Arguments of the model, as people type them."""
+    """Arguments of the model, as typed by the user."""
 
     pretrained: str
     """A checkpoint, as everywhere."""
@@ -35,12 +35,12 @@ class HarnessOptions(Draws):
     """Draws for a likelihood."""
 
     pad: bool = True
-    """Whether likelihoods, too, are those of full sequences, masks standing behind the text; false
-    for models that were trained on texts of any length, such as LLaDA."""
+    """Whether likelihoods are those of full sequences, padded with masks after the text; false for
+    models that were trained on texts of any length, such as LLaDA."""
 
     check_greedy: bool = True
-    """Whether to find out if a continuation is the greedy one, which few tasks ask for; takes up to
-    one more network call a token."""
+    """Whether to check if a continuation is the greedy one, which few tasks use; costs up to one
+    more network call a token."""
 
     device: str = "cuda"
 
@@ -52,10 +52,10 @@ class HarnessOptions(Draws):
 @final
 @dataclass(slots=True)
 class Harness:
-    """A model, and what it has cost so far.
+    """A model and its cost so far.
 
-    What comes of a request depends on the request and the arguments only, and on how often the same
-    one came before: not on other requests, and not on the batch.
+    An answer depends on the request, on the arguments, and on how often the same request came
+    before; not on other requests, and not on the batch.
     """
 
     model: Completer
@@ -67,17 +67,17 @@ class Harness:
         """Load a model.
 
         Args:
-            arguments: Fields of ``HarnessOptions``, and what lm-eval adds: its ``batch_size`` is
-                that of ``--batch_size``, whose default of 1 says nothing.
+            arguments: Fields of ``HarnessOptions``, and those lm-eval adds: ``batch_size`` is that
+                of ``--batch_size``; its default of 1 is ignored.
 
         Raises:
             UserError: An argument is unknown or out of range, or the model cannot be used.
         """
-        told = {k: v for k, v in arguments.items() if k not in ("batch_size", "max_batch_size")}
+        settings = {k: v for k, v in arguments.items() if k not in ("batch_size", "max_batch_size")}
         size = str(arguments.get("batch_size", ""))
         if size.isdecimal() and size != "1":
-            told.setdefault("batch", int(size))
-        options = build(HarnessOptions, told, "model_args")
+            settings.setdefault("batch", int(size))
+        options = build(HarnessOptions, settings, "model_args")
         # lm-eval names the first GPU by default, whether there is one or not.
         device = torch.device(options.device if torch.cuda.is_available() else "cpu")
         return cls(open_completer(options.pretrained, options, device), options)
@@ -85,30 +85,33 @@ class Harness:
     def generate(
         self, requests: Sequence[tuple[str, Mapping[str, Any]]], *, quiet: bool = False
     ) -> list[str]:
-        """Write on behind texts, up to the first of a request's stop texts.
+        """Continue texts, up to the first of a request's stop texts.
 
-        A text that leaves less room than a request asks for, and less than half of a sequence, is
-        cut on the left.
+        A text is cut on the left if it leaves less room than its request asks for and less than
+        half of a sequence.
         """
-        ignored = sorted({key for _, told in requests for key in told if key not in FOLLOWED})
+        ignored = sorted({key for _, kwargs in requests for key in kwargs if key not in FOLLOWED})
         if ignored:
             say(f"requests also ask for {', '.join(ignored)}; model_args decide these")
-        came, jobs = Counter[str](), []
-        for text, told in requests:
-            came[text] += 1
-            most = int(told.get("max_gen_toks", MOST))
-            jobs.append((self._prompt(text, most), derive_seed(came[text], text), most))
-        written: list[Completion] = []
+        repeats, jobs = Counter[str](), []
+        for text, kwargs in requests:
+            repeats[text] += 1
+            most = int(kwargs.get("max_gen_toks", MOST))
+            jobs.append((self._prompt(text, most), derive_seed(repeats[text], text), most))
+        completions: list[Completion] = []
         began, batch = time.perf_counter(), self.options.batch
         for first in tqdm(range(0, len(jobs), batch), unit="batch", disable=quiet):
             prompts, samples, most_of = zip(*jobs[first : first + batch], strict=True)
-            written += self.model.complete(
+            completions += self.model.complete(
                 prompts, samples, stream="generate", batch=batch, most=most_of
             )
         seconds = time.perf_counter() - began
-        texts = [_until(one.text, told) for one, (_, told) in zip(written, requests, strict=True)]
+        texts = [
+            _until(completion.text, kwargs)
+            for completion, (_, kwargs) in zip(completions, requests, strict=True)
+        ]
         tokens = sum(map(len, self.model.tokenizer.encode(texts)))
-        nfe = sum(one.nfe for one in written)
+        nfe = sum(completion.nfe for completion in completions)
         self._spend(
             "generate_until", Speed(count=len(texts), tokens=tokens, nfe=nfe, seconds=seconds)
         )
@@ -117,42 +120,42 @@ class Harness:
     def score(
         self, pairs: Sequence[tuple[str, str]], *, quiet: bool = False
     ) -> list[tuple[float, bool]]:
-        """Bound how likely texts go on as given; see ``metrics/continuation.py``.
+        """Bound the log-likelihood of continuations; see ``metrics/continuation.py``.
 
         A text too long for a sequence together with its continuation is cut on the left.
 
         Returns:
-            Nats, and whether the continuation is the greedy one (False where not looked at).
+            Nats, and whether the continuation is the greedy one (False where not checked).
 
         Raises:
             UserError: The family masks nothing, or a continuation is longer than a sequence.
         """
-        began, found = time.perf_counter(), []
+        began, scores = time.perf_counter(), []
         for pair in tqdm(pairs, unit="continuation", disable=quiet):
-            found.append(
+            scores.append(
                 self._score(*self._split(*pair), name=pair, greedy=self.options.check_greedy)
             )
-        self._spend("loglikelihood", _speed(found, time.perf_counter() - began))
-        return [(one.nats, one.is_greedy) for one in found]
+        self._spend("loglikelihood", _speed(scores, time.perf_counter() - began))
+        return [(score.nats, score.is_greedy) for score in scores]
 
     def score_whole(self, texts: Sequence[str], *, quiet: bool = False) -> list[float]:
-        """Bound how likely texts are, in pieces that fill a sequence and know nothing of others.
+        """Bound the log-likelihood of texts, in independent pieces that fill a sequence.
 
         Raises:
             UserError: The family masks nothing.
         """
         began, room = time.perf_counter(), self.model.length - self.model.bos
-        found: list[list[_Scored]] = []
+        scores: list[list[_Scored]] = []
         for text in tqdm(texts, unit="text", disable=quiet):
             ids = self.model.tokenizer.encode([text])[0]
             pieces = range(0, len(ids), room)
-            found.append([self._score([], ids[i : i + room], name=(text, i)) for i in pieces])
-        every = [one for pieces in found for one in pieces]
-        self._spend("loglikelihood_rolling", _speed(every, time.perf_counter() - began))
-        return [sum(one.nats for one in pieces) for pieces in found]
+            scores.append([self._score([], ids[i : i + room], name=(text, i)) for i in pieces])
+        flat = [score for text_scores in scores for score in text_scores]
+        self._spend("loglikelihood_rolling", _speed(flat, time.perf_counter() - began))
+        return [sum(score.nats for score in text_scores) for text_scores in scores]
 
     def info(self) -> dict[str, Any]:
-        """Arguments, and what requests have cost: calls a sequence, tokens a call and a second."""
+        """Return the arguments, and the cost of each kind of request."""
         spent = {kind: speed.figures() for kind, speed in self.spent.items()}
         return {"idlm_ds": {**asdict(self.options), "device": str(self.model.device), **spent}}
 
@@ -165,14 +168,14 @@ class Harness:
         return self._fitted(self.model.tokenizer.encode([text])[0], self.model.length - free)
 
     def _fitted(self, ids: Sequence[int], room: int) -> list[int]:
-        """The opening token and the last of these that fit in as many positions."""
+        """Return the opening token and the last of ``ids`` that fit in ``room`` positions."""
         head = self.model.encode("")
         return [*head, *ids[max(0, len(ids) - room + len(head)) :]]
 
     def _split(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokens of both; they are cut from each other as they stand, words with their spaces."""
-        ends = len(context.rstrip())
-        context, continuation = context[:ends], context[ends:] + continuation
+        """Tokenize both as one text and cut it where the continuation begins, with its space."""
+        end = len(context.rstrip())
+        context, continuation = context[:end], context[end:] + continuation
         whole, before = self.model.tokenizer.encode([context + continuation, context])
         return before, whole[len(before) :]
 
@@ -198,19 +201,21 @@ class Harness:
             )
         masks = (length - len(head) - len(ids)) * self.options.pad
         row = torch.tensor([*head, *ids, *[process.mask_id] * masks], device=self.model.device)
-        asked = torch.arange(len(head), len(head) + len(ids), device=self.model.device)
+        scored = torch.arange(len(head), len(head) + len(ids), device=self.model.device)
         noise = Noise([derive_seed(self.model.seed, "likelihood", *name)], device=self.model.device)
         bound = continuation_bound(
             process,
             self.model.network,
             row,
-            asked,
+            scored,
             draws=self.options.mc_samples,
             noise=noise,
             batch=self.options.batch,
         )
-        said, calls = is_greedy(process, self.model.network, row, asked) if greedy else (False, 0)
-        return _Scored(bound.nats, said, len(ids), bound.evaluations + calls)
+        matches, calls = (
+            is_greedy(process, self.model.network, row, scored) if greedy else (False, 0)
+        )
+        return _Scored(bound.nats, matches, len(ids), bound.evaluations + calls)
 
 
 @final
@@ -222,13 +227,13 @@ class _Scored:
     nfe: int
 
 
-def _speed(found: Sequence[_Scored], seconds: float) -> Speed:
-    tokens, nfe = sum(one.tokens for one in found), sum(one.nfe for one in found)
-    return Speed(count=len(found), tokens=tokens, nfe=nfe, seconds=seconds)
+def _speed(scores: Sequence[_Scored], seconds: float) -> Speed:
+    tokens, nfe = sum(score.tokens for score in scores), sum(score.nfe for score in scores)
+    return Speed(count=len(scores), tokens=tokens, nfe=nfe, seconds=seconds)
 
 
-def _until(text: str, told: Mapping[str, Any]) -> str:
-    """What stands before the first stop text of a request."""
-    until = told.get("until") or []
+def _until(text: str, kwargs: Mapping[str, Any]) -> str:
+    """Cut a text before the first stop text of its request."""
+    until = kwargs.get("until") or []
     stops = [text.find(stop) for stop in ([until] if isinstance(until, str) else until) if stop]
     return text[: min((at for at in stops if at >= 0), default=len(text))]

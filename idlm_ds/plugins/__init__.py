@@ -1,1 +1,1 @@
-"""What other programs load from here by entry point."""
+"""Adapters that other programs load by entry point."""

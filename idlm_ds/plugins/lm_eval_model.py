@@ -1,6 +1,6 @@
-"""The model ``idlm_ds`` of lm-eval; all that it does is in ``evaluation/lm_harness.py``.
+"""Model class ``idlm_ds`` of lm-eval: an adapter of ``evaluation/lm_harness.py``.
 
-lm_eval --model idlm_ds --model_args pretrained=STUDENT,steps=8 --tasks TASK
+python tools/lm_eval.py --model idlm_ds --model_args pretrained=STUDENT,steps=8 --tasks TASK
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from idlm_ds.evaluation.lm_harness import Harness
 
 
 class DiffusionLM(LM):
-    """A saved model of any layout; text in, text and likelihoods out."""
+    """A saved model of any layout, as a model of lm-eval."""
 
     def __init__(self, **arguments: Any) -> None:
         super().__init__()

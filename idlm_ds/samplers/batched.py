@@ -1,20 +1,28 @@
-"""A set of samples that is the same however it is split over batches and ranks."""
+"""Numbered samples that do not depend on how they are split over batches and ranks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TypeAlias
 
 import torch
+from jaxtyping import Bool
+from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.reverse import Sampled
+from idlm_ds.tensor_types import TokenIds
+
+OnBatchStep: TypeAlias = Callable[[Sequence[int], int, float, TokenIds, Bool[Tensor, "B L"]], None]
+"""``OnStep`` after the indices of the batch's samples: ``(samples, k, t, x_t, revealed)``."""
 
 
 def sample_batched(
     process: Process,
     denoiser: Denoiser,
     samples: Sequence[int],
-    chain: SamplerConfig,
+    config: SamplerConfig,
     *,
     length: int,
     seed: int,
@@ -22,6 +30,7 @@ def sample_batched(
     batch: int,
     device: torch.device | str = "cpu",
     num_batches: int | None = None,
+    on_step: OnBatchStep | None = None,
 ) -> Sampled:
     """Draw the samples with these indices.
 
@@ -29,33 +38,35 @@ def sample_batched(
         process: The diffusion family.
         denoiser: The network.
         samples: Indices within the whole set; each names its random stream.
-        chain: How each is drawn.
+        config: Settings of the chain.
         length: Positions of a sequence.
         seed: Seed of the set.
-        stream: What the set is for, so that two sets of one seed are independent.
+        stream: Purpose of the set; sets of one seed and different streams are independent.
         batch: Sequences at a time.
         device: Where to draw.
-        num_batches: How often to sample, at least; ranks that share ZeRO-3 weights must sample
-            equally often, so the ones with fewer samples draw some that are thrown away.
+        num_batches: Smallest number of batches; ranks that share ZeRO-3 weights must sample equally
+            often, so the ones with fewer samples draw some that are thrown away.
+        on_step: Watches each batch, except those thrown away.
+
+    Returns:
+        The samples in the order of ``samples``, on the CPU.
     """
     parts = [samples[i : i + batch] for i in range(0, len(samples), batch)]
     idle = max(0, (num_batches or 0) - len(parts))
     drawn = []
-    for part in [*parts, *([[0]] * idle)]:
+    for i, part in enumerate([*parts, *([[0]] * idle)]):
         noise = Noise.of_samples(seed, stream, samples=part, device=device)
         x = process.prior(len(part), length, noise=noise)
-        drawn.append(chain.draw(process, denoiser, x, noise=noise))
-    kept = drawn[: len(parts)]
-    if not kept:
-        nothing = torch.zeros(0, length, dtype=torch.long)
-        return Sampled(nothing, torch.zeros(0, dtype=torch.long), frozenset())
-    return join(kept)
+        watch = partial(on_step, part) if on_step and i < len(parts) else None
+        drawn.append(config.draw(process, denoiser, x, noise=noise, on_step=watch))
+    if not parts:
+        return Sampled(torch.zeros(0, length).long(), torch.zeros(0).long())
+    return join(drawn[: len(parts)])
 
 
 def join(parts: Sequence[Sampled]) -> Sampled:
-    """Several batches as one set, on the CPU."""
+    """Concatenate batches on the CPU."""
     return Sampled(
-        torch.cat([s.tokens.cpu() for s in parts]),
-        torch.cat([s.evaluations for s in parts]),
-        frozenset().union(*(s.dtypes for s in parts)),
+        torch.cat([part.tokens.cpu() for part in parts]),
+        torch.cat([part.evaluations for part in parts]),
     )

@@ -9,7 +9,7 @@ import torch
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, at
-from idlm_ds.samplers.reverse import Sampled
+from idlm_ds.samplers.reverse import OnStep, Sampled
 from idlm_ds.tensor_types import Logits, Positions, TokenIds
 
 Remasking: TypeAlias = Literal["low_confidence", "random"]
@@ -17,17 +17,24 @@ Remasking: TypeAlias = Literal["low_confidence", "random"]
 
 
 def check_blockwise(
-    process: Absorbing, num_given: int, *, length: int, block: int, steps: int,
-    temperature: float = 0.0, remasking: str = "low_confidence", guidance: float = 0.0,
+    process: Absorbing,
+    num_given: int,
+    *,
+    length: int,
+    block: int,
+    steps: int,
+    temperature: float = 0.0,
+    remasking: str = "low_confidence",
+    guidance: float = 0.0,
     banned: Sequence[int] = (),
-) -> None:  # fmt: skip
-    """Refuse what ``sample_blockwise`` cannot do with prompts of ``num_given`` tokens.
+) -> None:
+    """Validate the settings of ``sample_blockwise`` for prompts of ``num_given`` tokens.
 
     Raises:
         ValueError: Names the argument, what is wrong with it and what is allowed.
     """
     blocks, size, known = length // max(block, 1) or 1, process.vocab_size, get_args(Remasking)
-    is_words = all(0 <= i < size for i in banned) and len({process.mask_id, *banned}) < size
+    is_possible = all(0 <= i < size for i in banned) and len({process.mask_id, *banned}) < size
     complaints = {
         f"length: must be at least 1, got {length}": length >= 1,
         f"block: must divide length {length}, got {block}": block >= 1 and length % block == 0,
@@ -36,7 +43,7 @@ def check_blockwise(
         f"remasking: must be one of {known}, got {remasking}": remasking in known,
         f"guidance: must be 0 or more, got {guidance}": 0 <= guidance < math.inf,
         f"guidance: must be 0 without a prompt, got {guidance}": num_given > 0 or guidance == 0,
-        f"banned: must be ids below {size} and leave a word, got {list(banned)}": is_words,
+        f"banned: must be ids below {size} and leave a word, got {list(banned)}": is_possible,
     }
     for complaint, is_good in complaints.items():
         if not is_good:
@@ -45,28 +52,42 @@ def check_blockwise(
 
 @torch.no_grad()
 def sample_blockwise(
-    process: Absorbing, denoiser: Denoiser, prompt: TokenIds, *, length: int, block: int,
-    steps: int, noise: Noise, temperature: float = 0.0, remasking: Remasking = "low_confidence",
-    guidance: float = 0.0, banned: Sequence[int] = (),
-) -> Sampled:  # fmt: skip
+    process: Absorbing,
+    denoiser: Denoiser,
+    prompt: TokenIds,
+    *,
+    length: int,
+    block: int,
+    steps: int,
+    noise: Noise,
+    temperature: float = 0.0,
+    remasking: Remasking = "low_confidence",
+    guidance: float = 0.0,
+    banned: Sequence[int] = (),
+    on_step: OnStep | None = None,
+) -> Sampled:
     """Continue prompts by ``length`` tokens, in blocks from left to right.
 
-    A step finds a candidate for every masked position of the current block and keeps the most
+    A step draws a candidate for every masked position of the current block and keeps the most
     certain ones, equally many in each step of the block up to rounding.
 
     Args:
         process: A masked family.
-        denoiser: The network; one that is shown the time sees that at which as many are masked.
+        denoiser: The network; if time-conditioned, it is shown the time at which as many positions
+            are masked on average.
         prompt: Never changed; may have no positions.
         length: Tokens to add.
         block: Tokens of a block; 1 writes from left to right, ``length`` in any order.
-        steps: Of the whole run; those of a block that is already full decide nothing.
+        steps: Steps of all blocks together; once a block is full, its other steps decide nothing.
         noise: One stream per sequence; the result for a sequence does not depend on the others.
         temperature: A candidate is drawn from ``softmax(raw / temperature)``, as publications do
-            by ``argmax exp(raw) / (-log u)^temperature``; at 0 it is the likeliest word.
-        remasking: What certainty is: the candidate's probability at temperature 1, or chance.
+            by ``argmax exp(raw) / (-log u)^temperature``; at 0 it is the likeliest token.
+        remasking: How certainty is measured: the candidate's probability at temperature 1, or a
+            random number.
         guidance: w in ``un + (w + 1) (raw - un)``, where ``un`` are scores with a masked prompt.
-        banned: Words that are never chosen, such as the end of text.
+        banned: Tokens that are never chosen, such as the end of text.
+        on_step: Watches the run; its ``t`` is the share of the ``length`` new positions that are
+            still masked.
 
     Precision: float64.
     Collective: calls the network once a step, also when nothing is decided, so that ranks which
@@ -77,40 +98,58 @@ def sample_blockwise(
     """
     batch, given = prompt.shape
     check_blockwise(
-        process, given, length=length, block=block, steps=steps, temperature=temperature,
-        remasking=remasking, guidance=guidance, banned=banned,
-    )  # fmt: skip
+        process,
+        given,
+        length=length,
+        block=block,
+        steps=steps,
+        temperature=temperature,
+        remasking=remasking,
+        guidance=guidance,
+        banned=banned,
+    )
     x = torch.cat([prompt, process.prior(batch, length, noise=noise)], 1)
     never = torch.tensor([process.mask_id, *banned], device=x.device)
-    evaluations = torch.zeros(batch, dtype=torch.long)
-    pace = steps * block // length
-    for step in range(steps):
-        kept = block // pace + (step % pace < block % pace)
-        first = given + step // pace * block
+    prompt_columns = torch.arange(given, device=x.device)
+    evaluations, num_masked = torch.zeros(batch, dtype=torch.long), length
+    # The remainder of an uneven division is decided in the first steps of each block.
+    block_steps = steps * block // length
+    for k in range(steps):
+        kept = block // block_steps + (k % block_steps < block % block_steps)
+        first = given + k // block_steps * block
         is_open = x[:, first : first + block] == process.mask_id
-        # Drawn for every position in every step, so that streams stay aligned.
-        u_word, u_rank = noise.uniform(block)[is_open], noise.uniform(block)[is_open]
+        # Drawn for every position of the block in every step, also for those that are decided: how
+        # far a stream has been read then depends on the step alone.
+        u_token, u_rank = noise.uniform(block)[is_open], noise.uniform(block)[is_open]
         row, column = is_open.nonzero(as_tuple=True)
         positions = row * x.shape[1] + first + column
-        shown = x if kept else x[:1]
-        raw = _ask(process, denoiser, shown, positions)
+        # A step that decides nothing still runs the network once: ranks that share ZeRO-3 weights
+        # must make the same calls.
+        x_in = x if kept else x[:1]
+        raw = _ask(process, denoiser, x_in, positions)
         if guidance:
-            blind = shown.index_fill(1, torch.arange(given, device=x.device), process.mask_id)
-            un = _ask(process, denoiser, blind, positions)
+            without_prompt = x_in.index_fill(1, prompt_columns, process.mask_id)
+            un = _ask(process, denoiser, without_prompt, positions)
             raw = un + (guidance + 1) * (raw - un)
         evaluations += (1 + bool(guidance)) * bool(kept)
         log_probs = process.predict(raw.index_fill(1, never, -math.inf))
-        words = log_probs.argmax(-1)
+        tokens = log_probs.argmax(-1)
         if temperature:
-            words = draw_categorical((log_probs / temperature).softmax(-1), u_word)
-        certainty = u_rank if remasking == "random" else log_probs.gather(1, words[:, None])[:, 0]
+            tokens = draw_categorical((log_probs / temperature).softmax(-1), u_token)
+        certainty = u_rank if remasking == "random" else log_probs.gather(1, tokens[:, None])[:, 0]
         # Every sequence has as many open positions; of equally certain ones the left is first.
         num_open = len(positions) // batch
         order = certainty.view(batch, num_open).argsort(stable=True, descending=True)
         order += num_open * torch.arange(batch, device=x.device)[:, None]
         best = order[:, :kept].flatten()
-        x.view(-1)[positions[best]] = words[best]
-    return Sampled(x, evaluations, frozenset(noise.dtypes))
+        x.view(-1)[positions[best]] = tokens[best]
+        num_masked -= kept
+        if on_step is not None:
+            revealed = torch.zeros_like(x, dtype=torch.bool)
+            revealed.view(-1)[positions[best]] = True
+            # The next step writes to x, and a watcher may keep what it is given.
+            on_step(k, num_masked / length, x.clone(), revealed)
+    return Sampled(x, evaluations)
 
 
 def _ask(process: Absorbing, denoiser: Denoiser, x: TokenIds, positions: Positions) -> Logits:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import final
 
 import torch
@@ -12,14 +13,14 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.config import SamplerConfig
-from idlm_ds.samplers.reverse import ReverseStep, Sampled
+from idlm_ds.samplers.reverse import OnStep, ReverseStep, Sampled
 from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What is known of each sequence."""
+    """Known tokens of each sequence."""
 
     tokens: TokenIds
     """Any id where nothing is known."""
@@ -30,33 +31,40 @@ class Given:
     def of(
         cls, rows: Sequence[Sequence[int | None]], *, device: torch.device | str = "cpu"
     ) -> "Given":
-        """Take rows of one length; None stands where a token is to be drawn."""
+        """Build from rows of one length; None marks a token to be drawn."""
         tokens = torch.tensor([[token or 0 for token in row] for row in rows], device=device)
         known = [[token is not None for token in row] for row in rows]
         return cls(tokens, torch.tensor(known, device=device))
 
     def put(self, x: TokenIds) -> TokenIds:
-        """Write what is known over ``x``."""
+        """Write the known tokens over ``x``."""
         return torch.where(self.known, self.tokens, x)
 
 
 def sample_clamped(
-    process: Process, denoiser: Denoiser, given: Given, chain: SamplerConfig, *, noise: Noise
+    process: Process,
+    denoiser: Denoiser,
+    given: Given,
+    config: SamplerConfig,
+    *,
+    noise: Noise,
+    on_step: OnStep | None = None,
 ) -> Sampled:
-    """Draw sequences in which known tokens stand from the first step to the last.
+    """Draw sequences in which known tokens are fixed from the first step to the last.
 
     In masked families these tokens are revealed before the chain begins, which is a state like any
     other: the samples are exactly those of the chain that starts there. In uniform ones no state
     says that a token is certain, so known tokens are put back after each step. That is an
-    approximation: the network takes them for as noisy as the rest, and heeds them less the
+    approximation: the network takes them for as noisy as the rest, and relies on them less the
     noisier a step is.
 
     Args:
         process: Any family.
         denoiser: The network.
-        given: What is known; sequences may differ in where.
-        chain: How the rest is drawn.
+        given: Known tokens; their positions may differ between sequences.
+        config: Settings of the chain that draws the rest.
         noise: One stream per sequence; the result for a sequence does not depend on the others.
+        on_step: Watches the chain; known positions are never ``revealed``.
 
     Collective: see ``sample_reverse``.
 
@@ -70,17 +78,24 @@ def sample_clamped(
     if is_wrong.any():
         raise ValueError(f"given: {known[is_wrong][0].item()} is no token that can be known")
     start = given.put(process.prior(*given.tokens.shape, noise=noise))
-    move = _Held(chain.reverse_step(process), given)
-    sampled = chain.draw(process, denoiser, start, noise=noise, move=move)
+    sampled = config.draw(
+        process,
+        denoiser,
+        start,
+        noise=noise,
+        reverse_step=_ClampedStep(config.reverse_step(process), given),
+        on_step=None if on_step is None else partial(_watch_clamped, on_step, given),
+    )
+    # A greedy tail takes no reverse step, and in uniform families it rewrites known tokens too.
     return replace(sampled, tokens=given.put(sampled.tokens))
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class _Held:
-    """Another step, which neither changes what is known nor asks for scores there."""
+class _ClampedStep:
+    """A reverse step that neither changes known tokens nor asks for scores there."""
 
-    move: ReverseStep
+    reverse_step: ReverseStep
     given: Given
 
     def __call__(
@@ -95,4 +110,10 @@ class _Held:
             rows[is_open] = raw
             return rows
 
-        return self.given.put(self.move(x_t, t, s, ask_elsewhere, noise=noise))
+        return self.given.put(self.reverse_step(x_t, t, s, ask_elsewhere, noise=noise))
+
+
+def _watch_clamped(
+    on_step: OnStep, given: Given, k: int, t: float, x_t: TokenIds, revealed: Bool[Tensor, "B L"]
+) -> None:
+    on_step(k, t, given.put(x_t), revealed & ~given.known)

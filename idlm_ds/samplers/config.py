@@ -1,4 +1,4 @@
-"""How a sample is drawn, as one value that every printed figure can carry."""
+"""Settings of a reverse chain as one value."""
 
 from dataclasses import dataclass
 from typing import Literal, final
@@ -8,7 +8,7 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reference import ReferenceStep
-from idlm_ds.samplers.reverse import ReverseStep, Sampled, Tail, sample_reverse
+from idlm_ds.samplers.reverse import OnStep, ReverseStep, Sampled, Tail, sample_reverse
 from idlm_ds.samplers.score import Analytic, Euler
 from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.tensor_types import TokenIds
@@ -20,7 +20,7 @@ Precision = Literal["float64", "float32"]
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplerConfig:
-    """A reverse chain from t=1 to t=0 on an equal grid."""
+    """A reverse chain from t=1 to t=0 on a uniform grid."""
 
     steps: int
     sampler: Sampler = "ancestral"
@@ -43,7 +43,7 @@ class SamplerConfig:
 
     @property
     def label(self) -> str:
-        """Sampler, tail and nucleus in a word or three."""
+        """Sampler, tail and nucleus, as printed beside figures."""
         tail = "" if self.tail == "ancestral" else f"+{self.tail}"
         cut = "" if self.nucleus == 1 else f", nucleus {self.nucleus:g}"
         return f"{self.sampler}{tail}{cut}"
@@ -55,9 +55,8 @@ class SamplerConfig:
             ValueError: The family has no such step.
         """
         if self.sampler == "ancestral":
-            return (
-                process.step if self.precision == "float64" else ReferenceStep(process, "float32")
-            )
+            is_double = self.precision == "float64"
+            return process.step if is_double else ReferenceStep(process, "float32")
         if not isinstance(process, Absorbing):
             raise ValueError(f"sampler: {self.sampler} needs a masked family; use ancestral")
         return Analytic(process) if self.sampler == "analytic" else Euler(process)
@@ -69,26 +68,29 @@ class SamplerConfig:
         x: TokenIds,
         *,
         noise: Noise,
-        move: ReverseStep | None = None,
+        reverse_step: ReverseStep | None = None,
+        on_step: OnStep | None = None,
     ) -> Sampled:
-        """Walk ``x``, a draw of the prior, down to t=0.
+        """Run the reverse chain from ``x``, a draw of the prior, to t=0.
 
         Args:
             process: The family.
             denoiser: The network.
             x: The start.
             noise: One stream per sequence.
-            move: A step to take in place of ``self.reverse_step(process)``, made of it.
+            reverse_step: Used in place of ``self.reverse_step(process)``, usually a wrapper of it.
+            on_step: Watches the chain.
 
         Collective: see ``sample_reverse``.
         """
         return sample_reverse(
             process,
-            move or self.reverse_step(process),
+            reverse_step or self.reverse_step(process),
             denoiser,
             x,
             uniform_grid(self.steps),
             noise=noise,
             tail=self.tail,
-            sharpen=Truncation(process, self.temperature, self.nucleus),
+            truncation=Truncation(process, self.temperature, self.nucleus),
+            on_step=on_step,
         )

@@ -1,6 +1,6 @@
-"""The reverse step written out, with every position projected in every step.
+"""The dense reverse step, which projects every undecided position in every step.
 
-It is the reference of the factorised steps, and the way to repeat published float32 figures.
+It is the reference that factorised steps are tested against, and repeats published float32 figures.
 """
 
 from collections.abc import Callable
@@ -38,6 +38,8 @@ class ReferenceStep:
         if self.precision == "float64":
             drawn = draw_categorical(probs, noise.uniform(length).flatten()[positions])
         else:
+            # The race of published code, constants included: argmax of p / Exp(1), one random
+            # number per vocabulary entry.
             u = noise.uniform(length, vocab_size, dtype=torch.float32).flatten(0, 1)[positions]
             drawn = (probs.float() / (1e-10 - torch.log(u + 1e-10))).argmax(-1)
         x_s = x_t.clone(memory_format=torch.contiguous_format)

@@ -1,11 +1,12 @@
-"""Walking a sequence down a time grid: what all reverse chains have in common."""
+"""The loop over a time grid that all reverse chains share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from idlm_ds.noise import Noise
@@ -15,6 +16,14 @@ from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 Tail: TypeAlias = Literal["ancestral", "greedy", "none"]
 """How the last noise is removed: drawn like every other step, by the likeliest token, or not."""
 
+OnStep: TypeAlias = Callable[[int, float, TokenIds, Bool[Tensor, "B L"]], None]
+"""Watches a sampler: ``on_step(k, t, x_t, revealed)`` is called after step k = 0, 1, ...
+
+``t`` is the diffusion time reached, in [0, 1]. ``x_t`` (B, L) is the state there; no later step
+writes to it, so it may be kept. ``revealed`` (B, L) marks the positions whose token this step
+changed; in masked families, the ones that went from the mask to a token.
+"""
+
 
 @runtime_checkable
 class ReverseStep(Protocol):
@@ -23,7 +32,7 @@ class ReverseStep(Protocol):
     def __call__(
         self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
     ) -> TokenIds:
-        """Draw the state at ``s``; ``ask`` must be called exactly once."""
+        """Draw the state at ``s`` without writing to ``x_t``; ``ask`` is called exactly once."""
         ...
 
 
@@ -36,23 +45,21 @@ class Sampled:
     evaluations: Int[Tensor, " B"]
     """How often the network was run on each sequence."""
 
-    dtypes: frozenset[torch.dtype]
-    """In what precision its tokens were drawn, as seen on the random numbers themselves."""
-
 
 @torch.no_grad()
 def sample_reverse(
     process: Process,
-    move: ReverseStep,
+    reverse_step: ReverseStep,
     denoiser: Denoiser,
     x: TokenIds,
     times: Float[Tensor, " N"],
     *,
     noise: Noise,
     tail: Tail = "ancestral",
-    sharpen: Callable[[Logits], Logits] = lambda raw: raw,
+    truncation: Callable[[Logits], Logits] = lambda raw: raw,
+    on_step: OnStep | None = None,
 ) -> Sampled:
-    """Walk ``x`` down the time grid.
+    """Run the reverse chain from ``x`` down the time grid.
 
     The network is run only on sequences in which a token is about to be drawn, and projected
     only at those tokens. That is exact for a network that does not see the time, and for one
@@ -60,13 +67,14 @@ def sample_reverse(
 
     Args:
         process: The family ``x`` belongs to.
-        move: Its reverse step.
+        reverse_step: Its reverse step.
         denoiser: The network.
         x: The start, usually ``process.prior(...)``.
         times: Strictly decreasing; the first entry is the time of ``x``.
         noise: One stream per sequence; the result for a sequence does not depend on the others.
         tail: What to do in the step that ends at time 0.
-        sharpen: Applied to the scores in float64 before the step sees them.
+        truncation: Applied to the scores in float64 before the step sees them.
+        on_step: Watches the chain; changes no draw.
 
     Collective: calls the network once a step, also when no token is drawn, so that ranks which
     share ZeRO-3 weights stay together.
@@ -77,18 +85,22 @@ def sample_reverse(
     if not bool((times.diff() < 0).all()):
         raise ValueError("times must be strictly decreasing")
     evaluations = torch.zeros(len(x), dtype=torch.long)
-    noise.dtypes.clear()
-    for t, s in zip(times[:-1], times[1:], strict=True):
+    for k, (t, s) in enumerate(pairwise(times)):
         is_last = bool(s == 0)
         if is_last and tail == "none":
             break
         t_b, s_b = (u.to(x.device).expand(len(x)) for u in (t, s))
-        ask = _Ask(denoiser, x, process.schedule.at(t_b).sigma, sharpen, evaluations)
+        ask = _Ask(denoiser, x, process.schedule.at(t_b).sigma, truncation, evaluations)
         if is_last and tail == "greedy":
-            x = _likeliest(process, x, ask)
+            x_s = _likeliest(process, x, ask)
         else:
-            x = move(x, t_b, s_b, ask, noise=noise)
-    return Sampled(x, evaluations, frozenset(noise.dtypes))
+            x_s = reverse_step(x, t_b, s_b, ask, noise=noise)
+        # A step returns a new tensor and never writes to the old one: states need no copy here,
+        # and comparing them tells what was drawn without asking the step.
+        if on_step is not None:
+            on_step(k, s.item(), x_s, x_s != x)
+        x = x_s
+    return Sampled(x, evaluations)
 
 
 def _likeliest(process: Process, x: TokenIds, ask: Callable[[Positions], Logits]) -> TokenIds:
@@ -105,14 +117,16 @@ class _Ask:
     denoiser: Denoiser
     x: TokenIds
     sigma: Time
-    sharpen: Callable[[Logits], Logits]
+    truncation: Callable[[Logits], Logits]
     evaluations: Tensor
 
     def __call__(self, positions: Positions) -> Logits:
         length = self.x.shape[1]
         rows, row_of = (positions // length).unique(return_inverse=True)
         self.evaluations[rows.cpu()] += 1
+        # Under ZeRO-3 every rank must take part in every call, so a step that draws nothing
+        # still shows the network one sequence.
         if len(rows) == 0:
             rows = torch.zeros(1, dtype=torch.long, device=self.x.device)
         local = row_of * length + positions % length
-        return self.sharpen(self.denoiser(self.x[rows], self.sigma[rows], at(local)).double())
+        return self.truncation(self.denoiser(self.x[rows], self.sigma[rows], at(local)).double())

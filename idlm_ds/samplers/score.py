@@ -1,7 +1,7 @@
-"""SEDD's own steps, in which the ratios also decide how soon a token is revealed.
+"""SEDD's own reverse steps, in which the ratios also decide how soon a token is revealed.
 
 An ancestral step reveals masked positions at the rate of the forward process and uses ratios only
-to say what appears. These two take the rate from the ratios too, so every masked position is
+to choose the token. These two take the rate from the ratios too, so every masked position is
 projected in every step; where ratios sum to what true ones sum to, ``Analytic`` is ancestral.
 """
 
@@ -18,8 +18,8 @@ from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreMove(ABC):
-    """A step that reveals each word with a probability proportional to its ratio."""
+class ScoreStep(ABC):
+    """A step that reveals each token with a probability proportional to its ratio."""
 
     process: Absorbing
 
@@ -35,6 +35,8 @@ class ScoreMove(ABC):
         row = masked // length
         probs = self.process.log_ratio(ask(masked).double(), self._share(t, s).log()[row]).exp()
         probs[:, mask_id] = 0.0
+        # Staying masked takes the probability that is left; at s=0 nothing may stay masked, and
+        # the draw normalises what the tokens have.
         is_last = (s == 0)[row]
         probs[:, mask_id] = torch.where(is_last, 0.0, (1.0 - probs.sum(-1)).clamp(min=0.0))
         u = noise.uniform(length).flatten()[masked]
@@ -44,7 +46,7 @@ class ScoreMove(ABC):
 
     @abstractmethod
     def _share(self, t: Time, s: Time) -> Time:
-        """The share of masked positions that true ratios have revealed in this step.
+        """Share of masked positions that this step reveals under the true ratios.
 
         Ratios alone are never formed: at t=1 they may all be 0, and their factor infinite.
         """
@@ -52,7 +54,7 @@ class ScoreMove(ABC):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Analytic(ScoreMove):
+class Analytic(ScoreStep):
     """Tweedie's step: exact where the ratios are, for steps of any size (arXiv:2310.16834)."""
 
     def _share(self, t: Time, s: Time) -> Time:
@@ -62,7 +64,7 @@ class Analytic(ScoreMove):
 
 @final
 @dataclass(frozen=True, slots=True)
-class Euler(ScoreMove):
+class Euler(ScoreStep):
     """A step of first order in ``t - s``; the last one draws from the ratios at its start."""
 
     def _share(self, t: Time, s: Time) -> Time:

@@ -1,4 +1,4 @@
-"""Making a network's answers more certain before a token is drawn."""
+"""Temperature and nucleus truncation of a network's answers."""
 
 from dataclasses import dataclass
 from typing import final
@@ -26,9 +26,9 @@ class Truncation:
             raise ValueError(f"nucleus must be in (0, 1], got {self.nucleus}")
 
     def __call__(self, raw: Logits) -> Logits:
-        """Return scores that stand for the sharper distribution."""
+        """Return scores of the truncated distribution."""
         if self.temperature != 1:
-            # First without the mask, whose score a low temperature would else blow up.
+            # Normalised first without the mask, whose raw score a low temperature would magnify.
             raw = self.process.predict(raw) / self.temperature
         return raw if self.nucleus == 1 else self._cut(raw)
 

@@ -28,18 +28,18 @@ def script(*tokens: int) -> list[int]:
 def test_a_text_is_what_stands_between_the_prompt_and_the_first_end_of_text():
     prompt, written, eos = ids("The people"), ids(TEXT), tokenizer().eos_id
     network = Scripted(script(*prompt, *written, eos, *written, eos))
-    (found,) = completer(network, length=LENGTH).complete([prompt], [0], stream="t", batch=1)
-    assert (found.text, found.tokens) == (TEXT, len(written))
-    assert 1 <= found.nfe <= 4
+    (completion,) = completer(network, length=LENGTH).complete([prompt], [0], stream="t", batch=1)
+    assert (completion.text, completion.tokens) == (TEXT, len(written))
+    assert 1 <= completion.nfe <= 4
 
 
 def test_an_end_of_text_in_the_prompt_ends_nothing_and_a_limit_does():
     eos, written = tokenizer().eos_id, ids(TEXT)
     prompt = [*ids("The people"), eos]
     model = completer(Scripted(script(*prompt, *written, eos)), length=LENGTH)
-    found = model.complete([prompt] * 2, [0, 1], stream="t", batch=2, most=[None, 2])
-    assert [one.text for one in found] == [TEXT, tokenizer().decode([written[:2]])[0]]
-    assert [one.tokens for one in found] == [len(written), 2]
+    completions = model.complete([prompt] * 2, [0, 1], stream="t", batch=2, most=[None, 2])
+    assert [c.text for c in completions] == [TEXT, tokenizer().decode([written[:2]])[0]]
+    assert [c.tokens for c in completions] == [len(written), 2]
 
 
 class Spaceless:
@@ -70,7 +70,7 @@ def test_prompts_of_several_lengths_share_a_batch_and_nothing_else(process):
     model = completer(Counting(), length=LENGTH, process=process)
     prompts, samples = [model.encode(text) for text in PROMPTS], [*range(len(PROMPTS))]
     whole = model.complete(prompts, samples, stream="t", batch=len(prompts))
-    assert len({one.text for one in whole}) == len(PROMPTS)
+    assert len({c.text for c in whole}) == len(PROMPTS)
     for batch in (1, 4):
         assert model.complete(prompts, samples, stream="t", batch=batch) == whole
     order = [3, 0, 5, 2, 1, 4]

@@ -18,6 +18,7 @@ from idlm_ds.evaluation.genppl import run_genppl
 from idlm_ds.evaluation.grid import GenPplOptions
 from idlm_ds.evaluation.store import Cell
 from idlm_ds.metrics.judge import Judge
+from idlm_ds.noise import Noise
 from tests.distributed.harness import run_ranks
 from tests.toy_models import random_judge, random_teacher
 
@@ -172,15 +173,20 @@ def _counted(function: Any, calls: list[Any]) -> Any:
     return counted
 
 
-def test_draws_of_another_precision_than_asked_for_are_noticed(options, monkeypatch):
-    honest = genppl.sample_batched
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+def test_samples_are_drawn_in_the_precision_asked_for_and_say_so(options, monkeypatch, precision):
+    drawn = []
 
-    def lying(*arguments: Any, **more: Any) -> Any:
-        return replace(honest(*arguments, **more), dtypes=frozenset({torch.float32}))
+    def uniform(noise: Noise, *shape: int, **settings: Any) -> torch.Tensor:
+        drawn.append(honest(noise, *shape, **settings))
+        return drawn[-1]
 
-    monkeypatch.setattr(genppl, "sample_batched", lying)
-    with pytest.raises(AssertionError, match=r"asked for float64 draws, saw \['torch.float32'\]"):
-        run_genppl(options, ALONE)
+    honest = Noise.uniform
+    monkeypatch.setattr(Noise, "uniform", uniform)
+    run_genppl(replace(options, steps=[2], seeds=[0], precisions=[precision]), ALONE)
+    assert {str(numbers.dtype) for numbers in drawn} == {f"torch.{precision}"}
+    (file,) = (options.output / "samples").iterdir()
+    assert json.loads(file.read_text())["dtypes"] == [precision]
 
 
 def test_texts_made_elsewhere_are_scored_like_any_other(options, tmp_path):

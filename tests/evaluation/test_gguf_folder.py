@@ -83,7 +83,7 @@ def write_gguf(path, model, *, pre="smollm", words=WORDS):
             weight = side_by_side(weight, config.num_attention_heads)
         if name.endswith("k_proj.weight"):
             weight = side_by_side(weight, config.num_key_value_heads)
-        writer.add_tensor(told(name), weight.numpy())
+        writer.add_tensor(gguf_name(name), weight.numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -91,7 +91,7 @@ def write_gguf(path, model, *, pre="smollm", words=WORDS):
     return path
 
 
-def told(name):
+def gguf_name(name):
     whole = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
     stem = name.removesuffix(".weight")
     if stem in whole:
@@ -118,8 +118,8 @@ def test_the_tokenizer_splits_digits_and_frames_texts_by_the_separator(model, tm
     convert_gguf(write_gguf(tmp_path / "m.gguf", model), tmp_path / "folder")
     judge = Judge.load(tmp_path / "folder")
     encoded = judge.encode([f"ab ab12{SEPARATOR}c"])
-    said = [WORDS[i] for i in encoded.ids[0].tolist()]
-    assert said == [SEPARATOR, "ab", "Ġab", "1", "2", SEPARATOR, "c"]
+    tokens = [WORDS[i] for i in encoded.ids[0].tolist()]
+    assert tokens == [SEPARATOR, "ab", "Ġab", "1", "2", SEPARATOR, "c"]
     assert judge.prefix_bos
     assert judge.tokenizer.decode(encoded.ids[0, 1:5]) == "ab ab12"
     convert_gguf(write_gguf(tmp_path / "gpt2.gguf", model, pre="gpt-2"), tmp_path / "gpt2")

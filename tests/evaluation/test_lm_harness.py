@@ -51,7 +51,7 @@ def script(*tokens: int) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    ("told", "text"),
+    ("kwargs", "text"),
     [
         ({"until": [" war"]}, " peace and"),
         ({"until": " war"}, " peace and"),
@@ -62,21 +62,21 @@ def script(*tokens: int) -> list[int]:
     ],
     ids=str,
 )
-def test_a_text_ends_where_its_request_says(told, text):
-    words = [*ids("The"), *ids(" peace and war and war"), tokenizer().eos_id]
-    assert harness(Scripted(script(*words))).generate([("The", told)], quiet=True) == [text]
+def test_a_text_ends_where_its_request_says(kwargs, text):
+    tokens = [*ids("The"), *ids(" peace and war and war"), tokenizer().eos_id]
+    assert harness(Scripted(script(*tokens))).generate([("The", kwargs)], quiet=True) == [text]
 
 
 def test_tokens_count_as_far_as_a_text_is_handed_back():
-    words = [*ids("The"), *ids(" peace and war and war"), tokenizer().eos_id]
-    model = harness(Scripted(script(*words)))
+    tokens = [*ids("The"), *ids(" peace and war and war"), tokenizer().eos_id]
+    model = harness(Scripted(script(*tokens)))
     model.generate([("The", {"until": [" war"]})], quiet=True)
     assert model.spent["generate_until"].tokens == len(ids(" peace and"))
 
 
 def test_what_a_request_cannot_settle_is_said_once(capsys):
-    told = {"until": [], "do_sample": False, "temperature": 0.0}
-    harness().generate([("The", told), ("A", told)], quiet=True)
+    kwargs = {"until": [], "do_sample": False, "temperature": 0.0}
+    harness().generate([("The", kwargs), ("A", kwargs)], quiet=True)
     assert capsys.readouterr().out.count("do_sample, temperature; model_args decide") == 1
 
 
@@ -117,11 +117,11 @@ def expected(row: list[int], first: int, count: int, name: tuple) -> tuple[float
 def test_a_continuation_is_scored_among_masks_that_fill_the_sequence(bos, pad):
     pair = ("The people of the ", "United States and war")
     head = [tokenizer().frame[0]] * bos + ids("The people of the")
-    said = ids(" United States and war")
-    row = [*head, *said]
+    scored = ids(" United States and war")
+    row = [*head, *scored]
     row += [MASK] * (LENGTH - len(row)) * pad
-    (found,) = harness(bos=bos, pad=pad).score([pair], quiet=True)
-    assert found == expected(row, len(head), len(said), pair)
+    (answer,) = harness(bos=bos, pad=pad).score([pair], quiet=True)
+    assert answer == expected(row, len(head), len(scored), pair)
 
 
 def test_a_score_depends_on_no_other_request():
@@ -134,11 +134,11 @@ def test_a_score_depends_on_no_other_request():
 
 
 def test_a_long_context_is_cut_on_the_left_and_a_long_continuation_is_refused():
-    said = ids(" war")
+    scored = ids(" war")
     context = ids(LONG.rstrip())
-    row = [*context[len(context) - (LENGTH - len(said)) :], *said]
-    (found,) = harness().score([(LONG.rstrip(), " war")], quiet=True)
-    assert found == expected(row, LENGTH - len(said), len(said), (LONG.rstrip(), " war"))
+    row = [*context[len(context) - (LENGTH - len(scored)) :], *scored]
+    (answer,) = harness().score([(LONG.rstrip(), " war")], quiet=True)
+    assert answer == expected(row, LENGTH - len(scored), len(scored), (LONG.rstrip(), " war"))
     with pytest.raises(UserError, match="tokens to be scored, but a sequence has 24"):
         harness().score([("A", LONG)], quiet=True)
 
@@ -175,15 +175,15 @@ def test_costs_are_told_by_kind_of_request(capsys):
     for _ in range(2):
         model.generate([("The", {})], quiet=True)
     model.score([("The", " war")], quiet=True)
-    told = model.info()["idlm_ds"]
-    assert told["pretrained"] == "x"
-    assert told["device"] == "cpu"
+    info = model.info()["idlm_ds"]
+    assert info["pretrained"] == "x"
+    assert info["device"] == "cpu"
     assert model.spent["generate_until"].count == 2
     assert model.spent["generate_until"].tokens == 2 * len(ids(" war"))
-    assert 1 <= told["generate_until"]["nfe"] <= 4
-    assert told["generate_until"]["tokens_per_s"] > 0
+    assert 1 <= info["generate_until"]["nfe"] <= 4
+    assert info["generate_until"]["tokens_per_s"] > 0
     count = len(ids(" war"))
-    assert told["loglikelihood"]["nfe"] == 2**count - 1 + count
+    assert info["loglikelihood"]["nfe"] == 2**count - 1 + count
     assert "generate_until: 1 sequences, NFE " in capsys.readouterr().out
 
 
@@ -192,7 +192,7 @@ def test_arguments_are_those_that_people_type(tmp_path):
     typed = {"pretrained": str(tmp_path / "teacher"), "steps": 3, "mc_samples": 4}
     added = {"batch_size": 1, "max_batch_size": None, "device": "cuda:0"}
     model = Harness.from_arguments(typed | added)
-    assert (model.model.length, model.model.chain.steps, model.options.batch) == (16, 3, 32)
+    assert (model.model.length, model.model.config.steps, model.options.batch) == (16, 3, 32)
     assert Harness.from_arguments(typed | {"batch_size": "6"}).options.batch == 6
     assert Harness.from_arguments(typed | {"batch_size": "auto"}).options.batch == 32
     assert Harness.from_arguments(typed | {"batch_size": 6, "batch": 1}).options.batch == 1

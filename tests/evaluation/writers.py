@@ -56,7 +56,7 @@ class Counting:
 
 def completer(network, *, length: int, process: Process | None = None, **settings) -> Completer:
     defaults = {
-        "chain": SamplerConfig(steps=3),
+        "config": SamplerConfig(steps=3),
         "bos": False,
         "seed": 0,
         "device": torch.device("cpu"),

@@ -47,7 +47,7 @@ def run(task, inputs):
     for label, settings in task["samples"].items():
         prompts = settings.pop("prompts", None)
         given = None if prompts is None else torch.tensor(prompts)
-        found[f"samples {label}"] = model.generate(given, **settings)
+        found[f"samples {label}"], found[f"last states {label}"] = watched(model, given, settings)
     found |= refusals(model, ids, task)
     if task["round_trip"]:
         model.save_pretrained(task["round_trip"])
@@ -58,6 +58,17 @@ def run(task, inputs):
         found["family after saving"] = again.config.process
     found |= fine_tuned(model, inputs["clean"])
     return found
+
+
+def watched(model, given, settings):
+    """Samples, and the last state of each batch that a watcher was shown."""
+    states = {}
+
+    def keep(samples, k, t, x_t, revealed):
+        states[samples] = x_t
+
+    tokens = model.generate(given, on_step=keep, **settings)
+    return tokens, torch.cat(list(states.values()))
 
 
 def refusals(model, ids, task):

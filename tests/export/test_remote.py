@@ -88,6 +88,13 @@ def test_samples_of_a_seed_are_those_this_package_draws(seen, name):
         assert len(wanted.unique()) > 3
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_a_watcher_is_shown_the_states_of_every_batch(seen, name):
+    for label in samples_of(name):
+        last_states = seen.found[f"{name}/last states {label}"]
+        assert torch.equal(last_states, seen.found[f"{name}/samples {label}"]), label
+
+
 @pytest.mark.parametrize("name", ["mdlm", "duo"])
 def test_samples_of_a_seed_are_those_the_launcher_prints(seen, name, capsys):
     own = seen.folders[name].parent / "own" / name

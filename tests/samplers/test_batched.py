@@ -5,12 +5,11 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Read
 from idlm_ds.processes.mdlm import MDLM
-from idlm_ds.processes.udlm import UDLM
-from idlm_ds.samplers.ancestral import sample_ancestral
 from idlm_ds.samplers.batched import sample_batched
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.reverse import Sampled
+from idlm_ds.samplers.reverse import Sampled, sample_reverse
+from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.loglinear import LogLinear
 from tests.heads import ScoresOf
 
@@ -50,8 +49,9 @@ def draw(
 def test_a_set_is_a_run_of_the_sampler_on_streams_named_by_their_index():
     noise = Noise.of_samples(5, "eval", samples=range(3, 7))
     start = PROCESS.prior(4, LENGTH, noise=noise)
-    expected = sample_ancestral(
-        PROCESS, Counting(), start, uniform_grid(STEPS), noise=noise, temperature=0.7
+    times, truncation = uniform_grid(STEPS), Truncation(PROCESS, temperature=0.7)
+    expected = sample_reverse(
+        PROCESS, PROCESS.step, Counting(), start, times, noise=noise, truncation=truncation
     )
     got = draw(range(3, 7), batch=4, temperature=0.7)
     assert got.tokens.equal(expected.tokens)
@@ -65,9 +65,9 @@ def test_a_set_is_the_same_in_any_batches_and_on_any_number_of_ranks(batch):
     assert split.tokens.equal(whole.tokens)
     assert split.evaluations.equal(whole.evaluations)
     for rank in range(2):
-        mine = draw(range(rank, 7, 2), batch=batch, num_batches=5)
-        assert mine.tokens.equal(whole.tokens[rank::2])
-        assert mine.evaluations.equal(whole.evaluations[rank::2])
+        local = draw(range(rank, 7, 2), batch=batch, num_batches=5)
+        assert local.tokens.equal(whole.tokens[rank::2])
+        assert local.evaluations.equal(whole.evaluations[rank::2])
 
 
 def test_two_streams_of_one_seed_are_two_sets():
@@ -83,18 +83,27 @@ def test_ranks_with_fewer_samples_call_the_network_as_often(samples):
     assert len(drawn.evaluations) == len(samples)
 
 
-@pytest.mark.parametrize("precision", ["float64", "float32"])
-def test_a_set_says_in_what_precision_it_was_drawn(precision):
-    uniform = UDLM(vocab_size=V, schedule=LogLinear(eps=1e-3))
-    for process in (PROCESS, uniform):
-        drawn = sample_batched(
-            process,
-            Counting(),
-            range(3),
-            SamplerConfig(steps=STEPS, precision=precision),
-            length=LENGTH,
-            seed=5,
-            stream="eval",
-            batch=2,
-        )
-        assert drawn.dtypes == {getattr(torch, precision)}
+@pytest.mark.parametrize("batch", [1, 2, 5, 50])
+def test_a_watcher_knows_which_samples_a_step_is_about(batch):
+    samples, states, steps = range(3, 14, 2), {}, []
+
+    def on_step(which, k, t, x_t, revealed):
+        assert len(which) == len(x_t) == len(revealed) <= batch
+        steps.append((tuple(which), k, t))
+        states.update(zip(which, x_t, strict=True))
+
+    watched = draw(samples, batch=batch, on_step=on_step)
+    plain = draw(samples, batch=batch)
+    assert watched.tokens.equal(plain.tokens)
+    assert watched.evaluations.equal(plain.evaluations)
+    parts = [tuple(samples[i : i + batch]) for i in range(0, len(samples), batch)]
+    grid = uniform_grid(STEPS)[1:].tolist()
+    assert steps == [(part, k, t) for part in parts for k, t in enumerate(grid)]
+    assert torch.stack([states[i] for i in samples]).equal(plain.tokens)
+
+
+@pytest.mark.parametrize("samples", [range(0), range(2)])
+def test_batches_that_are_thrown_away_are_not_watched(samples):
+    watched = []
+    draw(samples, batch=2, num_batches=3, on_step=lambda which, *_: watched.append(which))
+    assert watched == [samples] * (STEPS + 1) * bool(samples)

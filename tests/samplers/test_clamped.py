@@ -51,19 +51,21 @@ def enumerated(process: Process, world: World, row: list[int | None], tail: str)
     return world.follow(start, uniform_grid(STEPS).tolist(), rows)
 
 
-def clamped(process: Process, world, rows: list[list[int | None]], chain: SamplerConfig) -> Sampled:
+def clamped(
+    process: Process, world, rows: list[list[int | None]], config: SamplerConfig
+) -> Sampled:
     """Many draws, each kind of row as often as the others."""
     given = Given.of(rows * (DRAWS // len(rows)))
-    return sample_clamped(process, world, given, chain, noise=OneStream(7, len(given.tokens)))
+    return sample_clamped(process, world, given, config, noise=OneStream(7, len(given.tokens)))
 
 
 @families
-@pytest.mark.parametrize("chain", CHAINS.values(), ids=CHAINS.keys())
-def test_samples_have_the_distribution_of_the_enumerated_conditional_chain(process, chain):
+@pytest.mark.parametrize("config", CHAINS.values(), ids=CHAINS.keys())
+def test_samples_have_the_distribution_of_the_enumerated_conditional_chain(process, config):
     world, rows = World(process.vocab_size), [[1, None], [None, 0], [None, None]]
-    tokens = clamped(process, world, rows, chain).tokens
+    tokens = clamped(process, world, rows, config).tokens
     for i, row in enumerate(rows):
-        expected = enumerated(process, world, row, chain.tail)
+        expected = enumerated(process, world, row, config.tail)
         assert_frequencies(world.counts(tokens[i :: len(rows)]), expected)
 
 
@@ -91,24 +93,24 @@ def test_the_last_open_token_of_a_masked_family_follows_the_network_s_answer(nam
 PLACES = [[None] * 7, [1, *[None] * 6], [None, 0, None, None, 1, None, 0], [0, 1, 1, *[None] * 4]]
 
 
-def run(process: Process, samples: list[int], chain: SamplerConfig) -> Sampled:
+def run(process: Process, samples: list[int], config: SamplerConfig) -> Sampled:
     given = Given.of([PLACES[sample % len(PLACES)] for sample in samples])
     noise = Noise.of_samples(3, "clamped", samples=samples)
-    return sample_clamped(process, Neighbours(process.vocab_size), given, chain, noise=noise)
+    return sample_clamped(process, Neighbours(process.vocab_size), given, config, noise=noise)
 
 
 @families
 @pytest.mark.parametrize("tail", ["ancestral", "greedy"])
 def test_a_sequence_is_the_same_beside_others_with_other_known_places(process, tail):
-    chain = SamplerConfig(steps=4, tail=tail)
-    whole = run(process, [*range(12)], chain)
+    config = SamplerConfig(steps=4, tail=tail)
+    whole = run(process, [*range(12)], config)
     for batch in ([3, 0, 7], [9], [1, 11, 4, 2, 8, 10, 6, 5]):
-        part = run(process, batch, chain)
+        part = run(process, batch, config)
         assert part.tokens.equal(whole.tokens[batch])
         assert part.evaluations.equal(whole.evaluations[batch])
     for sample, tokens in enumerate(whole.tokens.tolist()):
-        told = zip(PLACES[sample % len(PLACES)], tokens, strict=True)
-        assert all(token in (None, drawn) for token, drawn in told)
+        pairs = zip(PLACES[sample % len(PLACES)], tokens, strict=True)
+        assert all(token in (None, drawn) for token, drawn in pairs)
 
 
 @families

@@ -6,12 +6,12 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Process
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.udlm import UDLM
-from idlm_ds.samplers.ancestral import sample_ancestral
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reference import ReferenceStep
-from idlm_ds.samplers.reverse import sample_reverse
+from idlm_ds.samplers.reverse import Sampled, sample_reverse
 from idlm_ds.samplers.score import Analytic, Euler
+from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.loglinear import LogLinear
 
 from .small_world import World
@@ -65,16 +65,15 @@ def test_a_chain_without_steps_is_refused():
         SamplerConfig(steps=0).draw(MASKED, World(V), x, noise=Noise([0]))
 
 
-def walked(process: Process, move, samples: int, **settings) -> Tensor:
+def chain(process: Process, reverse_step, samples: int, steps: int = 5, **settings) -> Sampled:
     noise = Noise.of_samples(0, samples=range(samples))
     x = process.prior(samples, 2, noise=noise)
-    return sample_reverse(
-        process, move, World(V), x, uniform_grid(5), noise=noise, **settings
-    ).tokens
+    times = uniform_grid(steps)
+    return sample_reverse(process, reverse_step, World(V), x, times, noise=noise, **settings)
 
 
 @pytest.mark.parametrize(
-    ("process", "settings", "move"),
+    ("process", "settings", "reverse_step"),
     [
         (MASKED, {}, MASKED.step),
         (UNIFORM, {}, UNIFORM.step),
@@ -86,25 +85,50 @@ def walked(process: Process, move, samples: int, **settings) -> Tensor:
         (UNIFORM, {"tail": "greedy"}, UNIFORM.step),
     ],
 )
-def test_a_chain_walks_the_equal_grid_with_the_step_it_names(process, settings, move):
+def test_a_chain_takes_the_step_it_names_on_the_uniform_grid(process, settings, reverse_step):
     noise = Noise.of_samples(0, samples=range(40))
     x = process.prior(40, 2, noise=noise)
     got = SamplerConfig(steps=5, **settings).draw(process, World(V), x, noise=noise).tokens
     tail = {k: v for k, v in settings.items() if k == "tail"}
-    assert got.equal(walked(process, move, 40, **tail))
+    assert got.equal(chain(process, reverse_step, 40, **tail).tokens)
 
 
 @pytest.mark.parametrize("process", [MASKED, UNIFORM], ids=["mdlm", "udlm"])
-def test_a_plain_chain_is_the_ancestral_sampler(process):
-    settings = {"temperature": 0.6, "nucleus": 0.8, "tail": "greedy"}
-    drawn = []
-    for draw in (
-        lambda x, noise: SamplerConfig(steps=3, **settings).draw(process, World(V), x, noise=noise),
-        lambda x, noise: sample_ancestral(
-            process, World(V), x, uniform_grid(3), noise=noise, **settings
-        ),
-    ):
-        noise = Noise.of_samples(0, samples=range(30))
-        drawn.append(draw(process.prior(30, 2, noise=noise), noise))
-    assert drawn[0].tokens.equal(drawn[1].tokens)
-    assert drawn[0].evaluations.equal(drawn[1].evaluations)
+def test_temperature_nucleus_and_tail_are_those_of_the_chain(process):
+    config = SamplerConfig(steps=3, temperature=0.6, nucleus=0.8, tail="greedy")
+    noise = Noise.of_samples(0, samples=range(30))
+    drawn = config.draw(process, World(V), process.prior(30, 2, noise=noise), noise=noise)
+    truncation = Truncation(process, temperature=0.6, nucleus=0.8)
+    expected = chain(process, process.step, 30, 3, truncation=truncation, tail="greedy")
+    assert drawn.tokens.equal(expected.tokens)
+    assert drawn.evaluations.equal(expected.evaluations)
+
+
+class Recording(Noise):
+    """Keeps the precisions in which uniform numbers are drawn."""
+
+    def __init__(self, seeds) -> None:
+        super().__init__(seeds)
+        self.dtypes: set[torch.dtype] = set()
+
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
+        drawn = super().uniform(*shape, dtype=dtype)
+        self.dtypes.add(drawn.dtype)
+        return drawn
+
+
+@pytest.mark.parametrize(
+    ("process", "settings"),
+    [
+        (process, {"precision": precision, "tail": tail})
+        for process in (MASKED, UNIFORM)
+        for precision in ("float64", "float32")
+        for tail in ("ancestral", "greedy", "none")
+    ]
+    + [(MASKED, {"sampler": "analytic"}), (MASKED, {"sampler": "euler"})],
+)
+def test_tokens_are_drawn_in_the_precision_asked_for(process, settings):
+    config, noise = SamplerConfig(steps=3, **settings), Recording(range(3))
+    x = process.prior(3, 2, noise=Noise(range(3)))
+    config.draw(process, World(V), x, noise=noise)
+    assert noise.dtypes == {getattr(torch, config.precision)}

@@ -1,4 +1,4 @@
-"""How often a rare token wins. Draws of each kind at ordinary rates are in ``test_walk``."""
+"""How often a rare token wins. Draws of each kind at ordinary rates are in ``test_reverse``."""
 
 import math
 

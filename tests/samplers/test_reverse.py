@@ -82,18 +82,18 @@ def reverse_rows(process: Process, world: World, f: Tensor, t: float, s: float) 
 
 
 def enumerated(
-    process: Process, world: World, times: list[float], tail: str, sharpen=lambda f: f
+    process: Process, world: World, times: list[float], tail: str, truncation=lambda f: f
 ) -> Tensor:
     """Exact distribution over the states at the end of the chain, from formulas alone."""
 
     def rows(t: float, s: float) -> Tensor:
-        f = sharpen(answer(world.every(-math.log(alpha(t))), mask_of(process)))
+        f = truncation(answer(world.every(-math.log(alpha(t))), mask_of(process)))
         if s == 0 and tail == "greedy":
             return likeliest_rows(f, world.states, mask_of(process))
         return reverse_rows(process, world, f, t, s)
 
-    walked = times[:-1] if tail == "none" else times
-    return world.follow(start_of(process, world), walked, rows)
+    used = times[:-1] if tail == "none" else times
+    return world.follow(start_of(process, world), used, rows)
 
 
 def drawn(
@@ -106,8 +106,8 @@ def drawn(
         x = (noise.uniform(2) * world.vocab_size).long()
     else:
         x = torch.full((DRAWS, 2), mask_id)
-    move, grid = FORMS[form](process), torch.tensor(times, dtype=torch.float64)
-    return sample_reverse(process, move, world, x, grid, noise=noise, **settings).tokens
+    reverse_step, grid = FORMS[form](process), torch.tensor(times, dtype=torch.float64)
+    return sample_reverse(process, reverse_step, world, x, grid, noise=noise, **settings).tokens
 
 
 @families
@@ -160,8 +160,8 @@ def test_a_nucleus_is_cut_from_the_answer_and_not_from_the_step(process, form):
 
     world = World(process.vocab_size)
     expected = enumerated(process, world, times, "ancestral", cut)
-    sharpen = Truncation(process, nucleus=nucleus)
-    counts = world.counts(drawn(process, world, times, form=form, sharpen=sharpen))
+    truncation = Truncation(process, nucleus=nucleus)
+    counts = world.counts(drawn(process, world, times, form=form, truncation=truncation))
     assert_frequencies(counts, expected)
     assert (expected - enumerated(process, world, times, "ancestral")).abs().max() > 0.03
 
@@ -190,35 +190,37 @@ class Neighbours:
 LENGTH = 7
 
 
-def run(process: Process, move, samples: list[int], times: Tensor, **settings) -> Sampled:
+def run(process: Process, reverse_step, samples: list[int], times: Tensor, **settings) -> Sampled:
     noise = Noise.of_samples(3, "walk", samples=samples)
     x = process.prior(len(samples), LENGTH, noise=noise)
     return sample_reverse(
-        process, move, Neighbours(process.vocab_size), x, times, noise=noise, **settings
+        process, reverse_step, Neighbours(process.vocab_size), x, times, noise=noise, **settings
     )
 
 
-MOVES = {
+REVERSE_STEPS = {
     f"{name} {form}": (process, FORMS[form](process))
     for name, process in FAMILIES.items()
     for form in FORMS
 }
-MOVES |= {
+REVERSE_STEPS |= {
     "sedd analytic": (FAMILIES["sedd"], Analytic(FAMILIES["sedd"])),
     "sedd euler": (FAMILIES["sedd"], Euler(FAMILIES["sedd"])),
 }
 
 
-@pytest.mark.parametrize(("process", "move"), MOVES.values(), ids=MOVES.keys())
+@pytest.mark.parametrize(
+    ("process", "reverse_step"), REVERSE_STEPS.values(), ids=REVERSE_STEPS.keys()
+)
 @pytest.mark.parametrize("tail", ["ancestral", "greedy"])
-def test_a_sequence_is_the_same_in_any_batch_order_and_padding(process, move, tail):
+def test_a_sequence_is_the_same_in_any_batch_order_and_padding(process, reverse_step, tail):
     times = uniform_grid(4)
-    whole = run(process, move, [*range(10)], times, tail=tail)
+    whole = run(process, reverse_step, [*range(10)], times, tail=tail)
     batches = [[3, 0, 7], [9], [1, 4, 2, 8, 6, 5]]
     padded = [[100, *batch, 3, 101] for batch in batches]
     for split, margin in ((batches, slice(None)), (padded, slice(1, -2))):
         for batch, samples in zip(batches, split, strict=True):
-            part = run(process, move, samples, times, tail=tail)
+            part = run(process, reverse_step, samples, times, tail=tail)
             assert part.tokens[margin].equal(whole.tokens[batch])
             assert part.evaluations[margin].equal(whole.evaluations[batch])
 
@@ -238,7 +240,7 @@ def cached(process: Process, samples: list[int], times: Tensor) -> Sampled:
             answer = answer if x.equal(before) else None
         tokens.append(x)
         runs.append(network.calls)
-    return Sampled(torch.cat(tokens), torch.tensor(runs), frozenset({torch.float64}))
+    return Sampled(torch.cat(tokens), torch.tensor(runs))
 
 
 @pytest.mark.parametrize("process", [FAMILIES["mdlm"], FAMILIES["sedd"]], ids=["mdlm", "sedd"])

@@ -91,13 +91,13 @@ def euler(score: Tensor, clock: Clock, t: float, s: float) -> Tensor:
 WRITTEN = {Analytic: analytic, Euler: euler}
 
 
-def enumerated(move: type, family: type[Absorbing], world: World, clock: Clock) -> Tensor:
+def enumerated(kind: type, family: type[Absorbing], world: World, clock: Clock) -> Tensor:
     """Exact distribution over the states at the end of a chain of unclipped or clipped steps."""
     here = F.one_hot(world.states, V).double()
 
     def rows(t: float, s: float) -> Tensor:
         sigma = clock.sigma(t)
-        probs = WRITTEN[move](scores(world.every(sigma), family, sigma), clock, t, s)
+        probs = WRITTEN[kind](scores(world.every(sigma), family, sigma), clock, t, s)
         if s == 0:
             probs[..., MASK] = 0  # what is left is drawn from the words
         probs = probs.clamp(min=0)
@@ -108,35 +108,35 @@ def enumerated(move: type, family: type[Absorbing], world: World, clock: Clock) 
     return world.follow(start, TIMES, rows)
 
 
-def drawn(move, world: World, draws: int = DRAWS) -> Tensor:
+def drawn(reverse_step, world: World, draws: int = DRAWS) -> Tensor:
     grid = torch.tensor(TIMES, dtype=torch.float64)
     x = torch.full((draws, 2), MASK)
     noise = OneStream(11, draws)
-    return sample_reverse(move.process, move, world, x, grid, noise=noise).tokens
+    return sample_reverse(reverse_step.process, reverse_step, world, x, grid, noise=noise).tokens
 
 
-def make(move: type, family: type[Absorbing], schedule: NoiseSchedule) -> Analytic | Euler:
-    return move(family(vocab_size=V, schedule=schedule, mask_id=MASK))
+def make(kind: type, family: type[Absorbing], schedule: NoiseSchedule) -> Analytic | Euler:
+    return kind(family(vocab_size=V, schedule=schedule, mask_id=MASK))
 
 
 @pytest.mark.parametrize("shift", [-1.5, 0.0, 1.5], ids=["low", "fair", "high"])
 @pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS.keys())
 @pytest.mark.parametrize("family", [MDLM, SEDD])
-@pytest.mark.parametrize("move", [Analytic, Euler])
-def test_samples_have_the_distribution_of_the_enumerated_chain(move, family, clock, shift):
+@pytest.mark.parametrize("kind", [Analytic, Euler])
+def test_samples_have_the_distribution_of_the_enumerated_chain(kind, family, clock, shift):
     world = World(V, shift=shift)
-    expected = enumerated(move, family, world, clock)
-    counts = world.counts(drawn(make(move, family, clock.schedule), world))
+    expected = enumerated(kind, family, world, clock)
+    counts = world.counts(drawn(make(kind, family, clock.schedule), world))
     assert_frequencies(counts, expected)
 
 
 @pytest.mark.parametrize("clock", CLOCKS.values(), ids=CLOCKS.keys())
-@pytest.mark.parametrize("move", [Analytic, Euler])
-def test_these_worlds_clip_large_steps_and_leave_others_alone(move, clock):
+@pytest.mark.parametrize("kind", [Analytic, Euler])
+def test_these_worlds_clip_large_steps_and_leave_others_alone(kind, clock):
     left_over = {}
     for shift in (-1.5, 1.5):
         score = scores(World(V, shift=shift).every(clock.sigma(1.0))[-1:], SEDD, clock.sigma(1.0))
-        left_over[shift] = WRITTEN[move](score, clock, 1.0, 0.7)[..., MASK]
+        left_over[shift] = WRITTEN[kind](score, clock, 1.0, 0.7)[..., MASK]
     assert (left_over[-1.5] > 0).all()
     assert (left_over[1.5] < 0).any()
 
@@ -172,18 +172,18 @@ def test_the_two_steps_are_one_where_survival_falls_linearly(family):
 
 
 @pytest.mark.parametrize("family", [MDLM, SEDD])
-@pytest.mark.parametrize("move", [Analytic, Euler])
-def test_steps_from_where_nothing_survives_are_drawn_too(move, family):
+@pytest.mark.parametrize("kind", [Analytic, Euler])
+def test_steps_from_where_nothing_survives_are_drawn_too(kind, family):
     world = World(V, of_noise=0)
-    tokens = {eps: drawn(make(move, family, LogLinear(eps)), world, 5000) for eps in (0.0, 1e-12)}
+    tokens = {eps: drawn(make(kind, family, LogLinear(eps)), world, 5000) for eps in (0.0, 1e-12)}
     assert (tokens[0.0] < V).all()
     assert (tokens[0.0] != MASK).all()
     assert (tokens[0.0] == tokens[1e-12]).double().mean() > 0.999
 
 
-@pytest.mark.parametrize("move", [Analytic, Euler])
-def test_visible_tokens_stay_and_no_mask_is_left(move):
-    step = make(move, SEDD, Cosine(EPS))
+@pytest.mark.parametrize("kind", [Analytic, Euler])
+def test_visible_tokens_stay_and_no_mask_is_left(kind):
+    step = make(kind, SEDD, Cosine(EPS))
     world = World(V, shift=-2.0)
     x = torch.tensor([[0, MASK], [MASK, 3], [2, 0]]).repeat(500, 1)
     grid = torch.tensor(TIMES, dtype=torch.float64)

@@ -26,7 +26,7 @@ def random_scores(generator: torch.Generator, rows: int = 200) -> Tensor:
 
 
 def answers(process: Process, raw: Tensor, **settings: float) -> Tensor:
-    """Probabilities of the clean token after sharpening."""
+    """Probabilities of the clean token after truncation."""
     return process.predict(Truncation(process, **settings)(raw)).exp()
 
 
@@ -101,9 +101,9 @@ def test_cutting_twice_is_cutting_once_where_one_token_or_all_are_kept(process, 
     # Not so in between: what is kept becomes likelier, so a second cut may take more of it.
     raw = random_scores(generator)
     for nucleus in (1e-9, 1.0):
-        sharpen = Truncation(process, nucleus=nucleus)
-        once = sharpen(raw)
-        assert_close(process.predict(sharpen(once)).exp(), process.predict(once).exp())
+        truncation = Truncation(process, nucleus=nucleus)
+        once = truncation(raw)
+        assert_close(process.predict(truncation(once)).exp(), process.predict(once).exp())
 
 
 @families
@@ -138,7 +138,7 @@ def test_the_mask_never_wins(process, temperature, nucleus, score, generator):
 
 
 @families
-def test_scores_are_handed_on_untouched_where_nothing_is_sharpened(process, generator):
+def test_scores_are_handed_on_untouched_where_nothing_is_truncated(process, generator):
     raw = random_scores(generator)
     assert Truncation(process)(raw) is raw
 

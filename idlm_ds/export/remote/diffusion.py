@@ -1,10 +1,11 @@
-"""What all exported models share: forward, noise, losses and sampling.
+"""Base class of all exported models: forward pass, noising, losses and sampling.
 
 Shapes: B sequences, L positions, V vocabulary entries.
 """
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, get_args
 
 import torch
@@ -18,7 +19,7 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy, Process, Read, at
 from idlm_ds.processes.by_name import hard_process
 from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.samplers.batched import sample_batched
+from idlm_ds.samplers.batched import OnBatchStep, sample_batched
 from idlm_ds.samplers.blockwise import sample_blockwise
 from idlm_ds.samplers.config import Precision, Sampler, SamplerConfig
 from idlm_ds.samplers.reverse import Tail
@@ -27,14 +28,14 @@ from idlm_ds.tensor_types import NetworkInput, Time
 IGNORED = -100
 """Label of a position that is not scored."""
 
-CHAIN: Mapping[str, Any] = {
+REVERSE_CHAIN: Mapping[str, Any] = {
     "steps": 8,
     "precision": "float64",
     "tail": "ancestral",
     "temperature": 1.0,
     "nucleus": 1.0,
 }
-"""Settings of samplers that walk down from noise, where neither caller nor folder says more."""
+"""Settings of samplers that run a reverse chain, unless the caller or the folder gives others."""
 
 BLOCKWISE: Mapping[str, Any] = {
     "steps": 8,
@@ -44,7 +45,7 @@ BLOCKWISE: Mapping[str, Any] = {
     "guidance": 0.0,
     "banned": (),
 }
-"""Settings of the sampler that continues prompts; a block is all of the length."""
+"""Settings of the sampler that continues prompts; block None is the whole length."""
 
 CHOICES = {
     "sampler": (*get_args(Sampler), "blockwise"),
@@ -143,9 +144,9 @@ class DiffusionGenerationMixin(GenerationMixin):
         else:
             alpha = torch.exp(-self._sigma(x_t, timesteps).double())
             positions = is_scored.flatten().nonzero()[:, 0]
-            words = labels.where(is_scored, 0)
+            tokens = labels.where(is_scored, 0)
             noisy = Noisy(
-                x_0=SoftTokens.hard(words, vocab_size=process.vocab_size),
+                x_0=SoftTokens.hard(tokens, vocab_size=process.vocab_size),
                 x_t=x_t,
                 x_in=x_t,
                 at_t=process.schedule.at(process.schedule.inverse(alpha)),
@@ -180,6 +181,7 @@ class DiffusionGenerationMixin(GenerationMixin):
         seed: int = 0,
         length: int | None = None,
         batch: int = 64,
+        on_step: OnBatchStep | None = None,
         **settings: Any,
     ) -> Tensor:
         """Draw samples; each is a function of ``seed`` and its place alone, on one kind of device.
@@ -192,8 +194,11 @@ class DiffusionGenerationMixin(GenerationMixin):
             seed: Seed of the set.
             length: Tokens to draw; as in training, the prompt included, where not given.
             batch: Sequences at a time.
+            on_step: Watches: ``on_step(samples, k, t, x_t, revealed)`` is called after step k of
+                each batch, with the indices of its samples, the time reached (blockwise: the share
+                of new tokens still masked), the tokens (B, L) and which of them are new (B, L).
             settings: ``sampler`` is ancestral, analytic, euler or blockwise. All take ``steps`` and
-                ``temperature``; those that walk down from noise ``precision``, ``tail`` and
+                ``temperature``; those that run a reverse chain ``precision``, ``tail`` and
                 ``nucleus``; blockwise ``block``, ``remasking``, ``guidance`` and ``banned``.
                 What is not given is read from ``generation_config``.
 
@@ -210,7 +215,9 @@ class DiffusionGenerationMixin(GenerationMixin):
         sampler, arguments = self._settings(settings)
         if sampler == "blockwise":
             prompts = self._prompts(input_ids, num_samples)
-            return self._continued(prompts, length, arguments, seed=seed, batch=batch)
+            return self._continue(
+                prompts, length, arguments, seed=seed, batch=batch, on_step=on_step
+            )
         if input_ids is not None:
             raise ValueError(f"input_ids: {sampler} continues no prompt; use blockwise")
         sampled = sample_batched(
@@ -223,21 +230,22 @@ class DiffusionGenerationMixin(GenerationMixin):
             stream="sample",
             batch=batch,
             device=self.device,
+            on_step=on_step,
         )
         return sampled.tokens.to(self.device)
 
-    def _settings(self, asked: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    def _settings(self, requested: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
         def setting(name: str, default: Any) -> Any:
-            given = (asked.get(name), getattr(self.generation_config, name, None), default)
+            given = (requested.get(name), getattr(self.generation_config, name, None), default)
             value = next((v for v in given if v is not None), None)
             if value not in CHOICES.get(name, (value,)):
                 raise ValueError(f"{name}: must be one of {', '.join(CHOICES[name])}, got {value}")
             return value
 
         sampler = setting("sampler", "ancestral")
-        known = BLOCKWISE if sampler == "blockwise" else CHAIN
-        if strange := asked.keys() - known.keys() - {"sampler"}:
-            raise ValueError(f"{min(strange)}: means nothing to sampler {sampler}")
+        known = BLOCKWISE if sampler == "blockwise" else REVERSE_CHAIN
+        if unknown := requested.keys() - known.keys() - {"sampler"}:
+            raise ValueError(f"{min(unknown)}: means nothing to sampler {sampler}")
         return sampler, {name: setting(name, default) for name, default in known.items()}
 
     def _prompts(self, input_ids: Tensor | None, num_samples: int | None) -> Tensor:
@@ -251,7 +259,7 @@ class DiffusionGenerationMixin(GenerationMixin):
             )
         return prompts.expand(count, -1)
 
-    def _continued(
+    def _continue(
         self,
         prompts: Tensor,
         length: int | None,
@@ -259,6 +267,7 @@ class DiffusionGenerationMixin(GenerationMixin):
         *,
         seed: int,
         batch: int,
+        on_step: OnBatchStep | None,
     ) -> Tensor:
         process, block = self.process, arguments["block"]
         if not isinstance(process, Absorbing):
@@ -272,7 +281,10 @@ class DiffusionGenerationMixin(GenerationMixin):
             given = prompts[first : first + batch]
             samples = range(first, first + len(given))
             noise = Noise.of_samples(seed, "sample", samples=samples, device=self.device)
-            sampled = sample_blockwise(process, self.denoise, given, noise=noise, **arguments)
+            watch = partial(on_step, samples) if on_step else None
+            sampled = sample_blockwise(
+                process, self.denoise, given, noise=noise, on_step=watch, **arguments
+            )
             parts.append(sampled.tokens)
         return torch.cat(parts)
 

@@ -3,16 +3,11 @@
 from typing import Any
 
 
-class Float:
-    """``Float[Tensor, "B L"]`` is ``Tensor``."""
+class Shaped:
+    """``Shaped[Tensor, "B L"]`` is ``Tensor``."""
 
     def __class_getitem__(cls, item: tuple[Any, str]) -> Any:
         return item[0]
 
 
-class Int(Float):
-    """``Int[Tensor, "B L"]`` is ``Tensor``."""
-
-
-class Bool(Float):
-    """``Bool[Tensor, "B L"]`` is ``Tensor``."""
+Bool = Float = Int = Shaped

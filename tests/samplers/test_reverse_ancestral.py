@@ -1,3 +1,5 @@
+"""Ancestral chains of `sample_reverse`: what they draw, and which network calls they make."""
+
 import math
 
 import pytest
@@ -7,9 +9,9 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Read
 from idlm_ds.processes.mdlm import MDLM
-from idlm_ds.samplers.ancestral import sample_ancestral
 from idlm_ds.samplers.grid import uniform_grid
-from idlm_ds.samplers.reverse import Sampled
+from idlm_ds.samplers.reverse import Sampled, sample_reverse
+from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.loglinear import LogLinear
 from tests.heads import ScoresOf
 
@@ -67,7 +69,10 @@ def sample(
 ) -> Sampled:
     noise = Noise.of_samples(0, "sample", samples=samples)
     x = process.prior(len(samples), length, noise=noise)
-    return sample_ancestral(process, denoiser, x, times, noise=noise, temperature=temperature)
+    truncation = Truncation(process, temperature=temperature)
+    return sample_reverse(
+        process, process.step, denoiser, x, times, noise=noise, truncation=truncation
+    )
 
 
 def enumerated(process: MDLM, denoiser: Pairs, times: Tensor, temperature: float = 1.0) -> Tensor:
@@ -190,7 +195,7 @@ def test_given_tokens_stay_and_the_start_is_not_changed(process):
     noise = Noise.of_samples(0, samples=range(3))
     x = torch.tensor([[1, MASK, MASK, 0], [MASK, MASK, 2, MASK], [0, 1, 2, 2]])
     start = x.clone()
-    sampled = sample_ancestral(process, Pairs(), x, uniform_grid(4), noise=noise)
+    sampled = sample_reverse(process, process.step, Pairs(), x, uniform_grid(4), noise=noise)
     assert x.equal(start)
     given = start != MASK
     assert sampled.tokens[given].equal(start[given])
