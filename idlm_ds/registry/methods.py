@@ -21,9 +21,6 @@ class Method:
     is_in_rounds: bool = False
     """Whether the student learns from its former self instead of with a fake."""
 
-    network: str = ""
-    """The kind of network it trains, where it trains one from nothing."""
-
 
 METHODS = by_name(
     (
@@ -47,8 +44,8 @@ METHODS = by_name(
 
 OBJECTIVES = by_name(
     (
-        Method(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo", network="dit"),
-        Method(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken", network="gpt2"),
+        Method(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo"),
+        Method(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken"),
     )
 )
 """Pretraining methods."""
