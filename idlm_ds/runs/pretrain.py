@@ -1,12 +1,12 @@
 """A pretraining run, from its recipe to the model folder it leaves."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from idlm_ds.build.data import load_windows, make_draws, make_loader
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
 from idlm_ds.build.networks import Network, new_network, starting_weights
-from idlm_ds.build.processes import make_process, vocabulary_of
+from idlm_ds.build.processes import vocabulary_of
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.checkpoints.model_folder import write_network
 from idlm_ds.console import say
@@ -16,6 +16,7 @@ from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import RoleEngine, start_role
 from idlm_ds.engine.weights import WeightSource
 from idlm_ds.objectives.pretrain import Nelbo, NextToken, PretrainObjective
+from idlm_ds.processes.by_name import make_process
 from idlm_ds.recipes.schema import PretrainRecipe
 from idlm_ds.runs.session import Session, checkpointer, logging_hooks
 from idlm_ds.train.hooks.validation import Validation
@@ -77,7 +78,7 @@ def make_objective(
     section = recipe.process
     if is_validation and section.name == "duo":
         section = replace(section, name="udlm")
-    return Nelbo(make_process(section, *vocabulary_of(section, len(tokenizer))))
+    return Nelbo(make_process(asdict(section), *vocabulary_of(section, len(tokenizer))))
 
 
 def _program(
