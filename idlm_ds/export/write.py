@@ -1,4 +1,4 @@
-"""From a student to a Hugging Face folder."""
+"""A student written as a Hugging Face folder."""
 
 import json
 import os
@@ -11,15 +11,16 @@ from typing import Any
 import torch
 
 from idlm_ds.checkpoints.conversion import TOKENIZER_FILES
-from idlm_ds.checkpoints.formats.folders import INDEX, read_json
-from idlm_ds.checkpoints.formats.writers import Content, write_model
+from idlm_ds.checkpoints.formats.base import write_model
+from idlm_ds.checkpoints.formats.content import Content
+from idlm_ds.checkpoints.formats.folder import INDEX, read_json
 from idlm_ds.checkpoints.model_folder import CONFIG
 from idlm_ds.checkpoints.staging import staged
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.export.card import Page
 from idlm_ds.export.closure import WRAPPERS, collect
-from idlm_ds.export.fields import CODES, generation_fields, token_fields
+from idlm_ds.export.fields import codes, generation_fields, token_fields
 from idlm_ds.export.student import Student, find_student
 from idlm_ds.processes.base import Process
 from idlm_ds.samplers.config import SamplerConfig
@@ -39,7 +40,7 @@ WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportOptions:
-    """What to export, where to, and what to say of it."""
+    """What to export, where to, and what its page says."""
 
     model: str
     output: Path
@@ -65,8 +66,8 @@ def export(options: ExportOptions) -> Student:
     """
     student = find_student(options.model, options.card)
     about, chain = student.about, _checked(options.chain, student.process)
-    sources = {kind: collect(WRAPPERS + code.module) for kind, code in CODES.items()}
-    code, output = CODES[about.kind], Path(os.path.abspath(options.output))
+    sources = {kind: collect(WRAPPERS + code.module) for kind, code in codes().items()}
+    code, output = codes()[about.kind], Path(os.path.abspath(options.output))
     check_free(output, {name for files in sources.values() for name in files}, fresh=options.fresh)
     content = Content(about=about, weights=student.weights, dtype=DTYPES[options.dtype])
     page = Page(
@@ -82,7 +83,7 @@ def export(options: ExportOptions) -> Student:
     )
     with staged(output) as folder:
         write_model(folder, code.layout, content, max_shard_size=options.max_shard_size)
-        fields = read_json(folder / CONFIG) | token_fields(about.kind, student.tokenizer.eos_id)
+        fields = read_json(folder / CONFIG) | token_fields(code, student.tokenizer.eos_id)
         _write_json(folder / CONFIG, fields | code.fields())
         _write_json(folder / "generation_config.json", generation_fields(chain))
         _write_tokenizer(folder, student.tokenizer)
@@ -104,10 +105,10 @@ def _checked(settings: Mapping[str, Any], process: Process) -> SamplerConfig:
 
 
 def check_free(output: Path, code: Collection[str], *, fresh: bool) -> None:
-    """See that a folder can take a name.
+    """Check that a folder can be written.
 
     Args:
-        output: The name.
+        output: The folder.
         code: Names of the code files that an export may have.
         fresh: Whether an earlier export is replaced.
 
@@ -134,8 +135,8 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder)
     if not (folder / TOKENIZER).is_file():
         return
-    told = read_json(folder / TOKENIZER)
-    fields = {key: value for key, value in told.items() if key not in LOCAL}
+    saved = read_json(folder / TOKENIZER)
+    fields = {key: value for key, value in saved.items() if key not in LOCAL}
     if fields.get("tokenizer_class") == "TokenizersBackend":
         fields["tokenizer_class"] = "PreTrainedTokenizerFast"
     _write_json(folder / TOKENIZER, fields)
