@@ -104,7 +104,7 @@ class ModelSection(Section):
     dropout: float = 0.0
     """Probability of dropping a feature in training; in [0, 1)."""
     time_conditioning: bool = False
-    """Whether the network is told the noise level."""
+    """Whether the network is conditioned on the noise level."""
     init: str = ""
     """Model, as in teacher.path, whose weights to start from; empty = random ones."""
 

@@ -1,4 +1,4 @@
-"""What a layout of models on disk provides: how they are told apart, read and written."""
+"""What a layout of models on disk provides: detection, reading and writing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping

@@ -16,7 +16,7 @@ class SDTT(FolderFormat):
     prefix = "backbone."
 
     def fits(self, fields: Mapping[str, Any]) -> bool:
-        """See base class; those of SEDD are told apart before."""
+        """See base class; those of SEDD come first in the table."""
         return any(isinstance(part.get("model"), dict) for part in (fields, _inner(fields)))
 
     def state(self, config: Reader) -> Stated:
