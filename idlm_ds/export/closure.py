@@ -20,7 +20,7 @@ WRAPPERS = f"{PACKAGE}.export.remote."
 """Modules below it keep their bare name."""
 
 PROVIDED = {"torch", "transformers", *sys.stdlib_module_names}
-"""What is there where exported code runs."""
+"""Packages that are installed where exported code runs."""
 
 STAND_INS = {"jaxtyping": WRAPPERS + "shape_types"}
 
@@ -42,7 +42,7 @@ def collect(root: str) -> dict[str, str]:
         ClosureError: A file has an import that is not understood, or two have one name.
     """
     files: dict[str, str] = {}
-    found, waiting = {root}, [root]
+    modules, waiting = {root}, [root]
     while waiting:
         module = waiting.pop()
         text, needed = rewrite(_read(module), module)
@@ -50,9 +50,9 @@ def collect(root: str) -> dict[str, str]:
         if name in files:
             raise ClosureError(f"{name}: two modules would have this name")
         files[name] = _origin(module) + text
-        waiting += sorted(needed - found)
-        found |= needed
-    files[f"{sibling(root)}.py"] += _named(sorted(sibling(module) for module in found - {root}))
+        waiting += sorted(needed - modules)
+        modules |= needed
+    files[f"{sibling(root)}.py"] += _named(sorted(sibling(module) for module in modules - {root}))
     return dict(sorted(files.items()))
 
 
@@ -124,8 +124,8 @@ def _rewritten(
     if isinstance(node, ast.Constant):
         return _entry(node.value, source)
     if isinstance(node, ast.Import):
-        if strange := [alias.name for alias in node.names if _top(alias.name) not in PROVIDED]:
-            raise ClosureError(f"import {strange[0]}: only from ... import ... can be exported")
+        if foreign := [alias.name for alias in node.names if _top(alias.name) not in PROVIDED]:
+            raise ClosureError(f"import {foreign[0]}: only from ... import ... can be exported")
         return None, source
     if node.level or node.module is None:
         raise ClosureError("a relative import cannot be exported")

@@ -14,9 +14,6 @@ from idlm_ds.samplers.config import SamplerConfig
 class Code:
     """The exported code of one architecture, and how transformers finds it."""
 
-    layout: str
-    """The published layout that weights and configuration have, of ``registry.layouts``."""
-
     name: str
     """``model_type``, and how the names of the files of configuration and model end."""
 
@@ -49,7 +46,6 @@ class Code:
 
 
 DIT = Code(
-    layout="hugging_face",
     name="idlm",
     config="IDLMConfig",
     model="IDLMForMaskedLM",
@@ -57,7 +53,6 @@ DIT = Code(
 )
 
 LLADA = Code(
-    layout="llada",
     name="llada",
     config="LLaDAConfig",
     model="LLaDAModelLM",

@@ -23,6 +23,7 @@ from idlm_ds.export.closure import WRAPPERS, collect
 from idlm_ds.export.fields import codes, generation_fields, token_fields
 from idlm_ds.export.student import Student, find_student
 from idlm_ds.processes.base import Process
+from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.truncation import Truncation
@@ -82,7 +83,8 @@ def export(options: ExportOptions) -> Student:
         base_model=options.base_model,
     )
     with staged(output) as folder:
-        write_model(folder, code.layout, content, max_shard_size=options.max_shard_size)
+        layout = NETWORKS[about.kind].exported_as
+        write_model(folder, layout, content, max_shard_size=options.max_shard_size)
         fields = read_json(folder / CONFIG) | token_fields(code, student.tokenizer.eos_id)
         _write_json(folder / CONFIG, fields | code.fields())
         _write_json(folder / "generation_config.json", generation_fields(chain))
@@ -125,9 +127,9 @@ def check_free(output: Path, code: Collection[str], *, fresh: bool) -> None:
     if CONFIG not in present or not {"auto_map", "process"} <= read_json(output / CONFIG).keys():
         raise UserError(f"--fresh: {output} is something else than an export")
     known = {*code, *WRITTEN}
-    strange = [name for name in present if name not in known and not WEIGHTS.fullmatch(name)]
-    if strange:
-        raise UserError(f"--fresh: {output / strange[0]} is nothing that an export writes; move it")
+    unknown = [name for name in present if name not in known and not WEIGHTS.fullmatch(name)]
+    if unknown:
+        raise UserError(f"--fresh: {output / unknown[0]} is nothing that an export writes; move it")
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:

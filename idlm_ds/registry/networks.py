@@ -39,6 +39,9 @@ class Network:
     code: str = ""
     """Exported code that runs it, an ``export.fields.Code``; empty where it is not exported."""
 
+    exported_as: str = ""
+    """The layout of exported weights and configuration."""
+
 
 NETWORKS = by_name(
     (
@@ -51,6 +54,7 @@ NETWORKS = by_name(
             has_time_conditioning=True,
             plan="idlm_ds.checkpoints.formats.plans:DIT",
             code="idlm_ds.export.fields:DIT",
+            exported_as="hugging_face",
         ),
         Network(
             name="llada",
@@ -60,6 +64,7 @@ NETWORKS = by_name(
             has_padded_vocabulary=True,
             plan="idlm_ds.checkpoints.formats.plans:LLADA",
             code="idlm_ds.export.fields:LLADA",
+            exported_as="llada",
         ),
         Network(
             name="gpt2",

@@ -46,6 +46,24 @@ OTHERS = ("idlm_ds", "idlm_ds.noise", "see idlm_ds.noise:Noise", "torch.nn:Linea
     )
 
 
+@pytest.mark.parametrize(
+    ("table", "needed"),
+    [
+        ("families", {"processes_mdlm.py", "processes_duo.py", "schedules_cosine.py"}),
+        ("samplers", {"processes_base.py", "samplers_score.py", "samplers_blockwise.py"}),
+    ],
+)
+def test_what_rows_name_comes_along(table, needed):
+    files = collect(f"idlm_ds.registry.{table}")
+    assert needed | {"registry_table.py"} <= files.keys()
+    assert "idlm_ds." not in "".join(
+        str(node.value)
+        for text in files.values()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and ":" in str(node.value) and " " not in str(node.value)
+    )
+
+
 @pytest.mark.parametrize("root", ROOTS)
 def test_entry_points_of_exported_code_are_files_beside_it(root):
     files = collect(root)
