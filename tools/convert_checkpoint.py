@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idlm_ds.cli import Parser, launch
+from idlm_ds.registry.families import FAMILIES
+from idlm_ds.registry.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from idlm_ds.checkpoints.conversion import Outcome
 
-LAYOUTS = ("idlm_ds", "hugging_face", "sedd", "sdtt", "llada", "lightning", "sedd_training")
-FAMILIES = ("mdlm", "sedd", "udlm", "duo")
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -24,14 +24,14 @@ def make_parser() -> Parser:
     parser = Parser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path, help="a model folder, or a .ckpt, .pt or .pth file")
     parser.add_argument("target", type=Path, help="a folder; a file for the two training layouts")
-    parser.add_argument("--to", required=True, choices=LAYOUTS, help="the layout to write")
-    parser.add_argument("--family", choices=FAMILIES, help="where the source tells none")
-    parser.add_argument("--length", type=int, help="of a sequence, where the source tells none")
+    parser.add_argument("--to", required=True, choices=tuple(LAYOUTS), help="the layout to write")
+    parser.add_argument("--family", choices=tuple(FAMILIES), help="where the source states none")
+    parser.add_argument("--length", type=int, help="of a sequence, where the source states none")
     parser.add_argument(
         "--time-conditioning",
         choices=("yes", "no"),
         help="whether the network is shown the noise level (default: as the source says, else as "
-        "its family does: mdlm no, the others yes)",
+        f"its family does: yes for {', '.join(r.name for r in FAMILIES.values() if r.sees_time)})",
     )
     parser.add_argument("--dtype", choices=DTYPES, help="cast to it (default: keep what is stored)")
     parser.add_argument(
@@ -43,7 +43,7 @@ def make_parser() -> Parser:
 
 
 def rows(outcome: "Outcome", dtype: str | None) -> Iterator[tuple[str, str]]:
-    """What there is now, and how it was checked."""
+    """What was written and how it was checked, as label and text."""
     cast = "" if dtype is None else f", after the cast to {dtype}"
     same = f"largest difference {outcome.difference:.3g} (largest logit {outcome.largest:.3g})"
     yield "parameters", f"{outcome.written.parameters:,}, stored as {outcome.written.dtype}"
@@ -59,21 +59,20 @@ def main(argv: Sequence[str]) -> None:
 
     import torch
 
-    from idlm_ds.checkpoints.conversion import Wish, convert
-    from idlm_ds.checkpoints.formats.description import LAYOUTS as NAMES
+    from idlm_ds.checkpoints.conversion import ConversionOptions, convert
 
-    wish = Wish(
+    options = ConversionOptions(
         layout=args.to,
         family=args.family,
         length=args.length,
-        is_told_time={"yes": True, "no": False, None: None}[args.time_conditioning],
+        sees_time={"yes": True, "no": False, None: None}[args.time_conditioning],
         dtype=getattr(torch, args.dtype) if args.dtype else None,
         is_raw=args.raw,
         max_shard_size=args.max_shard_size,
     )
-    outcome = convert(args.source, args.target, wish, fresh=args.fresh)
-    print(f"{args.source}: {NAMES[outcome.source.layout]}")
-    print(f"{args.target}: {NAMES[outcome.written.layout]}")
+    outcome = convert(args.source, args.target, options, fresh=args.fresh)
+    print(f"{args.source}: {LAYOUTS[outcome.source.layout].description}")
+    print(f"{args.target}: {LAYOUTS[outcome.written.layout].description}")
     for label, text in rows(outcome, args.dtype):
         print(f"  {label:<11} {text}")
 

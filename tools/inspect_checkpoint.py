@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from idlm_ds.cli import Parser, launch
+from idlm_ds.registry.layouts import LAYOUTS
 
 if TYPE_CHECKING:
     from idlm_ds.checkpoints.formats.description import Description
@@ -19,7 +20,7 @@ UNKNOWN = "not told"
 
 def rows(about: "Description") -> Iterator[tuple[str, str]]:
     """Everything but the files, as label and text."""
-    from idlm_ds.checkpoints.formats.layouts import listed
+    from idlm_ds.checkpoints.formats.plans import listed
 
     sizes = {k: v for k, v in about.sizes.items() if k != "vocab_size"}
     yield "family", about.family or UNKNOWN
@@ -58,11 +59,10 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--no-hashes", action="store_true", help="do not read whole files")
     args = parser.parse_args(argv)
 
-    from idlm_ds.checkpoints.formats.description import LAYOUTS
     from idlm_ds.checkpoints.formats.public import read_public
 
     about = read_public(args.path, prefer_ema=not args.raw).about
-    print(f"{args.path}: {LAYOUTS[about.layout]}")
+    print(f"{args.path}: {LAYOUTS[about.layout].description}")
     for label, text in rows(about):
         print(f"  {label:<11} {text}")
     for path in about.files:

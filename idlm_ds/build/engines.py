@@ -5,11 +5,8 @@ from pathlib import Path
 
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
 from idlm_ds.recipes.batch import accumulation
-from idlm_ds.recipes.schema import (
-    DistillRecipe,
-    OptimSection,
-    PretrainRecipe,
-)
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.recipes.sections import OptimSection
 from idlm_ds.train.lr import LearningRate
 
 

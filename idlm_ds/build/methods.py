@@ -13,6 +13,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.handover import Handover
 from idlm_ds.engine.role import FrozenRole, TrainedRole, start_frozen, start_trained
+from idlm_ds.engine.trio import Borrowed
 from idlm_ds.errors import UserError
 from idlm_ds.objectives.alternation import Alternation, Phase
 from idlm_ds.objectives.base import Method
@@ -66,24 +67,25 @@ def make_method(recipe: DistillRecipe, process: Process) -> Method:
     """
     objective, updates = recipe.objective, recipe.train.student_steps
     row = METHODS[objective.name]
-    if row.families and recipe.process.name not in row.families:
+    if recipe.process.name not in row.families:
         raise UserError(
             f"objective.name: {row.name} is defined for {', '.join(row.families)}; "
             f"process.name is {recipe.process.name}"
         )
     t_min = recipe.process.t_min if objective.t_min is None else objective.t_min
-    settings: dict[str, Any] = {"t_min": t_min}
-    if row.is_in_rounds:
+    arguments: dict[str, Any] = {
+        "plan": Alternation(objective.fake_steps),
+        "input_t_min": t_min if objective.input_t_min is None else objective.input_t_min,
+    }
+    if "rounds" in row.takes:
         if updates < objective.rounds:
             raise UserError(
                 f"objective.rounds: {objective.rounds} do not fit into "
                 f"train.student_steps {updates}"
             )
-        settings["rounds"] = Rounds(updates=updates, count=objective.rounds, grid=objective.grid)
-    else:
-        input_t_min = t_min if objective.input_t_min is None else objective.input_t_min
-        settings |= {"input_t_min": input_t_min, "plan": Alternation(objective.fake_steps)}
-    method: Method = load(row.entry_point)(process, **settings)
+        arguments["rounds"] = Rounds(updates=updates, count=objective.rounds, grid=objective.grid)
+    settings = {name: arguments[name] for name in row.takes}
+    method: Method = load(row.entry_point)(process, t_min=t_min, **settings)
     return method
 
 
@@ -94,24 +96,18 @@ def make_program(
     method, updates = teacher.method, recipe.train.student_steps
     start = partial(_start, recipe, setup, teacher)
     frozen = _start_teacher(setup, teacher)
-    program = partial(Program, method=method, settings=step_settings(recipe, world))
-    student_rate = learning_rate(recipe.optim, updates)
-    if isinstance(method, SelfDistillation):
-        student = start("student")
-        return program(
-            roles={"teacher": frozen, "student": student},
-            rates={Phase.STUDENT: student_rate},
-            prepare=Renewal(method.rounds, Handover(student, frozen)),
-        )
-    scale = recipe.optim.fake_lr_scale
-    fake_updates = updates * (method.plan.cycle - 1)
-    return program(
-        roles={"teacher": frozen, "fake": start("fake", scale=scale), "student": start("student")},
-        rates={
-            Phase.FAKE: learning_rate(recipe.optim, fake_updates, scale=scale),
-            Phase.STUDENT: student_rate,
-        },
-    )
+    roles: dict[str, Borrowed] = {"teacher": frozen}
+    rates = {Phase.STUDENT: learning_rate(recipe.optim, updates)}
+    # A fake only where the method has phases in which one learns.
+    if fake_updates := updates * (method.plan.cycle - 1):
+        scale = recipe.optim.fake_lr_scale
+        roles["fake"] = start("fake", scale=scale)
+        rates[Phase.FAKE] = learning_rate(recipe.optim, fake_updates, scale=scale)
+    roles["student"] = student = start("student")
+    program = partial(Program, method, roles, rates, step_settings(recipe, world))
+    if not isinstance(method, SelfDistillation):
+        return program()
+    return program(prepare=Renewal(method.rounds, Handover(student, frozen)))
 
 
 def _start_teacher(setup: EngineSetup, teacher: Teacher) -> FrozenRole:

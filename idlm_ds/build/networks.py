@@ -1,4 +1,4 @@
-"""Networks by description: those that recipes ask for, and those that model folders hold."""
+"""Networks that recipes describe, and those that model folders hold."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import GPT2Config
 
 from idlm_ds.build.locate import locate
 from idlm_ds.build.processes import vocabulary_of
@@ -16,14 +15,16 @@ from idlm_ds.checkpoints.tensors import FileWeights
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.weights import WeightSource, check_weights
 from idlm_ds.errors import UserError
-from idlm_ds.models import causal, dit, llada
 from idlm_ds.models.init import InitialValue, InitialWeights
-from idlm_ds.recipes.schema import ModelSection, PretrainRecipe
+from idlm_ds.recipes.schema import PretrainRecipe
+from idlm_ds.recipes.sections import ModelSection
+from idlm_ds.registry.networks import NETWORKS, trained_with
+from idlm_ds.registry.table import load
 
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How to build a network, how to start it and how to write it down."""
+    """How to build, initialise and save a network."""
 
     make: Callable[[], nn.Module]
     initial_value: InitialValue
@@ -31,7 +32,7 @@ class Network:
     """This package's card, or a Hugging Face configuration."""
 
     prefix: str = ""
-    """What parameter names carry here that they do not carry on disk."""
+    """Prefix of parameter names here that names on disk lack."""
 
 
 def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
@@ -40,20 +41,19 @@ def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
     Raises:
         UserError: Objective and kind do not fit each other.
     """
-    fitting = {"nelbo": "dit", "ar": "gpt2"}[recipe.objective.name]
-    if recipe.model.kind != fitting:
+    kind, fitting = recipe.model.kind, trained_with(recipe.objective.name)
+    if kind not in fitting:
         raise UserError(
-            f"model.kind: {recipe.model.kind!r} cannot be trained with objective.name "
-            f"{recipe.objective.name!r}; that takes {fitting!r}"
+            f"model.kind: {kind!r} cannot be trained with objective.name "
+            f"{recipe.objective.name!r}; that takes {' or '.join(map(repr, fitting))}"
         )
-    if recipe.model.kind == "gpt2":
-        return _gpt2(recipe.model, recipe.data.length, tokenizer)
-    section = asdict(recipe.model)
-    names = {f.name for f in fields(dit.DiTConfig)} - {"checkpoint_activations"}
+    if not NETWORKS[kind].is_diffusion:
+        return _causal(recipe.model, recipe.data.length, tokenizer)
+    names = {f.name for f in fields(load(NETWORKS[kind].config))} - {"checkpoint_activations"}
     vocab_size, _ = vocabulary_of(recipe.process, len(tokenizer))
-    sizes = {k: v for k, v in section.items() if k in names} | {"vocab_size": vocab_size}
+    sizes = {k: v for k, v in asdict(recipe.model).items() if k in names}
     card = NetworkCard(
-        network={"kind": "dit", **sizes},
+        network={"kind": kind, **sizes, "vocab_size": vocab_size},
         process=asdict(recipe.process),
         length=recipe.data.length,
     )
@@ -71,10 +71,10 @@ def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
     path = locate(recipe.model.init, "model.init")
     try:
         source: WeightSource
-        if recipe.model.kind == "gpt2":
-            source = FileWeights(path / WEIGHTS, prefix=network.prefix)
-        else:
+        if NETWORKS[recipe.model.kind].is_diffusion:
             source = read_public(path).weights
+        else:
+            source = FileWeights(path / WEIGHTS, prefix=network.prefix)
         with torch.device("meta"):
             module = network.make()
         check_weights(module, source)
@@ -95,22 +95,22 @@ def known_network(card: NetworkCard, *, checkpoint_activations: bool = False) ->
     """
     sizes = dict(card.network)
     kind = sizes.pop("kind", None)
-    sizes["checkpoint_activations"] = checkpoint_activations
+    known = {name: row for name, row in NETWORKS.items() if row.is_diffusion}
+    if kind not in known:
+        raise UserError(f"network.kind: {kind!r} is unknown; known: {', '.join(known)}")
+    row = known[kind]
     try:
-        match kind:
-            case "dit":
-                dit_config = dit.DiTConfig(**sizes)
-                return Network(lambda: dit.DiT(dit_config), dit.initial_value, card)
-            case "llada":
-                llada_config = llada.LLaDAConfig(**sizes)
-                return Network(lambda: llada.LLaDA(llada_config), llada.initial_value, card)
+        config = load(row.config)(**sizes, checkpoint_activations=checkpoint_activations)
     except TypeError as error:
         raise UserError(f"network: {error}") from error
-    raise UserError(f"network.kind: {kind!r} is unknown; known: dit, llada")
+    module = load(row.entry_point)
+    return Network(lambda: module(config), load(row.initial_value), card)
 
 
-def _gpt2(section: ModelSection, length: int, tokenizer: Tokenizer) -> Network:
-    config = GPT2Config(
+def _causal(section: ModelSection, length: int, tokenizer: Tokenizer) -> Network:
+    row = NETWORKS[section.kind]
+    module = load(row.entry_point)
+    config = load(row.config)(
         vocab_size=len(tokenizer),
         n_positions=length,
         n_embd=section.hidden,
@@ -124,4 +124,4 @@ def _gpt2(section: ModelSection, length: int, tokenizer: Tokenizer) -> Network:
         eos_token_id=tokenizer.eos_id,
     )
     card = config.to_dict() | {"architectures": ["GPT2LMHeadModel"]}
-    return Network(lambda: causal.CausalLM(config), causal.initial_value, card, prefix="lm.")
+    return Network(lambda: module(config), load(row.initial_value), card, prefix="lm.")

@@ -10,11 +10,11 @@ from torch import nn
 
 from idlm_ds.build.locate import locate, revision_of
 from idlm_ds.build.networks import Network, known_network
-from idlm_ds.build.processes import check_kin, make_process, read_family
+from idlm_ds.build.processes import check_family, read_family
 from idlm_ds.build.tokenizers import load_tokenizer
-from idlm_ds.checkpoints.formats.description import LAYOUTS, Description, PublicModel
+from idlm_ds.checkpoints.formats.description import Description, PublicModel
 from idlm_ds.checkpoints.formats.public import read_public
-from idlm_ds.checkpoints.formats.stated import MASKED, TOLD_TIME, default_mask
+from idlm_ds.checkpoints.formats.reader import default_mask
 from idlm_ds.checkpoints.model_folder import NetworkCard
 from idlm_ds.checkpoints.tensors import fingerprint
 from idlm_ds.data.tokenizer import Tokenizer
@@ -22,12 +22,16 @@ from idlm_ds.engine.weights import WeightSource, fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
-from idlm_ds.recipes.schema import ProcessSection
+from idlm_ds.processes.by_name import make_process
+from idlm_ds.recipes.sections import ProcessSection
+from idlm_ds.registry.families import FAMILIES
+from idlm_ds.registry.layouts import LAYOUTS
+from idlm_ds.registry.networks import NETWORKS
 
 
 @dataclass(frozen=True, slots=True)
 class SavedModel:
-    """A model that has been found, and what can be told of it without its weights."""
+    """A model that was located and described; no weight is read."""
 
     spec: str
     """As the user named it."""
@@ -60,49 +64,51 @@ class SavedModel:
         """Where it came from, to be written beside what is made of it."""
         return {"model": self.spec, "layout": self.about.layout, "revision": self.revision}
 
-    def process(self, asked: ProcessSection) -> Process:
-        """The family a recipe asks for, over this model's vocabulary.
+    def process(self, family: ProcessSection) -> Process:
+        """Build a recipe's family over this model's vocabulary.
 
         Raises:
             UserError: The model was trained in another family, with other noise or another mask.
         """
-        check_kin(asked, self.about.process, self.path)
-        return make_process(asked, self.about.vocab_size, self._mask(asked))
+        check_family(family, self.about.process, self.path)
+        return make_process(asdict(family), self.about.vocab_size, self._mask(family))
 
-    def _mask(self, asked: ProcessSection) -> int:
-        told, size = self.about.mask_id, self.about.vocab_size
-        if told is not None and asked.mask_id not in (None, told):
+    def _mask(self, family: ProcessSection) -> int:
+        stated, vocab_size = self.about.mask_id, self.about.vocab_size
+        if stated is not None and family.mask_id not in (None, stated):
             raise UserError(
-                f"process.mask_id: {asked.mask_id}, but the mask of {self.path} is {told}"
+                f"process.mask_id: {family.mask_id}, but the mask of {self.path} is {stated}"
             )
-        if asked.mask_id is not None and asked.mask_id >= size:
+        if family.mask_id is not None and family.mask_id >= vocab_size:
             raise UserError(
-                f"process.mask_id: {asked.mask_id}, but {self.path} has a vocabulary of {size}"
+                f"process.mask_id: {family.mask_id}, but {self.path} has a vocabulary of "
+                f"{vocab_size}"
             )
-        known = asked.mask_id if told is None else told
-        return default_mask(size) if known is None else known
+        known = family.mask_id if stated is None else stated
+        return default_mask(vocab_size) if known is None else known
 
     def network(
-        self, asked: ProcessSection, length: int, *, checkpoint_activations: bool = False
+        self, family: ProcessSection, length: int, *, checkpoint_activations: bool = False
     ) -> Network:
-        """How to build it; what the file does not tell is what the recipe says.
+        """Describe the network; what the file does not state is what the recipe says.
 
         Args:
-            asked: The family it is used in.
-            length: Positions of a sequence, where the file tells none.
+            family: The family it is used in.
+            length: Positions of a sequence, where the file states none.
             checkpoint_activations: Whether training computes activations twice to keep fewer.
         """
         sizes = {"kind": self.about.kind, **self.about.sizes}
-        if self.about.kind == "dit":
-            sizes.setdefault("time_conditioning", TOLD_TIME[asked.name])
-        mask = {"mask_id": self._mask(asked) if asked.name in MASKED else None}
-        process = read_family({**asdict(asked), **self.about.process, **mask}, self.path)
+        row = FAMILIES[family.name]
+        if NETWORKS[self.about.kind].has_time_conditioning:
+            sizes.setdefault("time_conditioning", row.sees_time)
+        mask = {"mask_id": self._mask(family) if row.is_masked else None}
+        process = read_family({**asdict(family), **self.about.process, **mask}, self.path)
         length = self.about.length or length
         card = NetworkCard(network=sizes, process=asdict(process), length=length)
         return known_network(card, checkpoint_activations=checkpoint_activations)
 
     def check_length(self, length: int) -> None:
-        """Hold a recipe's ``data.length`` against the longest sequence the model knows.
+        """Check a recipe's ``data.length`` against the longest sequence the model knows.
 
         Raises:
             UserError: It is longer.
@@ -114,29 +120,32 @@ class SavedModel:
             )
 
     def check_tokenizer(self, tokenizer: Tokenizer, process: Process) -> None:
-        """Hold a tokenizer against the model's vocabulary.
+        """Check that a tokenizer matches the model's vocabulary.
 
-        The vocabulary may have one id more than the tokenizer, the mask or one that never occurs;
-        LLaDA's table is padded, but its mask is one of the tokenizer's.
+        The vocabulary may have one id more than the tokenizer, the mask or one that never occurs.
+        Where it is padded, the mask is one of the tokenizer's.
 
         Raises:
             UserError: They do not belong together.
         """
-        words, size = len(tokenizer), self.about.vocab_size
+        num_tokens, size = len(tokenizer), self.about.vocab_size
         mask = process.mask_id if isinstance(process, Absorbing) else None
-        fits = words in (size, size - 1) and (mask is None or mask < words or mask == size - 1)
-        if self.about.kind == "llada":
-            fits = mask is not None and mask < words <= size
+        if NETWORKS[self.about.kind].has_padded_vocabulary:
+            fits = mask is not None and mask < num_tokens <= size
+        else:
+            has_its_mask = mask is None or mask < num_tokens or mask == size - 1
+            fits = num_tokens in (size, size - 1) and has_its_mask
         if not fits:
             masked = "" if mask is None else f" with mask {mask}"
             raise UserError(
                 f"{self.key}: {self.path} has a vocabulary of {size}{masked}, but the tokenizer "
-                f"{tokenizer.folder} has {words} words; it takes {size - 1} and one more, or {size}"
+                f"{tokenizer.folder} has {num_tokens} words; it takes {size - 1} and one more, or "
+                f"{size}"
             )
-        self._check_words(tokenizer)
+        self._check_own_tokenizer(tokenizer)
 
-    def _check_words(self, tokenizer: Tokenizer) -> None:
-        """Hold a tokenizer against the one that lies beside the weights, if one does."""
+    def _check_own_tokenizer(self, tokenizer: Tokenizer) -> None:
+        """Check that a tokenizer is the one beside the weights, if there is one."""
         if not (self.path / "tokenizer.json").is_file():
             return
         own = Tokenizer(self.path, self.key)
@@ -166,27 +175,28 @@ def find_model(spec: str, key: str) -> SavedModel:
 
 
 def family_of(model: SavedModel, name: str | None = None) -> ProcessSection:
-    """The family a model says it belongs to.
+    """The family that a model states.
 
     Args:
         model: The model.
-        name: A family for models that tell none.
+        name: A family for models that state none.
 
     Raises:
-        UserError: It tells none and none is given, or tells one that is not known.
+        UserError: It states none and none is given, or states another or an unknown one.
     """
-    told: Mapping[str, Any] = model.about.process
-    if name is not None and "name" in told and told["name"] != name:
-        raise UserError(f"--process: {name!r}, but {model.path} was trained with {told['name']!r}")
-    if name is None and "name" not in told:
-        layout = LAYOUTS[model.about.layout]
+    stated: Mapping[str, Any] = model.about.process
+    trained = stated.get("name", name)
+    if trained is None:
+        layout = LAYOUTS[model.about.layout].description
         raise UserError(f"{model.path}: a {layout} that tells no family; pass --process")
-    return read_family({"name": name, **told}, model.path)
+    if name not in (None, trained):
+        raise UserError(f"--process: {name!r}, but {model.path} was trained with {trained!r}")
+    return read_family({**stated, "name": trained}, model.path)
 
 
 @dataclass(frozen=True, slots=True)
 class OpenModel:
-    """A saved model and a tokenizer that have been found to fit each other; no weight is read."""
+    """A saved model and a tokenizer that match; no weight is read."""
 
     model: SavedModel
     family: ProcessSection
@@ -196,7 +206,7 @@ class OpenModel:
     """Positions of a sequence."""
 
     def load(self, device: torch.device) -> nn.Module:
-        """Build the network and fill it, for use and not for learning."""
+        """Build the network and fill it, for inference."""
         network = self.model.network(self.family, self.length).make()
         fill_weights(network, self.model.weights)
         return network.to(device).eval().requires_grad_(False)
@@ -209,19 +219,19 @@ def open_model(
 
     Args:
         spec: See ``find_model``.
-        process: ``--process``: the family, for a model that tells none.
+        process: ``--process``: the family, for a model that states none.
         tokenizer: ``--tokenizer``; None for the model's own.
         length: ``--length``; None for as many positions as in training.
 
     Raises:
-        UserError: Model or tokenizer cannot be used or do not fit, or nothing tells a length.
+        UserError: Model or tokenizer cannot be used or do not fit, or no length is known.
     """
     model = find_model(spec, "--checkpoint")
     family = family_of(model, process)
-    made = model.process(family)
-    words = load_tokenizer(tokenizer or str(model.path), "--tokenizer")
-    model.check_tokenizer(words, made)
+    built = model.process(family)
+    loaded = load_tokenizer(tokenizer or str(model.path), "--tokenizer")
+    model.check_tokenizer(loaded, built)
     length = length or model.about.length
     if length is None:
         raise UserError(f"--length: {model.path} does not tell how long its sequences were")
-    return OpenModel(model, family, made, words, length)
+    return OpenModel(model, family, built, loaded, length)

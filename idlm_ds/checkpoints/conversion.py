@@ -1,7 +1,7 @@
-"""From one layout to another, and proof that nothing changed on the way."""
+"""Models rewritten in another layout, with a check that nothing changed on the way."""
 
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,48 +9,55 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from idlm_ds.checkpoints.formats.configs import FOLDERS, check_fits
-from idlm_ds.checkpoints.formats.description import LAYOUTS, Description, PublicModel
+from idlm_ds.checkpoints.formats.base import format_of, write_model
+from idlm_ds.checkpoints.formats.content import Content, whole
+from idlm_ds.checkpoints.formats.description import Description, PublicModel
 from idlm_ds.checkpoints.formats.public import PICKLED, detect, read_public
-from idlm_ds.checkpoints.formats.stated import MASKED, TOLD_TIME, default_mask
-from idlm_ds.checkpoints.formats.writers import WITH_MEAN, Content, whole, write_model
+from idlm_ds.checkpoints.formats.reader import default_mask
 from idlm_ds.checkpoints.staging import staged
 from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.errors import UserError
-from idlm_ds.models.dit import DiT, DiTConfig
-from idlm_ds.models.llada import LLaDA, LLaDAConfig
-
-NETWORKS: Mapping[str, tuple[Any, Any]] = {"dit": (DiTConfig, DiT), "llada": (LLaDAConfig, LLaDA)}
+from idlm_ds.registry.families import is_masked, sees_time
+from idlm_ds.registry.layouts import LAYOUTS, Layout
+from idlm_ds.registry.networks import NETWORKS
+from idlm_ds.registry.table import load
 
 SENTENCES, POSITIONS = 2, 16
 NOISE = (0.1, 3.0)
 """Total noise of the two sentences that both networks are shown."""
 
 TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "vocab.json", "merges.txt", "vocab.txt", "tokenizer.model",
-)  # fmt: skip
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "tokenizer.model",
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """What is asked for."""
+class ConversionOptions:
+    """What to convert to."""
 
     layout: str
-    """A key of ``LAYOUTS``."""
+    """A name of ``registry.layouts``."""
 
     family: str | None = None
     length: int | None = None
-    is_told_time: bool | None = None
-    """These three count where the source tells nothing; they may not contradict it."""
+    sees_time: bool | None = None
+    """These three count where the source states nothing; they may not contradict it."""
 
     dtype: torch.dtype | None = None
     """None keeps what is stored."""
 
     is_raw: bool = False
-    """Carry the weights alone, where the source also has a running mean."""
+    """Convert the weights alone, where the source also has a running mean."""
 
     max_shard_size: str | None = None
     """Like ``5GB``, which it is by default; of Hugging Face folders."""
@@ -63,16 +70,16 @@ class Outcome:
     source: Description
     written: Description
     sets: tuple[str, ...]
-    """Of what the tensors were compared, one by one, bit for bit."""
+    """Sets of tensors that were compared, each tensor bit for bit."""
 
     tokens: int
-    """For which logits of both were compared."""
+    """Number of tokens for which logits of both were compared."""
 
     difference: float
-    """Largest, between logits of both."""
+    """Largest difference between logits of both."""
 
     largest: float
-    """Logit of the source."""
+    """Largest logit of the source."""
 
     lost: tuple[str, ...]
     """What the layout cannot hold."""
@@ -81,13 +88,15 @@ class Outcome:
     """Files of the tokenizer."""
 
 
-def convert(source: Path, target: Path, wish: Wish, *, fresh: bool = False) -> Outcome:
+def convert(
+    source: Path, target: Path, options: ConversionOptions, *, fresh: bool = False
+) -> Outcome:
     """Write a model in another layout; afterwards ``target`` is whole and checked, or not there.
 
     Args:
         source: Anything that ``read_public`` reads.
         target: A folder, or a file for the layouts of training programs.
-        wish: The layout, and what the source does not tell.
+        options: The layout, and what the source does not state.
         fresh: Replace the model that ``target`` may be.
 
     Raises:
@@ -95,26 +104,27 @@ def convert(source: Path, target: Path, wish: Wish, *, fresh: bool = False) -> O
         UserError: The source is damaged or does not fit the layout, the target is in the way or
             cannot be written, or what was written is not what was read.
     """
-    check_target(source, target, wish.layout, fresh=fresh)
-    if wish.max_shard_size and wish.layout not in FOLDERS:
-        raise UserError(f"--max-shard-size: a {LAYOUTS[wish.layout]} is never cut into shards")
-    model = read_public(source, prefer_ema=not wish.is_raw)
-    about = complete(model.about, wish)
-    check_fits(about, wish.layout)
-    has_both = about.is_ema and wish.layout in WITH_MEAN
+    layout = LAYOUTS[options.layout]
+    check_target(source, target, layout, fresh=fresh)
+    if options.max_shard_size and not format_of(layout.name).has_shards:
+        raise UserError(f"--max-shard-size: a {layout.description} is never cut into shards")
+    model = read_public(source, prefer_ema=not options.is_raw)
+    about = complete(model.about, options)
+    check_fits(about, layout)
+    has_both = about.is_ema and layout.is_file
     content = Content(
         about=about,
         weights=read_public(source, prefer_ema=False).weights if has_both else model.weights,
         mean=model.weights if has_both else None,
-        dtype=wish.dtype,
+        dtype=options.dtype,
         origin={"model": str(source), "layout": about.layout},
     )
     with staged(target) as place:
-        write_model(place, wish.layout, content, max_shard_size=wish.max_shard_size or "5GB")
+        write_model(place, layout.name, content, max_shard_size=options.max_shard_size or "5GB")
         copied = () if place.is_file() else _copy_tokenizer(source, place)
         try:
             written = read_public(place)
-            sets = _check_tensors(content, wish.layout, place)
+            sets = _check_tensors(content, layout, place)
             largest, difference = _compare_logits(about, model.weights, written)
             if difference != 0 and about.dtype == written.about.dtype:
                 raise UserError(f"its logits differ by {difference:g} from those of {source}")
@@ -132,15 +142,15 @@ def convert(source: Path, target: Path, wish: Wish, *, fresh: bool = False) -> O
     )
 
 
-def check_target(source: Path, target: Path, layout: str, *, fresh: bool) -> None:
-    """See that a model can be written to a path.
+def check_target(source: Path, target: Path, layout: Layout, *, fresh: bool) -> None:
+    """Check that a model can be written to a path.
 
     Raises:
         UserError: Something is there that may not be replaced, or the path does not fit the layout.
     """
-    if layout in WITH_MEAN and target.suffix not in PICKLED:
+    if layout.is_file and target.suffix not in PICKLED:
         endings = ", ".join(PICKLED)
-        raise UserError(f"{target}: a {LAYOUTS[layout]} is a file that ends in {endings}")
+        raise UserError(f"{target}: a {layout.description} is a file that ends in {endings}")
     if not target.exists():
         return
     if not fresh:
@@ -153,55 +163,77 @@ def check_target(source: Path, target: Path, layout: str, *, fresh: bool) -> Non
         raise UserError(f"{target}: no model, so --fresh does not replace it: {error}") from error
 
 
-def complete(about: Description, wish: Wish) -> Description:
-    """Add what the wish tells, and what follows from it.
-
-    Whether a network is shown the noise level follows from its family where nothing else tells it:
-    those of mdlm are not.
+def check_fits(about: Description, layout: Layout) -> None:
+    """Check that a layout can hold a model.
 
     Raises:
-        UserError: The wish contradicts the model, or nothing tells what the network is shown.
+        UserError: It is another kind of network, or something that the layout needs is unknown.
     """
-    family = _agreed("--family", wish.family, about.family)
+    flag, described = f"--to {layout.name}", f"a {layout.description}"
+    if layout.networks and about.kind not in layout.networks:
+        raise UserError(f"{flag}: {described} does not hold a network of kind {about.kind}")
+    for fact in layout.needs:
+        if getattr(about, fact) is None:
+            raise UserError(f"{flag}: nothing tells the {fact}; give --{fact}")
+    if layout.families and about.family not in layout.families:
+        held = " or ".join(layout.families)
+        raise UserError(f"{flag}: {described} holds networks of {held}, not of {about.family}")
+    if layout.has_mask_last and about.mask_id != about.vocab_size - 1:
+        raise UserError(f"{flag}: the mask must be the last id, not {about.mask_id}")
+    if not (layout.states_time or about.sizes["time_conditioning"]):
+        raise UserError(f"{flag}: it has no room to say that the network is not shown the time")
+
+
+def complete(about: Description, options: ConversionOptions) -> Description:
+    """Add what the options state, and what follows from it.
+
+    Whether a network is conditioned on the noise level follows from its family where nothing else
+    states it.
+
+    Raises:
+        UserError: The options contradict the model, or nothing states what the network is shown.
+    """
+    family = _agreed("--family", options.family, about.family)
     mask_id, sizes = about.mask_id, dict(about.sizes)
-    if mask_id is None and family in MASKED:
+    if mask_id is None and is_masked(family):
         mask_id = default_mask(about.vocab_size)
-    if about.kind == "dit":
-        told = _agreed("--time-conditioning", wish.is_told_time, sizes.get("time_conditioning"))
-        told = TOLD_TIME.get(family or "") if told is None else told
-        if told is None:
+    if NETWORKS[about.kind].has_time_conditioning:
+        stated = sizes.get("time_conditioning")
+        conditioned = _agreed("--time-conditioning", options.sees_time, stated)
+        conditioned = sees_time(family) if conditioned is None else conditioned
+        if conditioned is None:
             raise UserError(
                 "nothing tells whether the network is shown the noise level; give --family or "
                 "--time-conditioning"
             )
-        sizes["time_conditioning"] = told
+        sizes["time_conditioning"] = conditioned
     return replace(
         about,
         family=family,
         process={**about.process, **({"name": family} if family else {})},
         sizes=sizes,
         mask_id=mask_id,
-        length=_agreed("--length", wish.length, about.length),
+        length=_agreed("--length", options.length, about.length),
     )
 
 
-def _agreed(flag: str, asked: T | None, told: T | None) -> T | None:
-    if asked is not None and told is not None and asked != told:
-        raise UserError(f"{flag}: {asked}, but the source says {told}")
-    return told if asked is None else asked
+def _agreed(flag: str, given: T | None, stated: T | None) -> T | None:
+    if given is not None and stated is not None and given != stated:
+        raise UserError(f"{flag}: {given}, but the source says {stated}")
+    return stated if given is None else given
 
 
 def _copy_tokenizer(source: Path, place: Path) -> tuple[str, ...]:
     folder = source if source.is_dir() else source.parent
-    found = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
-    for name in found:
+    names = tuple(name for name in TOKENIZER_FILES if (folder / name).is_file())
+    for name in names:
         shutil.copyfile(folder / name, place / name)
-    return found
+    return names
 
 
-def _check_tensors(content: Content, layout: str, place: Path) -> tuple[str, ...]:
+def _check_tensors(content: Content, layout: Layout, place: Path) -> tuple[str, ...]:
     expected = {"weights": content.weights}
-    if layout in WITH_MEAN:
+    if layout.is_file:
         expected["running mean"] = content.mean or content.weights
     for label, source in expected.items():
         written = read_public(place, prefer_ema=label == "running mean").weights
@@ -213,10 +245,10 @@ def _check_tensors(content: Content, layout: str, place: Path) -> tuple[str, ...
     return tuple(expected)
 
 
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+    return torch.equal(a.view(torch.uint8), b.view(torch.uint8))
 
 
 def _compare_logits(
@@ -225,18 +257,18 @@ def _compare_logits(
     """Largest logit and largest difference on a fixed input; one network at a time."""
     both = {about.dtype, written.about.dtype}
     dtype = torch.bfloat16 if both == {"bfloat16"} else torch.float32
-    mine = answers(about, weights, dtype)
-    other = answers(written.about, written.weights, dtype)
-    difference = 0.0 if _same_bits(mine, other) else float((mine - other).abs().max())
-    return float(mine.abs().max()), difference
+    before = answers(about, weights, dtype)
+    after = answers(written.about, written.weights, dtype)
+    difference = 0.0 if _same_bits(before, after) else float((before - after).abs().max())
+    return float(before.abs().max()), difference
 
 
 @torch.no_grad()
 def answers(about: Description, weights: NamedTensors, dtype: torch.dtype) -> Tensor:
     """Build the described network and return its logits on a small fixed input."""
-    configure, build = NETWORKS[about.kind]
+    row = NETWORKS[about.kind]
     with torch.device("meta"):
-        network: nn.Module = build(configure(**about.sizes))
+        network: nn.Module = load(row.entry_point)(load(row.config)(**about.sizes))
     network = network.to(dtype).to_empty(device="cpu").eval()
     for name, parameter in network.named_parameters():
         parameter.copy_(whole(weights, name, dtype))
@@ -256,17 +288,17 @@ def _lost(about: Description, written: Description) -> Iterator[str]:
         yield "weights other than the running mean"
     if about.ema is not None and not about.is_ema:
         yield "running mean"
-    if about.layout in WITH_MEAN:
+    if LAYOUTS[about.layout].is_file:
         yield "state of the training"
 
 
 def _facts(about: Description) -> dict[str, Any]:
-    configure, _ = NETWORKS[about.kind]
+    config = load(NETWORKS[about.kind].config)
     process = {k: v for k, v in about.process.items() if k not in ("name", "mask_id")}
     return {
         "family": about.family,
         **process,
         "mask": about.mask_id,
         "length": about.length,
-        **asdict(configure(**about.sizes)),
+        **asdict(config(**about.sizes)),
     }

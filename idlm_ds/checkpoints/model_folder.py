@@ -23,7 +23,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class NetworkCard:
-    """What must be known of a diffusion network to use it."""
+    """Description of a diffusion network: all that is needed to use it."""
 
     network: Mapping[str, Any]
     """Arguments of its configuration class, ``kind`` included."""
@@ -33,6 +33,10 @@ class NetworkCard:
 
     length: int
     """Positions of a training sequence."""
+
+    def fields(self) -> dict[str, Any]:
+        """Content of ``config.json``."""
+        return {"format": FORMAT, **asdict(self)}
 
 
 def read_card(folder: Path) -> NetworkCard:
@@ -78,7 +82,7 @@ def write_network(
         origin: How the network came about; kept in the configuration for people to read.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    fields = {"format": FORMAT, **asdict(card)} if isinstance(card, NetworkCard) else dict(card)
+    fields = card.fields() if isinstance(card, NetworkCard) else dict(card)
     if origin is not None:
         fields["origin"] = dict(origin)
     temporary = folder / f".{WEIGHTS}"

@@ -1,7 +1,7 @@
-"""The whole tensors of a training checkpoint, out of the parts that its ranks wrote.
+"""Whole tensors of a training checkpoint, put together from the files of its ranks.
 
 Every rank's file holds runs of elements as ``KIND:NAME``, and in its metadata where each run begins
-and what shape the parameter has. Neither ZeRO stage nor number of ranks is of any consequence.
+and what shape the parameter has. Any ZeRO stage and any number of ranks will do.
 """
 
 import json
@@ -40,7 +40,7 @@ class RankFiles:
             kind: What is read: ``ema``, ``weight`` or a moment of the optimizer.
 
         Raises:
-            UserError: There are none, they hold no such kind, or an element is in none or in two.
+            UserError: There are none, they lack the kind, or an element is in none or in two.
         """
         self.label = str(folder)
         self._kind = kind
@@ -79,7 +79,7 @@ class RankFiles:
         return self._shapes.get(name)
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """What a tensor is stored as; None where it is no kind of float."""
+        """Stored type of a tensor; None where it is no floating-point type."""
         view = self._runs[name][0].file.get_slice(f"{self._kind}:{name}")
         return DTYPES.get(view.get_dtype())
 

@@ -13,32 +13,32 @@ from idlm_ds.errors import UserError
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Lend a place beside ``target``; what is put there gets its name when the block ends well.
+    """Yield a path beside ``target``; what is written there is renamed to it on success.
 
-    A model that was there before is replaced. What a killed process left behind is removed by the
-    next one with the same target.
+    A model that was there before is replaced. Leftovers of a killed process are removed by the next
+    one with the same target.
 
     Raises:
         UserError: It cannot be written.
     """
     target = target.resolve()
-    room = target.with_name(f".{target.name}.partial")
-    place = room / target.name
+    folder = target.with_name(f".{target.name}.partial")
+    place = folder / target.name
     try:
-        shutil.rmtree(room, ignore_errors=True)
-        room.mkdir(parents=True)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
         yield place
         _flush(place)
         _swap(place, target)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{target}: cannot be written: {error}") from error
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush(place: Path) -> None:
-    inside = sorted(place.iterdir()) if place.is_dir() else []
-    for path in [*inside, place, place.parent]:
+    files = sorted(place.iterdir()) if place.is_dir() else []
+    for path in [*files, place, place.parent]:
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -43,7 +43,7 @@ class NamedTensors(Protocol):
         ...
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """What a tensor is stored as; None where it is no kind of float."""
+        """Stored type of a tensor; None where it is no floating-point type."""
         ...
 
     def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
@@ -59,7 +59,7 @@ class FileWeights:
 
         Args:
             path: The safetensors file.
-            prefix: What the network's parameter names carry in front of the file's.
+            prefix: Put in front of the file's names to give those of the network.
 
         Raises:
             UserError: The file is missing or damaged.
@@ -79,7 +79,7 @@ class FileWeights:
         return {self._prefix + name for name in self._names}
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """What a tensor is stored as; None where it is no kind of float."""
+        """Stored type of a tensor; None where it is no floating-point type."""
         view = self._file.get_slice(name.removeprefix(self._prefix))
         return DTYPES.get(view.get_dtype())
 
@@ -127,7 +127,7 @@ class Renamed:
         return source.shape(stored)
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """What a tensor is stored as; None where it is no kind of float."""
+        """Stored type of a tensor; None where it is no floating-point type."""
         source, stored = self._places[name]
         return source.dtype(stored)
 

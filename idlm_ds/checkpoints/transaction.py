@@ -66,9 +66,9 @@ def commit(folder: Path, entries: Mapping[str, FileEntry], step: int) -> Path:
 
 
 def problem_with(folder: Path) -> str | None:
-    """Say why a folder must not be read, or return None.
+    """Describe why a folder must not be read, or return None.
 
-    Every file is hashed; a flipped bit, a missing or an extra file is found.
+    Every file is hashed, so a flipped bit, a missing or an extra file is reported.
     """
     try:
         entries = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]

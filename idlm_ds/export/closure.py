@@ -2,7 +2,8 @@
 
 Exported code is this package's own: each module that the root needs, directly or not, is copied
 under a flat name, ``idlm_ds/models/dit.py`` as ``models_dit.py``, and its imports are rewritten in
-place. Nothing else in it changes. An import whose meaning is not certain is an error.
+place, as are entry points of the registry, ``"idlm_ds.models.dit:DiT"``. Nothing else in it
+changes. An import whose meaning is not certain is an error.
 """
 
 import ast
@@ -10,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any, TypeGuard
 
 import idlm_ds
 
@@ -18,7 +20,7 @@ WRAPPERS = f"{PACKAGE}.export.remote."
 """Modules below it keep their bare name."""
 
 PROVIDED = {"torch", "transformers", *sys.stdlib_module_names}
-"""What is there where exported code runs."""
+"""Packages that are installed where exported code runs."""
 
 STAND_INS = {"jaxtyping": WRAPPERS + "shape_types"}
 
@@ -26,6 +28,7 @@ OPTIONAL = {"flash_attn"}
 """Used where installed. Transformers refuses code with an import statement of what is not."""
 
 _IMPORT_FROM = re.compile(rb"from\s+([\w.]+)\s+import\b")
+_ENTRY_POINT = re.compile(rf"({PACKAGE}(?:\.\w+)+):\w[\w.]*")
 
 
 class ClosureError(ValueError):
@@ -39,7 +42,7 @@ def collect(root: str) -> dict[str, str]:
         ClosureError: A file has an import that is not understood, or two have one name.
     """
     files: dict[str, str] = {}
-    found, waiting = {root}, [root]
+    modules, waiting = {root}, [root]
     while waiting:
         module = waiting.pop()
         text, needed = rewrite(_read(module), module)
@@ -47,9 +50,9 @@ def collect(root: str) -> dict[str, str]:
         if name in files:
             raise ClosureError(f"{name}: two modules would have this name")
         files[name] = _origin(module) + text
-        waiting += sorted(needed - found)
-        found |= needed
-    files[f"{sibling(root)}.py"] += _named(sorted(sibling(module) for module in found - {root}))
+        waiting += sorted(needed - modules)
+        modules |= needed
+    files[f"{sibling(root)}.py"] += _named(sorted(sibling(module) for module in modules - {root}))
     return dict(sorted(files.items()))
 
 
@@ -73,7 +76,7 @@ def sibling(module: str) -> str:
 
 
 def rewrite(source: str, module: str) -> tuple[str, set[str]]:
-    """Change the imports of a file.
+    """Change the imports and entry points of a file.
 
     Args:
         source: Its text.
@@ -83,7 +86,7 @@ def rewrite(source: str, module: str) -> tuple[str, set[str]]:
         The new text, and the modules of this package that it needs.
 
     Raises:
-        ClosureError: An import is not understood.
+        ClosureError: An import or entry point is not understood.
     """
     encoded = source.encode()
     starts = [0]
@@ -91,7 +94,7 @@ def rewrite(source: str, module: str) -> tuple[str, set[str]]:
         starts.append(starts[-1] + len(line))
     needed, edits = set(), []
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, ast.Import | ast.ImportFrom):
+        if not (isinstance(node, ast.Import | ast.ImportFrom) or _is_entry_point(node)):
             continue
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
@@ -108,21 +111,38 @@ def rewrite(source: str, module: str) -> tuple[str, set[str]]:
     return encoded.decode(), needed
 
 
-def _rewritten(node: ast.Import | ast.ImportFrom, statement: bytes) -> tuple[str | None, bytes]:
-    """The module of this package that is needed, and what the statement becomes."""
+def _is_entry_point(node: ast.AST) -> TypeGuard[ast.Constant]:
+    if not isinstance(node, ast.Constant) or not isinstance(node.value, str):
+        return False
+    return _ENTRY_POINT.fullmatch(node.value) is not None
+
+
+def _rewritten(
+    node: ast.Import | ast.ImportFrom | ast.Constant, source: bytes
+) -> tuple[str | None, bytes]:
+    """The module of this package that is needed, and what the source becomes."""
+    if isinstance(node, ast.Constant):
+        return _entry(node.value, source)
     if isinstance(node, ast.Import):
-        if strange := [alias.name for alias in node.names if _top(alias.name) not in PROVIDED]:
-            raise ClosureError(f"import {strange[0]}: only from ... import ... can be exported")
-        return None, statement
+        if foreign := [alias.name for alias in node.names if _top(alias.name) not in PROVIDED]:
+            raise ClosureError(f"import {foreign[0]}: only from ... import ... can be exported")
+        return None, source
     if node.level or node.module is None:
         raise ClosureError("a relative import cannot be exported")
     if any(alias.name == "*" for alias in node.names):
         raise ClosureError(f"from {node.module} import *: names must be listed")
     if _top(node.module) in PROVIDED:
-        return None, statement
+        return None, source
     if _top(node.module) in OPTIONAL and node.col_offset:
         return None, _looked_up(node.module, node.names)
-    return _own(STAND_INS.get(node.module, node.module), node.module, statement)
+    return _own(STAND_INS.get(node.module, node.module), node.module, source)
+
+
+def _entry(value: Any, source: bytes) -> tuple[str, bytes]:
+    target, _, name = str(value).partition(":")
+    if source != f'"{value}"'.encode() or not _is_file(target):
+        raise ClosureError(f"{value}: it is no entry point in a file of this package")
+    return target, f'".{sibling(target)}:{name}"'.encode()
 
 
 def _looked_up(module: str, names: list[ast.alias]) -> bytes:

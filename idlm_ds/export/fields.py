@@ -1,25 +1,21 @@
-"""What exported configuration files say beyond the published layouts."""
+"""Fields of exported configuration files beyond those of the published layouts."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from idlm_ds.build.processes import SCHEDULE_KEYS
+from idlm_ds.registry.families import FAMILIES, SCHEDULES
+from idlm_ds.registry.networks import NETWORKS
+from idlm_ds.registry.table import load
 from idlm_ds.samplers.config import SamplerConfig
-
-DUO_KEYS = ("clock", "gamma_min", "gamma_max", "tau")
-"""What else Duo's training is a function of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Code:
     """The exported code of one architecture, and how transformers finds it."""
 
-    layout: str
-    """The published layout that weights and configuration have, in ``write_model``'s words."""
-
     name: str
-    """``model_type``, and what the files of configuration and model end with."""
+    """``model_type``, and how the names of the files of configuration and model end."""
 
     config: str
     model: str
@@ -27,6 +23,12 @@ class Code:
 
     auto: tuple[str, ...]
     """Auto classes that find the model; the last one is the one to use."""
+
+    end_of_text: tuple[str, ...] = ()
+    """Fields that the release's own code would otherwise fill with another model's id."""
+
+    constants: Mapping[str, Any] = field(default_factory=dict)
+    """Other fields that its code would otherwise fill with another model's values."""
 
     @property
     def module(self) -> str:
@@ -43,38 +45,44 @@ class Code:
         }
 
 
-CODES: Mapping[str, Code] = {
-    "dit": Code(
-        layout="hugging_face",
-        name="idlm",
-        config="IDLMConfig",
-        model="IDLMForMaskedLM",
-        auto=("AutoModel", "AutoModelForMaskedLM"),
-    ),
-    "llada": Code(
-        layout="llada",
-        name="llada",
-        config="LLaDAConfig",
-        model="LLaDAModelLM",
-        auto=("AutoModel", "AutoModelForCausalLM"),
-    ),
-}
-"""By kind of network."""
+DIT = Code(
+    name="idlm",
+    config="IDLMConfig",
+    model="IDLMForMaskedLM",
+    auto=("AutoModel", "AutoModelForMaskedLM"),
+)
+
+LLADA = Code(
+    name="llada",
+    config="LLaDAConfig",
+    model="LLaDAModelLM",
+    auto=("AutoModel", "AutoModelForCausalLM"),
+    end_of_text=("eos_token_id", "pad_token_id"),
+    constants={
+        "use_cache": False,
+        "attention_dropout": 0.0,
+        "residual_dropout": 0.0,
+        "embedding_dropout": 0.0,
+    },
+)
 
 
-def family_fields(told: Mapping[str, Any]) -> dict[str, Any]:
+def codes() -> dict[str, Code]:
+    """Exported code by kind of network."""
+    return {name: load(row.code) for name, row in NETWORKS.items() if row.code}
+
+
+def family_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a family is a function of, out of all keys of a recipe's ``process``."""
-    of_family = DUO_KEYS if told["name"] == "duo" else ()
-    kept = ("name", "schedule", *SCHEDULE_KEYS[told["schedule"]], "t_min", *of_family)
-    return {key: told[key] for key in kept}
+    of_schedule = SCHEDULES[settings["schedule"]].settings
+    of_family = FAMILIES[settings["name"]].settings
+    kept = ("name", "schedule", *of_schedule, "t_min", *of_family)
+    return {key: settings[key] for key in kept}
 
 
-def token_fields(kind: str, eos_id: int) -> dict[str, Any]:
-    """What LLaDA's own code would else take from its defaults, which are another model's."""
-    if kind != "llada":
-        return {}
-    dropout = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.0)
-    return {"eos_token_id": eos_id, "pad_token_id": eos_id, "use_cache": False, **dropout}
+def token_fields(code: Code, eos_id: int) -> dict[str, Any]:
+    """Fields that a release's own code would otherwise take from defaults of another model."""
+    return {**dict.fromkeys(code.end_of_text, eos_id), **code.constants}
 
 
 def generation_fields(chain: SamplerConfig) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from idlm_ds.build.locate import locate
 from idlm_ds.build.saved_model import SavedModel, family_of, find_model
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.formats.description import Description
-from idlm_ds.checkpoints.formats.folders import read_json
-from idlm_ds.checkpoints.formats.layouts import PLANS, problems
+from idlm_ds.checkpoints.formats.folder import read_json
+from idlm_ds.checkpoints.formats.plans import parameter_shapes, plan_of, problems
 from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card
 from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.checkpoints.tensors import NamedTensors
@@ -19,7 +19,8 @@ from idlm_ds.errors import UserError
 from idlm_ds.export.fields import family_fields
 from idlm_ds.processes.base import Process
 from idlm_ds.recipes.load import load_recipe
-from idlm_ds.recipes.schema import DistillRecipe, ProcessSection
+from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.recipes.sections import ProcessSection
 
 STATE = "loop.json"
 RECIPE, RUN, REPORT = "recipe.yaml", "run.json", "report.json"
@@ -38,7 +39,7 @@ class Student:
     process: Process
 
     origin: Mapping[str, Any]
-    """How it came about, as it is told."""
+    """Where it came from, for people to read."""
 
     report: Mapping[str, Any]
     """Its run's figures; empty where there are none of these weights."""
@@ -51,7 +52,7 @@ def find_student(spec: str, described_by: str | None = None) -> Student:
         spec: Its model folder, a checkpoint of its training, or a run's folder, which stands for
             its ``student`` or else for its newest valid checkpoint.
         described_by: A model with the same network and tokenizer, for a checkpoint whose run does
-            not tell them.
+            not state them.
 
     Raises:
         UserError: It is missing, damaged, incomplete or something else.
@@ -86,12 +87,12 @@ def _from_model_folder(folder: Path) -> Student:
     model = find_model(str(folder), "model")
     origin = read_json(folder / CONFIG).get("origin")
     is_of_run = folder.name == ROLE
-    run = _told(folder.parent / RUN) if is_of_run else {}
+    run = _json_if_there(folder.parent / RUN) if is_of_run else {}
     return _student(
         _described_by(model),
         model.content.weights,
         origin={**(origin or {}), "trained_with": run.get("versions")},
-        report=_told(folder.parent / REPORT) if is_of_run else {},
+        report=_json_if_there(folder.parent / REPORT) if is_of_run else {},
     )
 
 
@@ -100,13 +101,13 @@ def _from_checkpoint(folder: Path, described_by: str | None) -> Student:
     updates = state.get("updates", {}).get(ROLE)
     if updates is None:
         raise UserError(f"{folder}: holds no {ROLE}")
-    told = _told(run / RUN)
+    log = _json_if_there(run / RUN)
     origin = {
         "made_by": f"{state.get('recipe', {}).get('objective.name')}, running-mean weights",
         "checkpoint": folder.name,
         "student_updates": updates,
-        "commit": told.get("commit"),
-        "trained_with": told.get("versions"),
+        "commit": log.get("commit"),
+        "trained_with": log.get("versions"),
     }
     if described_by is not None:
         about = _described_by(find_model(described_by, "--card"))
@@ -121,8 +122,8 @@ def _from_checkpoint(folder: Path, described_by: str | None) -> Student:
 
 
 @dataclass(frozen=True, slots=True)
-class _About:
-    """Where network, family and tokenizer are told."""
+class _Identity:
+    """Network, family and tokenizer of a student."""
 
     model: SavedModel
     family: ProcessSection
@@ -130,34 +131,38 @@ class _About:
     tokenizer: Path
 
 
-def _described_by(model: SavedModel) -> _About:
+def _described_by(model: SavedModel) -> _Identity:
     if model.about.length is None:
         raise UserError(f"{model.key}: {model.path} does not tell how long its sequences were")
-    return _About(model, family_of(model), model.about.length, model.path)
+    return _Identity(model, family_of(model), model.about.length, model.path)
 
 
-def _described_by_recipe(path: Path) -> tuple[_About, dict[str, Any]]:
+def _described_by_recipe(path: Path) -> tuple[_Identity, dict[str, Any]]:
     recipe = load_recipe(DistillRecipe, path)
     try:
         teacher = find_model(recipe.teacher.path, "teacher.path")
         tokenizer = locate(recipe.data.tokenizer, "data.tokenizer", wants_weights=False)
     except UserError as error:
         raise type(error)(f"{path}: {error}; or pass --card FOLDER") from error
-    about = _About(teacher, recipe.process, recipe.data.length, tokenizer)
+    about = _Identity(teacher, recipe.process, recipe.data.length, tokenizer)
     return about, {"recipe": recipe.name, "teacher": teacher.origin}
 
 
 def _student(
-    about: _About, weights: NamedTensors, *, origin: Mapping[str, Any], report: Mapping[str, Any]
+    identity: _Identity,
+    weights: NamedTensors,
+    *,
+    origin: Mapping[str, Any],
+    report: Mapping[str, Any],
 ) -> Student:
-    process = about.model.process(about.family)
-    tokenizer = Tokenizer(about.tokenizer, "model")
-    about.model.check_tokenizer(tokenizer, process)
-    card = about.model.network(about.family, about.length).card
+    process = identity.model.process(identity.family)
+    tokenizer = Tokenizer(identity.tokenizer, "model")
+    identity.model.check_tokenizer(tokenizer, process)
+    card = identity.model.network(identity.family, identity.length).card
     assert isinstance(card, NetworkCard)
     description = replace(
-        about.model.about,
-        family=about.family.name,
+        identity.model.about,
+        family=identity.family.name,
         process=family_fields(card.process),
         sizes={key: value for key, value in card.network.items() if key != "kind"},
         mask_id=card.process["mask_id"],
@@ -175,11 +180,10 @@ def _student(
 
 
 def _check_fit(about: Description, weights: NamedTensors) -> None:
-    plan, sizes = PLANS[about.kind], dict(about.sizes)
-    sizes["inner"] = sizes.get("mlp_ratio", 0) * sizes["hidden"]
-    if lines := problems(plan, plan.shapes(sizes), weights):
+    expected = parameter_shapes(about.kind, about.sizes)
+    if lines := problems(plan_of(about.kind), expected, weights):
         raise UserError(f"{weights.label}: does not fit its network: {'; '.join(lines)}")
 
 
-def _told(path: Path) -> dict[str, Any]:
+def _json_if_there(path: Path) -> dict[str, Any]:
     return read_json(path) if path.is_file() else {}

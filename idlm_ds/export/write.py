@@ -1,4 +1,4 @@
-"""From a student to a Hugging Face folder."""
+"""A student written as a Hugging Face folder."""
 
 import json
 import os
@@ -11,17 +11,19 @@ from typing import Any
 import torch
 
 from idlm_ds.checkpoints.conversion import TOKENIZER_FILES
-from idlm_ds.checkpoints.formats.folders import INDEX, read_json
-from idlm_ds.checkpoints.formats.writers import Content, write_model
+from idlm_ds.checkpoints.formats.base import write_model
+from idlm_ds.checkpoints.formats.content import Content
+from idlm_ds.checkpoints.formats.folder import INDEX, read_json
 from idlm_ds.checkpoints.model_folder import CONFIG
 from idlm_ds.checkpoints.staging import staged
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.export.card import Page
 from idlm_ds.export.closure import WRAPPERS, collect
-from idlm_ds.export.fields import CODES, generation_fields, token_fields
+from idlm_ds.export.fields import codes, generation_fields, token_fields
 from idlm_ds.export.student import Student, find_student
 from idlm_ds.processes.base import Process
+from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.truncation import Truncation
@@ -39,7 +41,7 @@ WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportOptions:
-    """What to export, where to, and what to say of it."""
+    """What to export, where to, and what its page says."""
 
     model: str
     output: Path
@@ -65,8 +67,8 @@ def export(options: ExportOptions) -> Student:
     """
     student = find_student(options.model, options.card)
     about, chain = student.about, _checked(options.chain, student.process)
-    sources = {kind: collect(WRAPPERS + code.module) for kind, code in CODES.items()}
-    code, output = CODES[about.kind], Path(os.path.abspath(options.output))
+    sources = {kind: collect(WRAPPERS + code.module) for kind, code in codes().items()}
+    code, output = codes()[about.kind], Path(os.path.abspath(options.output))
     check_free(output, {name for files in sources.values() for name in files}, fresh=options.fresh)
     content = Content(about=about, weights=student.weights, dtype=DTYPES[options.dtype])
     page = Page(
@@ -81,8 +83,9 @@ def export(options: ExportOptions) -> Student:
         base_model=options.base_model,
     )
     with staged(output) as folder:
-        write_model(folder, code.layout, content, max_shard_size=options.max_shard_size)
-        fields = read_json(folder / CONFIG) | token_fields(about.kind, student.tokenizer.eos_id)
+        layout = NETWORKS[about.kind].exported_as
+        write_model(folder, layout, content, max_shard_size=options.max_shard_size)
+        fields = read_json(folder / CONFIG) | token_fields(code, student.tokenizer.eos_id)
         _write_json(folder / CONFIG, fields | code.fields())
         _write_json(folder / "generation_config.json", generation_fields(chain))
         _write_tokenizer(folder, student.tokenizer)
@@ -104,10 +107,10 @@ def _checked(settings: Mapping[str, Any], process: Process) -> SamplerConfig:
 
 
 def check_free(output: Path, code: Collection[str], *, fresh: bool) -> None:
-    """See that a folder can take a name.
+    """Check that a folder can be written.
 
     Args:
-        output: The name.
+        output: The folder.
         code: Names of the code files that an export may have.
         fresh: Whether an earlier export is replaced.
 
@@ -124,9 +127,9 @@ def check_free(output: Path, code: Collection[str], *, fresh: bool) -> None:
     if CONFIG not in present or not {"auto_map", "process"} <= read_json(output / CONFIG).keys():
         raise UserError(f"--fresh: {output} is something else than an export")
     known = {*code, *WRITTEN}
-    strange = [name for name in present if name not in known and not WEIGHTS.fullmatch(name)]
-    if strange:
-        raise UserError(f"--fresh: {output / strange[0]} is nothing that an export writes; move it")
+    unknown = [name for name in present if name not in known and not WEIGHTS.fullmatch(name)]
+    if unknown:
+        raise UserError(f"--fresh: {output / unknown[0]} is nothing that an export writes; move it")
 
 
 def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
@@ -134,8 +137,8 @@ def _write_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
     tokenizer.save(folder)
     if not (folder / TOKENIZER).is_file():
         return
-    told = read_json(folder / TOKENIZER)
-    fields = {key: value for key, value in told.items() if key not in LOCAL}
+    saved = read_json(folder / TOKENIZER)
+    fields = {key: value for key, value in saved.items() if key not in LOCAL}
     if fields.get("tokenizer_class") == "TokenizersBackend":
         fields["tokenizer_class"] = "PreTrainedTokenizerFast"
     _write_json(folder / TOKENIZER, fields)

@@ -1,9 +1,9 @@
 """Interfaces of diffusion families and of the networks they are given scores by."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from torch import Tensor
 
@@ -98,6 +98,17 @@ class Process(ABC):
 
     schedule: NoiseSchedule
     """Schedule of the reverse chain; a family may train on another clock."""
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **arguments: Any) -> "Process":
+        """Build the family; one with settings of its own overrides this.
+
+        Args:
+            settings: A recipe's ``process``.
+            arguments: Vocabulary and schedule, and the mask where there is one.
+        """
+        del settings
+        return cls(**arguments)
 
     @abstractmethod
     def prior(self, batch: int, length: int, *, noise: Noise) -> TokenIds:

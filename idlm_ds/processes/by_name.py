@@ -1,55 +1,45 @@
-"""Families and schedules by their names in a configuration."""
+"""Families and schedules by the names that recipes and configurations give them."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from idlm_ds.processes.base import Process
-from idlm_ds.processes.mdlm import MDLM
-from idlm_ds.processes.sedd import SEDD
-from idlm_ds.processes.udlm import UDLM
+from idlm_ds.registry.families import FAMILIES, SCHEDULES
+from idlm_ds.registry.table import load, look_up
 from idlm_ds.schedules.base import NoiseSchedule
-from idlm_ds.schedules.cosine import Cosine
-from idlm_ds.schedules.geometric import Geometric
-from idlm_ds.schedules.loglinear import LogLinear
 
 
-def hard_process(told: Mapping[str, Any], *, vocab_size: int, mask_id: int | None) -> Process:
-    """Build a family as its reverse steps and its losses on hard tokens know it.
-
-    So ``duo`` is built as ``udlm``: what sets it apart is the relaxed input of its training.
+def make_process(settings: Mapping[str, Any], vocab_size: int, mask_id: int | None) -> Process:
+    """Build a diffusion family.
 
     Args:
-        told: Its ``name``, its ``schedule`` and what that is a function of.
+        settings: Its ``name``, its ``schedule`` and what both are functions of; the other keys of
+            a recipe's ``process`` are ignored.
         vocab_size: Ids the network knows, the mask included.
-        mask_id: None in families without a mask.
+        mask_id: Ignored in families without a mask.
 
     Raises:
-        ValueError: The name is unknown, or a mask is missing.
+        ValueError: A name is unknown, a setting is out of range, or a mask is missing.
     """
-    name, schedule = told.get("name"), schedule_by_name(told)
-    if name in ("udlm", "duo"):
-        return UDLM(vocab_size=vocab_size, schedule=schedule)
-    if name not in ("mdlm", "sedd"):
-        raise ValueError(f"process.name must be mdlm, sedd, udlm or duo, got {name!r}")
-    if mask_id is None:
-        raise ValueError(f"mask_token_id: {name} needs one")
-    family = MDLM if name == "mdlm" else SEDD
-    return family(vocab_size=vocab_size, schedule=schedule, mask_id=mask_id)
-
-
-def schedule_by_name(told: Mapping[str, Any]) -> NoiseSchedule:
-    """Build the schedule a reverse chain walks on.
-
-    Raises:
-        ValueError: The name is unknown.
-    """
-    match told.get("schedule"):
-        case "loglinear":
-            return LogLinear(told["eps"])
-        case "cosine":
-            return Cosine(told["eps"])
-        case "geometric":
-            return Geometric(told["sigma_min"], told["sigma_max"])
-    raise ValueError(
-        f"process.schedule must be loglinear, cosine or geometric, got {told.get('schedule')!r}"
+    family, schedule = (
+        look_up(FAMILIES, settings.get("name"), "process.name"),
+        make_schedule(settings),
     )
+    arguments: dict[str, Any] = {"vocab_size": vocab_size, "schedule": schedule}
+    if family.is_masked:
+        if mask_id is None:
+            raise ValueError(f"mask_token_id: {family.name} needs one")
+        arguments["mask_id"] = mask_id
+    process: Process = load(family.entry_point).from_settings(settings, **arguments)
+    return process
+
+
+def make_schedule(settings: Mapping[str, Any]) -> NoiseSchedule:
+    """Build the schedule that a reverse chain walks on.
+
+    Raises:
+        ValueError: Its name is unknown, or a setting is out of range.
+    """
+    row = look_up(SCHEDULES, settings.get("schedule"), "process.schedule")
+    schedule: NoiseSchedule = load(row.entry_point)(*(settings[key] for key in row.settings))
+    return schedule

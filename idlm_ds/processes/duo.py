@@ -1,7 +1,8 @@
 """Uniform diffusion as the argmax of Gaussian diffusion (Duo, arXiv:2506.10892)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import torch
 
@@ -9,7 +10,9 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Noisy
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.processes.uniform import Uniform
-from idlm_ds.schedules.gaussian import DuoClock
+from idlm_ds.registry.families import CLOCKS
+from idlm_ds.registry.table import load, look_up
+from idlm_ds.schedules.gaussian import DuoClock, GaussianMap
 from idlm_ds.tensor_types import SoftInput, Time
 
 
@@ -28,6 +31,14 @@ class Duo(Uniform):
     clock: DuoClock
     tau: float = 1e-3
     """Temperature of the relaxed input; towards 0 it becomes the hard state."""
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **arguments: Any) -> "Duo":
+        """See base class."""
+        row = look_up(CLOCKS, settings["clock"], "process.clock")
+        token_map = GaussianMap(arguments["vocab_size"])
+        clock = load(row.entry_point)(token_map, *(settings[key] for key in row.settings))
+        return cls(**arguments, clock=clock, tau=settings["tau"])
 
     def __post_init__(self) -> None:
         Uniform.__post_init__(self)

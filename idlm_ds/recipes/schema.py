@@ -1,10 +1,7 @@
-"""What a run depends on: the two kinds of recipe, and by name the sections they share."""
+"""The two kinds of recipe."""
 
 from dataclasses import dataclass
 
-from idlm_ds.recipes.errors import RecipeError
-from idlm_ds.recipes.networks import ModelSection, ProcessSection, TeacherSection
-from idlm_ds.recipes.section import Section
 from idlm_ds.recipes.sections import (
     CheckpointSection,
     DataSection,
@@ -13,29 +10,14 @@ from idlm_ds.recipes.sections import (
     EmaSection,
     EvalSection,
     LogSection,
+    ModelSection,
     OptimSection,
     PretrainObjective,
     PretrainTrain,
+    ProcessSection,
+    Section,
+    TeacherSection,
 )
-
-__all__ = [
-    "CheckpointSection",
-    "DataSection",
-    "DistillObjective",
-    "DistillRecipe",
-    "DistillTrain",
-    "EmaSection",
-    "EvalSection",
-    "LogSection",
-    "ModelSection",
-    "OptimSection",
-    "PretrainObjective",
-    "PretrainRecipe",
-    "PretrainTrain",
-    "ProcessSection",
-    "RecipeError",
-    "TeacherSection",
-]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,7 +45,7 @@ class DistillRecipe(Section):
     eval: EvalSection = EvalSection()
     """How samples are drawn and judged."""
     log: LogSection = LogSection()
-    """What the run tells of itself."""
+    """What the run logs."""
     checkpoint: CheckpointSection = CheckpointSection()
     """When the run is saved."""
 
@@ -95,7 +77,7 @@ class PretrainRecipe(Section):
     ema: EmaSection = EmaSection()
     """Running average of the model."""
     log: LogSection = LogSection()
-    """What the run tells of itself."""
+    """What the run logs."""
     checkpoint: CheckpointSection = CheckpointSection()
     """When the run is saved."""
 

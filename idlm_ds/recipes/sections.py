@@ -1,4 +1,4 @@
-"""The sections a recipe is made of, each checking its own ranges.
+"""The sections of a recipe, each checking its own ranges.
 
 Types are enforced when a recipe is read (``typed.py``); ranges are enforced here, so that they
 hold for recipes built in code as well.
@@ -6,12 +6,126 @@ hold for recipes built in code as well.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from idlm_ds.recipes.section import Section
+from idlm_ds.recipes.errors import RecipeError
+from idlm_ds.recipes.typed import OneOf
+from idlm_ds.registry.families import CLOCKS, FAMILIES, SCHEDULES
+from idlm_ds.registry.methods import METHODS, OBJECTIVES
+from idlm_ds.registry.networks import NETWORKS
+from idlm_ds.registry.samplers import PRECISIONS, SAMPLERS, TAILS
+from idlm_ds.registry.table import default
 
 Precision = Literal["fp32", "bf16"]
 Reduction = Literal["mean", "sum"]
+
+
+class Section:
+    """A part of a recipe; it names its keys in errors."""
+
+    __slots__ = ()
+    prefix: ClassVar[str] = ""
+
+    def _require(self, field: str, holds: bool, rule: str) -> None:
+        if not holds:
+            key = f"{self.prefix}.{field}" if self.prefix else field
+            raise RecipeError(f"{key}: must be {rule}, got {getattr(self, field)!r}")
+
+    def _require_at_least(self, least: int, *fields: str) -> None:
+        for field in fields:
+            self._require(field, getattr(self, field) >= least, f"at least {least}")
+
+    def _require_text(self, *fields: str) -> None:
+        for field in fields:
+            self._require(field, bool(getattr(self, field).strip()), "non-empty text")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessSection(Section):
+    """How clean text turns into noise."""
+
+    prefix: ClassVar[str] = "process"
+    name: Annotated[str, OneOf(FAMILIES)]
+    """Diffusion family: mdlm or sedd (absorbing mask), udlm (uniform), duo (uniform, Gaussian)."""
+    schedule: Annotated[str, OneOf(SCHEDULES)] = default(SCHEDULES)
+    """How the survival probability falls with time."""
+    eps: float = 1e-3
+    """Survival probability left at time 1 (loglinear, cosine); in (0, 1)."""
+    sigma_min: float = 1e-4
+    """Total noise at time 0 (geometric); above 0."""
+    sigma_max: float = 20.0
+    """Total noise at time 1 (geometric); above sigma_min."""
+    clock: Annotated[str, OneOf(CLOCKS)] = default(CLOCKS)
+    """Training time of duo: gaussian (gamma linear in its range) or loglinear (in alpha)."""
+    gamma_min: float = -3.55
+    """Log noise-to-signal ratio at time 0 (duo, gaussian clock)."""
+    gamma_max: float = -1.85
+    """Log noise-to-signal ratio at time 1 (duo, gaussian clock); above gamma_min."""
+    tau: float = 1e-3
+    """Temperature of the relaxed input (duo); above 0."""
+    t_min: float = 1e-3
+    """Smallest diffusion time drawn in training, where objective.t_min says no other; in [0, 1)."""
+    mask_id: int | None = None
+    """Token that stands for the mask (mdlm, sedd); null = what the model says, or one more token
+    than the tokenizer has."""
+
+    def __post_init__(self) -> None:
+        self._require("eps", 0 < self.eps < 1, "in (0, 1)")
+        self._require("sigma_min", 0 < self.sigma_min < math.inf, "above 0")
+        is_above = self.sigma_min < self.sigma_max < math.inf
+        self._require("sigma_max", is_above, f"above process.sigma_min {self.sigma_min}")
+        self._require("gamma_min", -40 < self.gamma_min < 40, "in (-40, 40)")
+        is_above = self.gamma_min < self.gamma_max < 40
+        self._require("gamma_max", is_above, f"in ({self.gamma_min}, 40)")
+        self._require("tau", 0 < self.tau < math.inf, "above 0")
+        self._require("t_min", 0 <= self.t_min < 1, "in [0, 1)")
+        self._require("mask_id", self.mask_id is None or self.mask_id >= 0, "0 or more")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSection(Section):
+    """The network that pretraining starts from."""
+
+    prefix: ClassVar[str] = "model"
+    kind: Annotated[str, OneOf(NETWORKS, lambda name: bool(NETWORKS[name].objective))] = default(
+        NETWORKS
+    )
+    """Architecture: dit (sees both sides) or gpt2 (sees what came before)."""
+    hidden: int
+    """Width of the residual stream, features; heads of even width must fill it."""
+    blocks: int
+    """Number of transformer blocks; at least 1."""
+    heads: int
+    """Attention heads per block; at least 1."""
+    cond: int = 128
+    """Width of the time embedding, features; at least 1."""
+    mlp_ratio: int = 4
+    """Width of the feed-forward layer as a multiple of hidden; at least 1."""
+    dropout: float = 0.0
+    """Probability of dropping a feature in training; in [0, 1)."""
+    time_conditioning: bool = False
+    """Whether the network is conditioned on the noise level."""
+    init: str = ""
+    """Model, as in teacher.path, whose weights to start from; empty = random ones."""
+
+    def __post_init__(self) -> None:
+        self._require_at_least(1, "hidden", "blocks", "heads", "cond", "mlp_ratio")
+        fits = self.hidden % (2 * self.heads) == 0
+        self._require("hidden", fits, f"model.heads {self.heads} times an even width")
+        self._require("dropout", 0 <= self.dropout < 1, "in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TeacherSection(Section):
+    """The network that is distilled."""
+
+    prefix: ClassVar[str] = "teacher"
+    path: str = "assets:teacher"
+    """A model folder or file, hf:OWNER/NAME[@REVISION] of the Hugging Face hub, or assets:NAME for
+    one that ships with the package."""
+
+    def __post_init__(self) -> None:
+        self._require_text("path")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +233,7 @@ class DistillObjective(Section):
     """What student and fake descend."""
 
     prefix: ClassVar[str] = "objective"
-    name: Literal["idlm", "dmd", "sdtt", "dcd"] = "idlm"
+    name: Annotated[str, OneOf(METHODS)] = default(METHODS)
     """Distillation method: idlm, or as baselines dmd, sdtt (mdlm, sedd), dcd (duo, udlm)."""
     fake_steps: int = 1
     """Updates of the fake before each update of the student (idlm, dmd); at least 1."""
@@ -137,7 +251,7 @@ class DistillObjective(Section):
     @property
     def is_in_rounds(self) -> bool:
         """Whether the student learns from its former self instead of with a fake."""
-        return self.name in ("sdtt", "dcd")
+        return "rounds" in METHODS[self.name].takes
 
     def __post_init__(self) -> None:
         self._require_at_least(1, "fake_steps", "rounds", "grid")
@@ -155,7 +269,7 @@ class PretrainObjective(Section):
     """What the model descends."""
 
     prefix: ClassVar[str] = "objective"
-    name: Literal["nelbo", "ar"]
+    name: Annotated[str, OneOf(OBJECTIVES)]
     """Loss: nelbo (diffusion bound) or ar (next token)."""
     reduction: Reduction = "mean"
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
@@ -188,13 +302,15 @@ class EvalSection(Section):
     """Steps of the control: the teacher at the temperature that gives it the student's entropy."""
     judge: str = "assets:judge"
     """Model that scores samples: a folder, or assets:NAME."""
-    precision: Literal["float64", "float32"] = "float64"
+    precision: Annotated[str, OneOf(PRECISIONS)] = default(PRECISIONS)
     """Arithmetic of draws; float32 repeats the bias of published samplers."""
     batch: int = 64
     """Samples drawn or scored at once; at least 1."""
-    sampler: Literal["ancestral", "analytic", "euler"] = "ancestral"
+    sampler: Annotated[str, OneOf(SAMPLERS, lambda name: SAMPLERS[name].is_chain)] = default(
+        SAMPLERS
+    )
     """How the reverse process is walked; analytic and euler are SEDD's."""
-    tail: Literal["ancestral", "greedy", "none"] = "ancestral"
+    tail: Annotated[str, OneOf(TAILS)] = default(TAILS)
     """How the last noise goes: drawn, by the likeliest token, or not at all."""
     nucleus: float = 1.0
     """Mass of the likeliest tokens kept of each answer; in (0, 1]; 1 = all."""
@@ -212,15 +328,16 @@ class EvalSection(Section):
         self._require_at_least(1, "batch")
         self._require_at_least(0, "seed")
         self._require("nucleus", 0 < self.nucleus <= 1, "in (0, 1]")
-        if self.sampler != "ancestral":
-            plain = self.precision == "float64" and self.nucleus == 1 and not self.matched_steps
-            needs = "ancestral with precision float32, a nucleus or matched_steps"
+        if not SAMPLERS[self.sampler].takes_truncation:
+            is_exact = self.precision == default(PRECISIONS)
+            plain = is_exact and self.nucleus == 1 and not self.matched_steps
+            needs = f"{default(SAMPLERS)} with precision float32, a nucleus or matched_steps"
             self._require("sampler", plain, needs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LogSection(Section):
-    """What a run tells of itself."""
+    """What a run logs."""
 
     prefix: ClassVar[str] = "log"
     every: int = 1

@@ -2,11 +2,11 @@
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from idlm_ds.recipes.errors import RecipeError, shorten
 
@@ -22,6 +22,21 @@ _WORDS: dict[Any, str] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Marks text that must be a name of a table: ``Annotated[str, OneOf(FAMILIES)]``.
+
+    The table is read when a value is, so that a row added later counts.
+    """
+
+    names: Iterable[str]
+    is_allowed: Callable[[str], bool] = lambda name: True
+
+    def choices(self) -> tuple[str, ...]:
+        """What may be chosen now."""
+        return tuple(name for name in self.names if self.is_allowed(name))
+
+
 def build(cls: type[T], raw: object, key: str = "") -> T:
     """Make a ``cls``, a dataclass, of a mapping as YAML gives it.
 
@@ -35,7 +50,7 @@ def build(cls: type[T], raw: object, key: str = "") -> T:
     """
     if not isinstance(raw, Mapping):
         raise _mismatch(key, "a section of keys", raw)
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     # Any: mypy wants the protocol of dataclass instances here, which typing does not export.
     members: Any = fields(cls)  # type: ignore[arg-type]
     known = [field.name for field in members]
@@ -52,6 +67,8 @@ def build(cls: type[T], raw: object, key: str = "") -> T:
 def _convert(hint: Any, value: object, key: str) -> object:
     if is_dataclass(hint):
         return build(hint, value, key)  # type: ignore[arg-type]
+    if get_origin(hint) is Annotated:
+        return _choice(hint.__metadata__[0].choices(), value, key)
     if get_origin(hint) is Literal:
         return _choice(get_args(hint), value, key)
     if get_origin(hint) is UnionType:

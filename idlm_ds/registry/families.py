@@ -1,9 +1,9 @@
-"""Diffusion families and their noise schedules."""
+"""Diffusion families, their noise schedules and the clocks that some of them train on."""
 
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import by_name
+from idlm_ds.registry.table import by_name, look_up
 
 
 @final
@@ -13,7 +13,7 @@ class Family:
 
     name: str
     entry_point: str
-    """Class of its process."""
+    """Class of its process; ``processes.base.Process``."""
 
     is_masked: bool
     """Whether noise is a mask; else any token replaces any other."""
@@ -23,6 +23,9 @@ class Family:
 
     published_as: tuple[str, ...] = ()
     """Other names of it in the configurations of published training programs."""
+
+    found_in_names: tuple[str, ...] = ()
+    """Other words that give it away in the names of published models and their classes."""
 
     sampled_as: str = ""
     """The family whose reverse chain is also this one's; empty for its own."""
@@ -57,8 +60,9 @@ FAMILIES = by_name(
             entry_point="idlm_ds.processes.duo:Duo",
             is_masked=False,
             sees_time=True,
-            # DCD, which trains Duo's, calls itself "distillation".
+            # DCD, which trains networks of Duo, calls itself "distillation".
             published_as=("duo_base", "distillation"),
+            found_in_names=("dcd",),
             sampled_as="udlm",
             settings=("clock", "gamma_min", "gamma_max", "tau"),
         ),
@@ -66,13 +70,37 @@ FAMILIES = by_name(
 )
 
 
+def is_masked(name: str | None) -> bool:
+    """Whether a family is known and its noise is a mask."""
+    family = FAMILIES.get(name or "")
+    return family is not None and family.is_masked
+
+
+def sees_time(name: str | None) -> bool | None:
+    """Whether networks of a family are conditioned on the noise level; None if it is unknown."""
+    family = FAMILIES.get(name or "")
+    return None if family is None else family.sees_time
+
+
+def sampled_as(name: object) -> str:
+    """The family whose reverse chain a family has: usually its own.
+
+    Raises:
+        ValueError: There is no such family.
+    """
+    family = look_up(FAMILIES, name, "process.name")
+    return family.sampled_as or family.name
+
+
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Schedule:
-    """A noise schedule."""
+    """A noise schedule, or a clock."""
 
     name: str
     entry_point: str
+    """Class; ``schedules.base.NoiseSchedule``."""
+
     settings: tuple[str, ...]
     """Keys of a recipe's ``process`` that it is a function of, in the order of its arguments."""
 
@@ -92,3 +120,19 @@ SCHEDULES = by_name(
         ),
     )
 )
+
+CLOCKS = by_name(
+    (
+        Schedule(
+            name="gaussian",
+            entry_point="idlm_ds.schedules.gaussian:GaussianClock",
+            settings=("gamma_min", "gamma_max"),
+        ),
+        Schedule(
+            name="loglinear",
+            entry_point="idlm_ds.schedules.gaussian:TokenClock.loglinear",
+            settings=("eps",),
+        ),
+    )
+)
+"""Clocks of Duo's training; before its settings, each takes a ``GaussianMap``."""

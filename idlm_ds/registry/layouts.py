@@ -12,34 +12,79 @@ class Layout:
     """A way models are laid out on disk."""
 
     name: str
+    entry_point: str
+    """Class that reads and writes it; ``checkpoints.formats.base.Format``."""
+
     description: str
-    kinds: tuple[str, ...] = ("dit",)
-    """Networks it can hold."""
+    networks: tuple[str, ...] = ("dit",)
+    """Networks it can hold; empty for every one that has a plan."""
 
     families: tuple[str, ...] = ()
     """Families it can hold; empty for all."""
 
+    needs: tuple[str, ...] = ()
+    """What must be known to write it: ``family``, ``length``."""
+
     is_file: bool = False
-    """Whether it is one file and no folder."""
+    """Whether it is a file of a training program, with weights and a running mean of them."""
+
+    has_mask_last: bool = False
+    """Whether the mask comes on top of the other tokens."""
+
+    states_time: bool = True
+    """Whether it can say that a network is not conditioned on the noise level."""
 
 
 LAYOUTS = by_name(
     (
-        Layout(name="idlm_ds", description="model folder of this package", kinds=("dit", "llada")),
-        Layout(name="hugging_face", description="Hugging Face folder of MDLM, Duo or IDLM"),
-        Layout(name="sedd", description="Hugging Face folder of SEDD", families=("sedd",)),
-        Layout(name="sdtt", description="Hugging Face folder of SDTT", families=("mdlm", "sedd")),
-        Layout(name="llada", description="Hugging Face folder of LLaDA", kinds=("llada",)),
+        Layout(
+            name="idlm_ds",
+            entry_point="idlm_ds.checkpoints.formats.own:OwnFolder",
+            description="model folder of this package",
+            networks=(),
+            needs=("family", "length"),
+        ),
+        Layout(
+            name="hugging_face",
+            entry_point="idlm_ds.checkpoints.formats.hugging_face:HuggingFace",
+            description="Hugging Face folder of MDLM, Duo or IDLM",
+        ),
+        Layout(
+            name="sedd",
+            entry_point="idlm_ds.checkpoints.formats.sedd:SEDDFolder",
+            description="Hugging Face folder of SEDD",
+            families=("sedd",),
+            needs=("family",),
+            has_mask_last=True,
+        ),
+        Layout(
+            name="sdtt",
+            entry_point="idlm_ds.checkpoints.formats.sdtt:SDTT",
+            description="Hugging Face folder of SDTT",
+            families=("mdlm", "sedd"),
+            needs=("family",),
+        ),
+        Layout(
+            name="llada",
+            entry_point="idlm_ds.checkpoints.formats.llada:LLaDAFolder",
+            description="Hugging Face folder of LLaDA",
+            networks=("llada",),
+        ),
         Layout(
             name="lightning",
+            entry_point="idlm_ds.checkpoints.formats.lightning:Lightning",
             description="Lightning checkpoint of MDLM, Duo or SEDD",
             is_file=True,
         ),
         Layout(
             name="sedd_training",
+            entry_point="idlm_ds.checkpoints.formats.sedd:SEDDTraining",
             description="checkpoint of SEDD's training program",
             families=("sedd",),
+            needs=("family",),
             is_file=True,
+            has_mask_last=True,
+            states_time=False,
         ),
     )
 )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
+from idlm_ds.registry.families import FAMILIES
 from idlm_ds.registry.table import by_name
 
 
@@ -15,31 +16,42 @@ class Method:
     entry_point: str
     """Class of the method, or a function that makes one; see ``objectives.base.Method``."""
 
-    families: tuple[str, ...] = ()
-    """Families it is defined for; empty for all."""
+    is_masked: bool | None = None
+    """Whether it is defined for masked families only, for all others only, or for all (None)."""
 
-    is_in_rounds: bool = False
-    """Whether the student learns from its former self instead of with a fake."""
+    takes: tuple[str, ...] = ()
+    """Its arguments beside process and ``t_min``: ``plan`` and ``input_t_min``, or ``rounds``."""
 
-    network: str = ""
-    """The kind of network it trains, where it trains one from nothing."""
+    @property
+    def families(self) -> tuple[str, ...]:
+        """Families it is defined for."""
+        rows = FAMILIES.values()
+        return tuple(f.name for f in rows if self.is_masked in (None, f.is_masked))
 
 
 METHODS = by_name(
     (
-        Method(name="idlm", entry_point="idlm_ds.objectives.idlm:IDLM"),
-        Method(name="dmd", entry_point="idlm_ds.objectives.idlm:dmd"),
+        Method(
+            name="idlm",
+            entry_point="idlm_ds.objectives.idlm:IDLM",
+            takes=("plan", "input_t_min"),
+        ),
+        Method(
+            name="dmd",
+            entry_point="idlm_ds.objectives.idlm:dmd",
+            takes=("plan", "input_t_min"),
+        ),
         Method(
             name="sdtt",
             entry_point="idlm_ds.objectives.self_distillation:SDTT",
-            families=("mdlm", "sedd"),
-            is_in_rounds=True,
+            is_masked=True,
+            takes=("rounds",),
         ),
         Method(
             name="dcd",
             entry_point="idlm_ds.objectives.self_distillation:DCD",
-            families=("duo", "udlm"),
-            is_in_rounds=True,
+            is_masked=False,
+            takes=("rounds",),
         ),
     )
 )
@@ -47,8 +59,8 @@ METHODS = by_name(
 
 OBJECTIVES = by_name(
     (
-        Method(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo", network="dit"),
-        Method(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken", network="gpt2"),
+        Method(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo"),
+        Method(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken"),
     )
 )
 """Pretraining methods."""

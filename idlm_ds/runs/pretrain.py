@@ -1,12 +1,12 @@
 """A pretraining run, from its recipe to the model folder it leaves."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from idlm_ds.build.data import load_windows, make_loader, step_settings
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
 from idlm_ds.build.networks import Network, new_network, starting_weights
-from idlm_ds.build.processes import make_process, vocabulary_of
+from idlm_ds.build.processes import vocabulary_of
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.checkpoints.model_folder import write_network
 from idlm_ds.console import say
@@ -15,6 +15,7 @@ from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import TrainedRole, start_trained
 from idlm_ds.objectives.alternation import Phase
 from idlm_ds.objectives.pretrain import NextToken, PretrainMethod
+from idlm_ds.processes.by_name import make_process
 from idlm_ds.recipes.schema import PretrainRecipe
 from idlm_ds.registry.families import FAMILIES
 from idlm_ds.registry.methods import OBJECTIVES
@@ -94,7 +95,7 @@ def make_method(
     sampled_as = FAMILIES[section.name].sampled_as
     if is_validation and sampled_as:
         section = replace(section, name=sampled_as)
-    process = make_process(section, *vocabulary_of(section, len(tokenizer)))
+    process = make_process(asdict(section), *vocabulary_of(section, len(tokenizer)))
     return method(process, t_min=section.t_min)
 
 

@@ -11,7 +11,8 @@ from idlm_ds.data.rows import Rows
 from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
-from idlm_ds.recipes.schema import DistillRecipe, LogSection, PretrainRecipe
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.recipes.sections import LogSection
 from idlm_ds.runs.output import prepare_output
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from idlm_ds.train.hooks.console import Progress, say

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
+from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.tensor_types import Time
 
 REACH = 12.0
@@ -142,6 +143,11 @@ class TokenClock(DuoClock):
 
     map: GaussianMap
     schedule: NoiseSchedule
+
+    @classmethod
+    def loglinear(cls, token_map: GaussianMap, eps: float) -> "TokenClock":
+        """Build the clock on which the survival probability falls linearly."""
+        return cls(token_map, LogLinear(eps))
 
     def at(self, t: Time) -> ScheduleAt:
         """See base class."""

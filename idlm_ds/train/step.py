@@ -62,7 +62,7 @@ class StepSettings:
 
 
 @final
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Program:
     """A method, the networks it trains, and how."""
 

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from idlm_ds.build.engines import engine_setup
 from idlm_ds.build.locate import ASSETS
-from idlm_ds.checkpoints.conversion import Wish, convert
+from idlm_ds.checkpoints.conversion import ConversionOptions, convert
 from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def files(tmp_path_factory) -> Path:
     random_judge(folder / "judge", tokenizer)
     for family, layout in LAYOUTS.items():
         random_teacher(folder / family, tokenizer, family=family)
-        convert(folder / family, folder / f"{family}.ckpt", Wish(layout=layout))
+        convert(folder / family, folder / f"{family}.ckpt", ConversionOptions(layout=layout))
     return folder
 
 

@@ -20,7 +20,8 @@ from idlm_ds.objectives.alternation import Alternation, Phase
 from idlm_ds.objectives.idlm import IDLM
 from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds
 from idlm_ds.recipes.load import load_recipe
-from idlm_ds.recipes.schema import DistillRecipe, ProcessSection
+from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.train.renewal import Renewal
 from idlm_ds.train.step import Program

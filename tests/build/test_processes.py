@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 import torch
 
-from idlm_ds.build.processes import check_kin, make_process, read_family, vocabulary_of
+from idlm_ds.build.processes import check_family, read_family, vocabulary_of
 from idlm_ds.errors import UserError
+from idlm_ds.processes.base import Process
+from idlm_ds.processes.by_name import make_process
 from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.udlm import UDLM
-from idlm_ds.recipes.schema import ProcessSection
+from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.schedules.gaussian import DuoClock
 
@@ -34,8 +36,12 @@ def alpha(schedule: NoiseSchedule, t: float = 0.5) -> float:
     return schedule.at(torch.tensor([t], dtype=torch.float64)).alpha.item()
 
 
+def built(vocab_size: int = WORDS + 1, mask_id: int = WORDS, **fields: Any) -> Process:
+    return make_process(asdict(ProcessSection(**fields)), vocab_size, mask_id)
+
+
 def clock(**fields: Any) -> DuoClock:
-    process = make_process(ProcessSection(name="duo", **fields), WORDS + 1, WORDS)
+    process = built(name="duo", **fields)
     assert isinstance(process, Duo)
     return process.clock
 
@@ -43,9 +49,7 @@ def clock(**fields: Any) -> DuoClock:
 @pytest.mark.parametrize("schedule", SURVIVE_HALF_WAY)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_family_and_its_schedule_are_what_they_are_called(name, schedule):
-    process = make_process(
-        ProcessSection(name=name, schedule=schedule, **NOT_DEFAULT), WORDS + 1, WORDS
-    )
+    process = built(name=name, schedule=schedule, **NOT_DEFAULT)
     assert type(process) is FAMILIES[name]
     assert process.vocab_size == WORDS + 1
     assert alpha(process.schedule) == pytest.approx(SURVIVE_HALF_WAY[schedule], rel=1e-12)
@@ -53,7 +57,7 @@ def test_a_family_and_its_schedule_are_what_they_are_called(name, schedule):
 
 @pytest.mark.parametrize("name", ["mdlm", "sedd"])
 def test_the_mask_is_the_id_asked_for(name):
-    assert make_process(ProcessSection(name=name), WORDS, 3).mask_id == 3
+    assert built(WORDS, 3, name=name).mask_id == 3
 
 
 def test_a_new_vocabulary_has_one_id_more_than_the_tokenizer_or_its_own_mask():
@@ -79,7 +83,7 @@ def test_the_loglinear_clock_falls_linearly_whatever_the_schedule():
 
 
 def test_duo_is_relaxed_at_the_temperature_asked_for():
-    assert make_process(ProcessSection(name="duo", tau=0.25), WORDS + 1, WORDS).tau == 0.25
+    assert built(name="duo", tau=0.25).tau == 0.25
 
 
 def told(**fields: Any) -> dict[str, Any]:
@@ -92,7 +96,7 @@ ACCEPTED = {(name, name) for name in FAMILIES} | {("duo", "udlm")}
 
 @pytest.mark.parametrize(("asked", "trained"), sorted(ACCEPTED))
 def test_a_network_is_kin_to_its_own_family_and_an_udlm_one_to_duo(asked, trained):
-    check_kin(ProcessSection(name=asked), told(name=trained), Path("there"))
+    check_family(ProcessSection(name=asked), told(name=trained), Path("there"))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +104,7 @@ def test_a_network_is_kin_to_its_own_family_and_an_udlm_one_to_duo(asked, traine
 )
 def test_any_other_network_is_refused_by_name(asked, trained):
     with pytest.raises(UserError) as error:
-        check_kin(ProcessSection(name=asked), told(name=trained), Path("there"))
+        check_family(ProcessSection(name=asked), told(name=trained), Path("there"))
     message = f"process.name: {asked!r}, but there was trained with {trained!r}"
     assert str(error.value) == message
 
@@ -119,21 +123,21 @@ def test_any_other_network_is_refused_by_name(asked, trained):
 def test_a_teacher_of_other_noise_is_refused_by_the_key_that_differs(name, asked, trained, key):
     section = ProcessSection(name=name, **asked)
     with pytest.raises(UserError, match=rf"^process\.{key}: .*there was trained with") as error:
-        check_kin(section, told(name=name, **trained), Path("there"))
+        check_family(section, told(name=name, **trained), Path("there"))
     assert repr(getattr(section, key)) in str(error.value)
     assert repr(trained[key]) in str(error.value)
 
 
 def test_what_the_schedule_is_no_function_of_may_differ():
     other = {"sigma_min": 1.0, "t_min": 0.2, "tau": 0.5, "clock": "loglinear", "gamma_min": -9.0}
-    check_kin(ProcessSection(name="duo"), told(name="duo", **other), Path("there"))
+    check_family(ProcessSection(name="duo"), told(name="duo", **other), Path("there"))
     geometric = ProcessSection(name="mdlm", schedule="geometric")
-    check_kin(geometric, told(name="mdlm", schedule="geometric", eps=0.5), Path("there"))
+    check_family(geometric, told(name="mdlm", schedule="geometric", eps=0.5), Path("there"))
 
 
 @pytest.mark.parametrize("known", [{}, {"name": "mdlm"}, {"name": "mdlm", "schedule": "cosine"}])
 def test_what_a_model_does_not_tell_is_not_held_against_it(known):
-    check_kin(ProcessSection(name="mdlm", schedule="cosine", eps=0.5), known, Path("there"))
+    check_family(ProcessSection(name="mdlm", schedule="cosine", eps=0.5), known, Path("there"))
 
 
 def test_a_card_is_read_without_what_only_its_writer_knows():

@@ -13,7 +13,7 @@ from idlm_ds.checkpoints.formats.description import Description, PublicModel
 from idlm_ds.checkpoints.tensors import Renamed
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UnsafeCheckpointError, UserError
-from idlm_ds.recipes.schema import ProcessSection
+from idlm_ds.recipes.sections import ProcessSection
 from tests.checkpoints.models_on_disk import write_llada
 from tests.toy_models import random_teacher
 

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from idlm_ds.checkpoints import conversion
-from idlm_ds.checkpoints.conversion import Wish, convert
-from idlm_ds.checkpoints.formats import writers
+from idlm_ds.checkpoints.conversion import ConversionOptions, convert
+from idlm_ds.checkpoints.formats import base, folder
+from idlm_ds.checkpoints.formats.content import Content
 from idlm_ds.checkpoints.formats.public import read_public
-from idlm_ds.checkpoints.formats.writers import Content
 from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
 from idlm_ds.errors import UserError
 from tests.checkpoints.models_on_disk import (
@@ -61,7 +61,7 @@ def break_off(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         file.write(b"half")
         raise error
 
-    monkeypatch.setattr(writers, "save_file", write_half)
+    monkeypatch.setattr(folder, "save_file", write_half)
     monkeypatch.setattr("idlm_ds.checkpoints.model_folder.save_file", write_half)
     monkeypatch.setattr(torch, "save", save_half)
 
@@ -71,7 +71,7 @@ def test_an_interrupted_write_leaves_nothing(layout: str, source, tmp_path: Path
     before = tree(tmp_path)
     break_off(monkeypatch, Killed())
     with pytest.raises(Killed):
-        convert(source, target_of(tmp_path, layout), Wish(layout=layout))
+        convert(source, target_of(tmp_path, layout), ConversionOptions(layout=layout))
     assert tree(tmp_path) == before
 
 
@@ -81,7 +81,7 @@ def test_an_interrupted_replacement_leaves_the_old_model(
     layout: str, moment: str, source, tmp_path: Path, monkeypatch
 ):
     target = target_of(tmp_path, layout)
-    convert(source, target, Wish(layout=layout))
+    convert(source, target, ConversionOptions(layout=layout))
     before = tree(tmp_path)
 
     def killed(*_: object) -> None:
@@ -100,7 +100,7 @@ def test_an_interrupted_replacement_leaves_the_old_model(
         case "swap":
             monkeypatch.setattr(Path, "rename", fails)
     with pytest.raises((Killed, UserError)):
-        convert(source, target, Wish(layout=layout), fresh=True)
+        convert(source, target, ConversionOptions(layout=layout), fresh=True)
     monkeypatch.undo()
     assert tree(tmp_path) == before
 
@@ -109,7 +109,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next(source, tmp_path: Pat
     left = tmp_path / ".there.partial"
     left.mkdir()
     (left / "there").write_bytes(b"half")
-    convert(source, tmp_path / "there", Wish(layout="idlm_ds"))
+    convert(source, tmp_path / "there", ConversionOptions(layout="idlm_ds"))
     assert {path.name for path in tmp_path.iterdir()} == {"model", "there"}
 
 
@@ -169,7 +169,7 @@ def one_block_less(content: Content) -> Content:
 
 def write_otherwise(monkeypatch, change: Callable[[Content], Content]) -> None:
     def write(path: Path, layout: str, content: Content, **more: str) -> None:
-        writers.write_model(path, layout, change(content), **more)
+        base.write_model(path, layout, change(content), **more)
 
     monkeypatch.setattr(conversion, "write_model", write)
 
@@ -194,7 +194,9 @@ def test_what_is_not_the_same_model_is_removed(
     before = tree(tmp_path)
     write_otherwise(monkeypatch, change)
     with pytest.raises(UserError, match=f"so removed: .*{reason}") as failed:
-        convert(source, target_of(tmp_path, layout), Wish(layout=layout, length=LENGTH))
+        convert(
+            source, target_of(tmp_path, layout), ConversionOptions(layout=layout, length=LENGTH)
+        )
     assert "\n" not in str(failed.value)
     assert tree(tmp_path) == before
 
@@ -208,13 +210,13 @@ def test_a_tokenizer_comes_along_into_a_folder(tmp_path: Path):
         beside = source if source.is_dir() else root
         for file in files:
             (beside / file.name).write_bytes(file.read_bytes())
-        outcome = convert(source, root / "there", Wish(layout="hugging_face"))
+        outcome = convert(source, root / "there", ConversionOptions(layout="hugging_face"))
         assert outcome.copied == tuple(file.name for file in files)
         assert all((root / "there" / f.name).read_bytes() == f.read_bytes() for f in files)
 
 
 def test_only_a_model_is_replaced_and_only_when_asked(source, tmp_path: Path):
-    target, wish = tmp_path / "there", Wish(layout="idlm_ds")
+    target, wish = tmp_path / "there", ConversionOptions(layout="idlm_ds")
     convert(write_duo_twice_wrapped(tmp_path / "duo")[0], target, wish)
     (target / "kept.txt").write_text("no part of a model")
     with pytest.raises(UserError, match="already there; --fresh"):
@@ -234,7 +236,7 @@ def test_only_a_model_is_replaced_and_only_when_asked(source, tmp_path: Path):
 
 @pytest.mark.parametrize("name", [".", "link"])
 def test_a_model_is_replaced_where_it_is(name: str, source, tmp_path: Path, monkeypatch):
-    folder, wish = tmp_path / "there", Wish(layout="idlm_ds")
+    folder, wish = tmp_path / "there", ConversionOptions(layout="idlm_ds")
     convert(write_duo_twice_wrapped(tmp_path / "duo")[0], folder, wish)
     (folder.parent / "link").symlink_to(folder)
     monkeypatch.chdir(folder if name == "." else tmp_path)
@@ -248,7 +250,7 @@ def test_the_source_is_never_replaced(tmp_path: Path):
     inner, _ = write_mdlm(source / "inner")
     for part in (source, inner):
         with pytest.raises(UserError, match="holds the source"):
-            convert(part, source, Wish(layout="idlm_ds"), fresh=True)
+            convert(part, source, ConversionOptions(layout="idlm_ds"), fresh=True)
     assert_same_bits(read_public(source).weights, weights)
 
 
@@ -263,7 +265,7 @@ def test_the_source_is_never_replaced(tmp_path: Path):
 def test_a_target_that_cannot_be_is_one_line(name, layout, reason, source, tmp_path: Path):
     before = tree(tmp_path)
     with pytest.raises(UserError, match=reason) as refused:
-        convert(source, tmp_path / name, Wish(layout=layout))
+        convert(source, tmp_path / name, ConversionOptions(layout=layout))
     assert "\n" not in str(refused.value)
     assert tree(tmp_path) == before
 
@@ -276,6 +278,6 @@ def test_a_full_disk_is_one_line(source, tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr(Path, "open", full)
     with pytest.raises(UserError, match="No space left on device"):
-        convert(source, tmp_path / "there.ckpt", Wish(layout="lightning"))
+        convert(source, tmp_path / "there.ckpt", ConversionOptions(layout="lightning"))
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]

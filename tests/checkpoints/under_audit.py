@@ -16,8 +16,10 @@ from typing import Any
 
 import torch
 
+from idlm_ds.checkpoints.formats.base import format_of
 from idlm_ds.checkpoints.formats.public import detect, read_public
 from idlm_ds.errors import UserError
+from idlm_ds.registry.layouts import LAYOUTS
 
 
 def take(path: Path) -> str:
@@ -54,6 +56,8 @@ def load_as_usual(path: Path) -> str:
 def main(folder: Path, *, as_usual: bool) -> None:
     warnings.simplefilter("ignore")
     paths = sorted((folder / "files").iterdir())
+    for layout in LAYOUTS:
+        format_of(layout)
     for path in sorted((folder / "warm").iterdir()):
         take(path)
 

@@ -35,7 +35,7 @@ def test_the_top_level_holds_what_it_should_and_nothing_else():
     )
     top = {name.split("/")[0] for name in listed.stdout.split()}
     assert top == {
-        "idlm_ds", "ds_configs", "launchers", "tools", "tests", "setup.py", "README.md",
+        "idlm_ds", "ds_configs", "docs", "launchers", "tools", "tests", "setup.py", "README.md",
         "LICENSE", "pyproject.toml", ".gitignore", ".ci",
     }  # fmt: skip
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 import idlm_ds
-from idlm_ds.checkpoints.formats.layouts import PLANS
+from idlm_ds.checkpoints.formats.plans import LLADA
 from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.engine.config import read_engine_json
 from idlm_ds.engine.dist import World
@@ -35,7 +35,7 @@ CONFIG = {
     "vocab_size": 50_304,
     "mask_token_id": 50_303,
 }
-SHAPES = PLANS["llada"].shapes({"vocab_size": 50_304, "hidden": 2048, "blocks": 16, "ffn": 5632})
+SHAPES = LLADA.shapes({"vocab_size": 50_304, "hidden": 2048, "blocks": 16, "ffn": 5632})
 PARAMETERS = sum(map(math.prod, SHAPES.values()))
 WATCHED = ("model.transformer.wte.weight", "model.transformer.blocks.7.ff_out.weight")
 

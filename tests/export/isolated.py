@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from idlm_ds.build.processes import make_process, read_family
+from idlm_ds.build.processes import read_family
 from idlm_ds.export.write import ExportOptions, export
 from idlm_ds.processes.base import Process
+from idlm_ds.processes.by_name import make_process
 from tests.export.students import (
     CARDS,
     LENGTH,
@@ -67,7 +68,7 @@ def process_of(name: str) -> Process:
     card = card_of(name)
     section = read_family(card.process, Path())
     mask = LLADA_MASK if name == "llada" else WORDS
-    return make_process(section, card.network["vocab_size"], mask)
+    return make_process(asdict(section), card.network["vocab_size"], mask)
 
 
 def student_of(name: str) -> str:

@@ -15,7 +15,7 @@ from idlm_ds.build.networks import known_network
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.recipes.schema import ProcessSection
+from idlm_ds.recipes.sections import ProcessSection
 
 WORDS = 2048
 """Of the embedded tokenizer."""

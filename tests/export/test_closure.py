@@ -7,9 +7,9 @@ import pytest
 
 from idlm_ds.export import closure
 from idlm_ds.export.closure import ClosureError, collect, rewrite, sibling
-from idlm_ds.export.fields import CODES
+from idlm_ds.export.fields import codes
 
-ROOTS = [closure.WRAPPERS + code.module for code in CODES.values()]
+ROOTS = [closure.WRAPPERS + code.module for code in codes().values()]
 
 
 def test_an_import_is_changed_in_place_and_nothing_else_is():
@@ -32,6 +32,49 @@ def α(x: "str") -> None:
     assert text == source.replace("\nfrom idlm_ds.noise", "\nfrom .noise").replace(
         "from idlm_ds.processes.base", "from .processes_base"
     ).replace("from  idlm_ds.models.dit  ", "from .models_dit  ")
+
+
+def test_an_entry_point_is_changed_like_an_import():
+    source = """ROW = Row(name="α", entry_point="idlm_ds.processes.mdlm:MDLM")
+STEP = "idlm_ds.processes.base:Process.step"
+OTHERS = ("idlm_ds", "idlm_ds.noise", "see idlm_ds.noise:Noise", "torch.nn:Linear")
+"""
+    text, needed = rewrite(source, "here")
+    assert needed == {"idlm_ds.processes.mdlm", "idlm_ds.processes.base"}
+    assert text == source.replace("idlm_ds.processes.mdlm:", ".processes_mdlm:").replace(
+        "idlm_ds.processes.base:", ".processes_base:"
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "needed"),
+    [
+        ("families", {"processes_mdlm.py", "processes_duo.py", "schedules_cosine.py"}),
+        ("samplers", {"processes_base.py", "samplers_score.py", "samplers_blockwise.py"}),
+    ],
+)
+def test_what_rows_name_comes_along(table, needed):
+    files = collect(f"idlm_ds.registry.{table}")
+    assert needed | {"registry_table.py"} <= files.keys()
+    assert "idlm_ds." not in "".join(
+        str(node.value)
+        for text in files.values()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and ":" in str(node.value) and " " not in str(node.value)
+    )
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_entry_points_of_exported_code_are_files_beside_it(root):
+    files = collect(root)
+    named = [
+        node.value.partition(":")[0]
+        for text in files.values()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Constant) and str(node.value).startswith(".processes_")
+    ]
+    assert ".processes_mdlm" in named
+    assert {f"{name.removeprefix('.')}.py" for name in named} <= files.keys()
 
 
 def test_shapes_come_from_the_stand_in():
@@ -67,6 +110,9 @@ def test_an_optional_package_is_looked_up_when_it_is_used():
         ("from idlm_ds.noise import *", "names must be listed"),
         ("from . import noise", "a relative import cannot be exported"),
         ("from .noise import Noise", "a relative import cannot be exported"),
+        ("x = 'idlm_ds.noise:Noise'", "it is no entry point in a file of this package"),
+        ('x = "idlm_ds." "noise:Noise"', "it is no entry point in a file of this package"),
+        ('x = "idlm_ds.nowhere:x"', "it is no entry point in a file of this package"),
     ],
 )
 def test_an_import_that_is_not_understood_is_refused(statement, reason):
@@ -112,4 +158,6 @@ def test_code_that_only_training_needs_stays_behind(root):
         "data",
         "metrics",
     }
-    assert "schedules_gaussian.py" not in collect(root)
+    # Families and samplers are exported; what else has a name here is not.
+    registry = {name for name in collect(root) if name.startswith("registry_")}
+    assert registry <= {"registry_table.py", "registry_families.py", "registry_samplers.py"}

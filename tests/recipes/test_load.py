@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from idlm_ds.recipes.errors import RecipeError
 from idlm_ds.recipes.load import load_recipe, to_yaml
-from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe, RecipeError
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.strict_yaml import read_yaml
 
 from .samples import DISTILL, PRETRAIN

@@ -10,10 +10,10 @@ import torch
 
 import idlm_ds
 from idlm_ds.checkpoints import conversion
-from idlm_ds.checkpoints.formats.description import LAYOUTS
 from idlm_ds.checkpoints.formats.public import read_public
-from idlm_ds.checkpoints.formats.stated import TOLD_TIME
 from idlm_ds.cli import launch
+from idlm_ds.registry.families import FAMILIES
+from idlm_ds.registry.layouts import LAYOUTS
 from tests.checkpoints.gadgets import SLOT, live, splice
 from tests.checkpoints.models_on_disk import (
     write_lightning_without_configuration,
@@ -133,5 +133,6 @@ def test_a_file_that_would_run_code_is_one_line_and_exit_code_4(tmp_path: Path):
 
 
 def test_the_choices_are_those_of_the_package():
-    assert set(convert_checkpoint.LAYOUTS) == LAYOUTS.keys()
-    assert set(convert_checkpoint.FAMILIES) == TOLD_TIME.keys()
+    choices = {a.dest: a.choices for a in convert_checkpoint.make_parser()._actions}
+    assert choices["to"] == tuple(LAYOUTS)
+    assert choices["family"] == tuple(FAMILIES)

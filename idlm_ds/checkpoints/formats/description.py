@@ -1,25 +1,14 @@
-"""What is told of a model that was read, as plain values."""
+"""What is known of a model that was read, as plain values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idlm_ds.checkpoints.formats.stated import Stated
+from idlm_ds.checkpoints.formats.reader import Stated
 from idlm_ds.checkpoints.pickle_reader.allowed import StoredTensor
 from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile
 from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
-
-LAYOUTS = {
-    "idlm_ds": "model folder of this package",
-    "hugging_face": "Hugging Face folder of MDLM, Duo or IDLM",
-    "sedd": "Hugging Face folder of SEDD",
-    "sdtt": "Hugging Face folder of SDTT",
-    "llada": "Hugging Face folder of LLaDA",
-    "lightning": "Lightning checkpoint of MDLM, Duo or SEDD",
-    "sedd_training": "checkpoint of SEDD's training program",
-}
-"""What can be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,27 +24,27 @@ class Description:
     """What a file or folder holds."""
 
     layout: str
-    """A key of ``LAYOUTS``."""
+    """A name of ``registry.layouts``."""
 
     kind: str
-    """Architecture: dit or llada."""
+    """Architecture, a name of ``registry.networks``."""
 
     family: str | None
-    """Diffusion family it was trained in, where that is told."""
+    """Diffusion family it was trained in, where that is stated."""
 
     process: Mapping[str, Any]
-    """Family, schedule and the like, as far as they are told; keys of a recipe's ``process``."""
+    """Family, schedule and the like, as far as stated; keys of a recipe's ``process``."""
 
     sizes: Mapping[str, Any]
-    """Arguments of the network's configuration class; those told nowhere are left out."""
+    """Arguments of the network's configuration class; unknown ones are left out."""
 
     vocab_size: int
 
     mask_id: int | None
-    """None where the family has no mask, or is not told."""
+    """None where the family has no mask, or is unknown."""
 
     length: int | None
-    """Positions of a training sequence, where that is told."""
+    """Positions of a training sequence, where that is stated."""
 
     dtype: str
     """What the weights are stored as."""
@@ -70,7 +59,7 @@ class Description:
     """Whether the weights are that running mean."""
 
     stripped: tuple[str, ...]
-    """What was taken off names."""
+    """Prefixes that were stripped from names."""
 
     ignored: tuple[str, ...]
     """Stored names of tensors that are not read."""
@@ -88,12 +77,12 @@ class PublicModel:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Found:
-    """What a reader has found, before it is held against a network."""
+class RawCheckpoint:
+    """Contents of a checkpoint before validation against a network."""
 
     path: Path
     layout: str
-    kind: str = "dit"
+    kind: str
     stated: Stated
     files: tuple[Path, ...]
 
@@ -106,5 +95,5 @@ class Found:
     shadow: tuple[TorchFile, list[StoredTensor]] | None = None
     """The running mean's tensors, in the order of the network's parameters."""
 
-    troubles: list[str] = field(default_factory=list)
-    """What is wrong so far."""
+    problems: list[str] = field(default_factory=list)
+    """Problems so far."""

@@ -5,34 +5,37 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from idlm_ds.checkpoints.formats import folders, training_files
-from idlm_ds.checkpoints.formats.description import LAYOUTS, Description, Found, PublicModel
-from idlm_ds.checkpoints.formats.layouts import (
-    PLANS,
+from idlm_ds.checkpoints.formats.base import Format, find_format
+from idlm_ds.checkpoints.formats.description import Description, PublicModel, RawCheckpoint
+from idlm_ds.checkpoints.formats.folder import read_json
+from idlm_ds.checkpoints.formats.plans import (
     ROTARY,
     Plan,
     Shapes,
     infer_sizes,
     listed,
     own_name,
+    plan_of,
     problems,
 )
 from idlm_ds.checkpoints.model_folder import CONFIG
 from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchWeights
 from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
 from idlm_ds.errors import UserError
+from idlm_ds.registry.layouts import LAYOUTS
+from idlm_ds.registry.networks import NETWORKS
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 
 
 def detect(path: Path) -> str:
-    """Say which of ``LAYOUTS`` a path has.
+    """Name the layout of a model.
 
     Raises:
         UnsafeCheckpointError: Reading it the usual way could run code.
-        UserError: It has none of them, or is damaged.
+        UserError: It has none that is known, or is damaged.
     """
-    return _open(path)[0]
+    return _open(path)[0].layout.name
 
 
 def read_public(path: Path, *, prefer_ema: bool = True) -> PublicModel:
@@ -47,52 +50,50 @@ def read_public(path: Path, *, prefer_ema: bool = True) -> PublicModel:
         UserError: It is damaged, or its tensors do not fit the network; all that is wrong with
             them is in the one message.
     """
-    layout, content = _open(path)
-    if isinstance(content, TorchFile):
-        found = training_files.read_training_file(path, layout, content)
-    else:
-        found = folders.read_folder(path, layout, content)
-    return _assemble(found, prefer_ema=prefer_ema)
+    layout, opened = _open(path)
+    return _assemble(layout.read(path, opened), prefer_ema=prefer_ema)
 
 
-def _open(path: Path) -> tuple[str, Mapping[str, Any] | TorchFile]:
-    content: Mapping[str, Any] | TorchFile
-    layout = None
+def _open(path: Path) -> tuple[Format, Mapping[str, Any] | TorchFile]:
+    opened: Mapping[str, Any] | TorchFile
+    matching = None
     if path.is_dir():
-        content = folders.read_json(path / CONFIG)
-        layout = folders.find_layout(content)
+        opened = read_json(path / CONFIG)
+        matching = find_format(opened, is_file=False)
     elif path.suffix in PICKLED:
-        content = TorchFile(path)
-        layout = training_files.find_layout(content)
+        opened = TorchFile(path)
+        fields = opened.content if isinstance(opened.content, dict) else {}
+        matching = find_format(fields, is_file=True)
     elif not path.exists():
         raise UserError(f"{path}: no such file or folder")
-    if layout is None:
+    if matching is None:
         beside = path.is_file() and (path.parent / CONFIG).is_file()
         hint = f"; give its folder, {path.parent}" if beside else ""
-        raise UserError(f"{path}: not one of: {', '.join(LAYOUTS.values())}{hint}")
-    return layout, content
+        known = ", ".join(row.description for row in LAYOUTS.values())
+        raise UserError(f"{path}: not one of: {known}{hint}")
+    return matching, opened
 
 
-def _assemble(found: Found, *, prefer_ema: bool) -> PublicModel:
-    plan = PLANS[found.kind]
-    places, troubles = _own_places(found)
-    raw = Renamed(str(found.path), places)
-    sizes = infer_sizes(plan, raw, found.stated.sizes)
+def _assemble(raw: RawCheckpoint, *, prefer_ema: bool) -> PublicModel:
+    plan = plan_of(raw.kind)
+    places, troubles = _own_places(raw)
+    tensors = Renamed(str(raw.path), places)
+    sizes = infer_sizes(plan, tensors, raw.stated.sizes)
     expected = plan.shapes(sizes)
-    troubles += problems(plan, expected, raw)
-    weights: NamedTensors = raw
-    if is_ema := prefer_ema and found.shadow is not None:
-        weights, more = _running_mean(found, plan, expected)
+    troubles += problems(plan, expected, tensors)
+    weights: NamedTensors = tensors
+    if is_ema := prefer_ema and raw.shadow is not None:
+        weights, more = _running_mean(raw, plan, expected)
         troubles += more
-    arguments, more = _arguments(found, raw, sizes)
+    arguments, more = _arguments(raw, tensors, sizes)
     troubles += more
     if troubles:
-        raise UserError(f"{found.path}: does not fit its network: {'; '.join(troubles)}")
+        raise UserError(f"{raw.path}: does not fit its network: {'; '.join(troubles)}")
 
-    stated = found.stated
+    stated = raw.stated
     about = Description(
-        layout=found.layout,
-        kind=found.kind,
+        layout=raw.layout,
+        kind=raw.kind,
         family=stated.family,
         process={**stated.process, **({"name": stated.family} if stated.family else {})},
         sizes=arguments,
@@ -101,29 +102,31 @@ def _assemble(found: Found, *, prefer_ema: bool) -> PublicModel:
         length=stated.length,
         dtype=", ".join(sorted({str(weights.dtype(n)).removeprefix("torch.") for n in expected})),
         parameters=sum(math.prod(shape) for shape in expected.values()),
-        ema=found.ema,
+        ema=raw.ema,
         is_ema=is_ema,
-        stripped=_stripped(found.tensors),
-        ignored=(*found.ignored, *(at[1] for name, at in places.items() if name not in expected)),
-        files=found.files,
+        stripped=_stripped(raw.tensors),
+        ignored=(*raw.ignored, *(at[1] for name, at in places.items() if name not in expected)),
+        files=raw.files,
     )
-    return PublicModel(about, Renamed(raw.label, {name: (weights, name) for name in expected}))
+    return PublicModel(about, Renamed(tensors.label, {name: (weights, name) for name in expected}))
 
 
-def _own_places(found: Found) -> tuple[dict[str, tuple[NamedTensors, str]], list[str]]:
+def _own_places(raw: RawCheckpoint) -> tuple[dict[str, tuple[NamedTensors, str]], list[str]]:
     places: dict[str, tuple[NamedTensors, str]] = {}
     twice = []
-    for stored, source in found.tensors.items():
+    for stored, source in raw.tensors.items():
         name = own_name(stored)
         if name in places:
             twice.append(name)
         places[name] = (source, stored)
-    return places, [*found.troubles, *([f"there twice {listed(twice)}"] if twice else [])]
+    return places, [*raw.problems, *([f"there twice {listed(twice)}"] if twice else [])]
 
 
-def _running_mean(found: Found, plan: Plan, expected: Shapes) -> tuple[TorchWeights, list[str]]:
-    assert found.shadow is not None
-    file, shadow = found.shadow
+def _running_mean(
+    raw: RawCheckpoint, plan: Plan, expected: Shapes
+) -> tuple[TorchWeights, list[str]]:
+    assert raw.shadow is not None
+    file, shadow = raw.shadow
     mean = TorchWeights(file, dict(zip(expected, shadow, strict=False)))
     if len(shadow) != len(expected):
         return mean, [f"its running mean has {len(shadow)} tensors, not {len(expected)}"]
@@ -131,24 +134,25 @@ def _running_mean(found: Found, plan: Plan, expected: Shapes) -> tuple[TorchWeig
 
 
 def _arguments(
-    found: Found, raw: NamedTensors, sizes: Mapping[str, int]
+    raw: RawCheckpoint, tensors: NamedTensors, sizes: Mapping[str, int]
 ) -> tuple[dict[str, Any], list[str]]:
     """Arguments of the network's configuration class."""
     hidden = sizes["hidden"]
-    heads, troubles = _heads(found.stated.sizes.get("heads"), raw.shape(ROTARY), hidden)
-    arguments: dict[str, Any] = {**sizes, "heads": heads, **found.stated.options}
+    heads, troubles = _heads(raw.stated.sizes.get("heads"), tensors.shape(ROTARY), hidden)
+    arguments: dict[str, Any] = {**sizes, "heads": heads, **raw.stated.options}
     if unknown := sorted(name for name, size in sizes.items() if size < 1):
         troubles.append(f"nothing tells its {', '.join(unknown)}")
-    mask_id = found.stated.mask_id
+    mask_id = raw.stated.mask_id
     if mask_id is not None and mask_id >= sizes["vocab_size"] > 0:
         troubles.append(f"mask id {mask_id} in a vocabulary of {sizes['vocab_size']}")
-    if found.kind == "dit":
+    if "inner" in arguments:
         inner = arguments.pop("inner")
         if hidden > 0 and inner > 0 and inner % hidden:
             troubles.append(f"a feed-forward width of {inner} is no multiple of {hidden}")
         arguments["mlp_ratio"] = inner // hidden
-        is_told_time = found.stated.is_told_time()
-        arguments |= {} if is_told_time is None else {"time_conditioning": is_told_time}
+    sees_time = raw.stated.sees_time()
+    if NETWORKS[raw.kind].has_time_conditioning and sees_time is not None:
+        arguments["time_conditioning"] = sees_time
     return arguments, troubles
 
 

@@ -32,7 +32,7 @@ class TorchFile:
     """Containers, numbers, text, ``StoredTensor`` and ``Inert``, as the pickle nests them."""
 
     def __init__(self, path: Path) -> None:
-        """Open a file and read what it holds, but for the numbers in its tensors.
+        """Open a file and read all but the numbers in its tensors.
 
         Raises:
             UnsafeCheckpointError: Reading it the usual way could run code.
@@ -147,7 +147,7 @@ class TorchWeights:
 
 
 def tensors_in(file: TorchFile, content: Any, what: str) -> dict[str, StoredTensor]:
-    """Take a dictionary for one of tensors by name.
+    """Check that a dictionary holds tensors by name, and return it.
 
     Raises:
         UserError: It holds something else.
@@ -200,8 +200,8 @@ def _read_exactly(handle: int, offset: int, count: int) -> bytearray:
     content = bytearray(count)
     view, done = memoryview(content), 0
     while done < count:
-        got = os.preadv(handle, [view[done:]], offset + done)
-        if got == 0:
+        count_read = os.preadv(handle, [view[done:]], offset + done)
+        if count_read == 0:
             raise ValueError("cut short")
-        done += got
+        done += count_read
     return content

@@ -1,8 +1,8 @@
 """A reader of pickles that executes nothing.
 
-``pickletools`` takes the stream apart; the machine below moves plain values about on a stack. It
-has no instruction that imports, looks up or calls, and no attribute of any object is ever set or
-read by name. ``allowed.py`` says what becomes of the names in the stream.
+``pickletools`` parses the stream; the machine below moves plain values on a stack. It has no
+instruction that imports, looks up or calls, and no attribute of any object is ever set or read by
+name. ``allowed.py`` decides what replaces the names in the stream.
 """
 
 import pickletools
@@ -53,7 +53,7 @@ SET, FROZEN_SET = Global("builtins", "set"), Global("builtins", "frozenset")
 
 
 class Machine:
-    """A stack, the marks on it, and what was put aside."""
+    """A stack, the parts of it below each mark, and the memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -100,7 +100,7 @@ class Machine:
         entries.update(_pairs(values))
 
     def build(self) -> None:
-        """Note the state of a record. Of a dictionary it is an attribute, and dropped."""
+        """Store the state of a record; that of a dictionary is an attribute, and dropped."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
@@ -108,7 +108,7 @@ class Machine:
             raise Refused("its pickle gives a state to what has none")
 
     def call(self) -> None:
-        """Replace a name and its arguments by what stands for their result."""
+        """Replace a name and its arguments by a stand-in for their result."""
         arguments, called = self.stack.pop(), self.stack.pop()
         self.push(construct(called, arguments))
 

@@ -17,8 +17,9 @@ from transformers.utils import ModelOutput
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy, Process, Read, at
-from idlm_ds.processes.by_name import hard_process
+from idlm_ds.processes.by_name import make_process
 from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.registry.families import sampled_as
 from idlm_ds.samplers.batched import OnBatchStep, sample_batched
 from idlm_ds.samplers.blockwise import sample_blockwise
 from idlm_ds.samplers.config import Precision, Sampler, SamplerConfig
@@ -80,11 +81,9 @@ class DiffusionGenerationMixin(GenerationMixin):
         Raises:
             ValueError: The configuration names none that is known.
         """
-        return hard_process(
-            self.config.process,
-            vocab_size=self.config.vocab_size,
-            mask_id=self.config.mask_token_id,
-        )
+        settings = self.config.process
+        settings = {**settings, "name": sampled_as(settings.get("name"))}
+        return make_process(settings, self.config.vocab_size, self.config.mask_token_id)
 
     def forward(
         self,

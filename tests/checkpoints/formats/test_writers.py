@@ -10,12 +10,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from idlm_ds.checkpoints.conversion import NETWORKS, Outcome, Wish, convert
+from idlm_ds.checkpoints.conversion import ConversionOptions, Outcome, convert
 from idlm_ds.checkpoints.formats.description import Description, RunningMean
 from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.models.dit import DiT, DiTConfig
+from idlm_ds.registry.networks import NETWORKS
+from idlm_ds.registry.table import load
 from tests.checkpoints import models_on_disk as disk
 from tests.checkpoints.models_on_disk import Written, assert_same_bits
 from tests.checkpoints.published import (
@@ -74,7 +76,7 @@ def target_of(root: Path, layout: str) -> Path:
 
 def convert_to(layout: str, source: Path, root: Path, **wish: Any) -> tuple[Path, Outcome]:
     target = target_of(root, layout)
-    return target, convert(source, target, Wish(layout=layout, **wish))
+    return target, convert(source, target, ConversionOptions(layout=layout, **wish))
 
 
 def stored(path: Path) -> Weights:
@@ -126,7 +128,7 @@ def test_everything_survives_there_and_back(write, layout: str, tmp_path: Path):
 
     back = tmp_path / "back"
     home = "llada" if outcome.source.kind == "llada" else "hugging_face"
-    convert(target, back, Wish(layout=home))
+    convert(target, back, ConversionOptions(layout=home))
     assert_same_bits(read_public(back).weights, weights)
     assert told(read_public(back).about) == told(found.about)
 
@@ -190,8 +192,8 @@ def test_what_a_layout_cannot_hold_is_told(tmp_path: Path):
 
 def answers(path: Path, tokens: Tensor, sigma: Tensor) -> Tensor:
     model = read_public(path)
-    configure, build = NETWORKS[model.about.kind]
-    network = build(configure(**model.about.sizes)).eval()
+    row = NETWORKS[model.about.kind]
+    network = load(row.entry_point)(load(row.config)(**model.about.sizes)).eval()
     fill_weights(network, model.weights)
     everywhere = torch.arange(tokens.numel())
     with torch.no_grad():
@@ -271,17 +273,17 @@ SENSELESS: list[tuple[Callable[[Path], Written], str, dict[str, Any], str]] = [
     (disk.write_mdlm, "llada", {}, "a network of kind dit"),
     (disk.write_llada, "hugging_face", {}, "a network of kind llada"),
     (disk.write_llada, "lightning", {}, "a network of kind llada"),
-    (disk.write_duo_twice_wrapped, "sedd", {}, "mdlm or sedd, not of duo"),
-    (disk.write_lightning, "sedd_training", {}, "mdlm or sedd, not of duo"),
+    (disk.write_duo_twice_wrapped, "sedd", {}, "networks of sedd, not of duo"),
+    (disk.write_lightning, "sedd_training", {}, "networks of sedd, not of duo"),
     (disk.write_duo_twice_wrapped, "sdtt", {}, "mdlm or sedd, not of duo"),
-    (disk.write_mdlm, "sedd_training", {}, "one of mdlm gives words"),
-    (disk.write_mdlm, "sedd", {}, "one of mdlm gives words"),
-    (disk.write_lightning_without_configuration, "idlm_ds", {"is_told_time": True}, "--family"),
+    (disk.write_mdlm, "sedd_training", {}, "networks of sedd, not of mdlm"),
+    (disk.write_mdlm, "sedd", {}, "networks of sedd, not of mdlm"),
+    (disk.write_lightning_without_configuration, "idlm_ds", {"sees_time": True}, "--family"),
     (disk.write_lightning_without_configuration, "hugging_face", {}, "--time-conditioning"),
     (disk.write_lightning_without_configuration, "idlm_ds", {"family": "duo"}, "--length"),
     (disk.write_mdlm, "idlm_ds", {"family": "duo"}, "--family: duo, but the source says mdlm"),
     (disk.write_mdlm, "idlm_ds", {"length": 9}, f"--length: 9, but the source says {LENGTH}"),
-    (disk.write_mdlm, "idlm_ds", {"is_told_time": True}, "--time-conditioning: True"),
+    (disk.write_mdlm, "idlm_ds", {"sees_time": True}, "--time-conditioning: True"),
     (disk.write_mdlm, "idlm_ds", {"max_shard_size": "1MB"}, "never cut"),
     (disk.write_mdlm, "sdtt", {"max_shard_size": "big"}, "'big' is no size like 5GB"),
 ]

@@ -1,10 +1,13 @@
-"""Names and shapes of published networks, and holding a file against them."""
+"""Names and shapes of the parameters of published networks, and how tensors are checked."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from idlm_ds.checkpoints.tensors import NamedTensors
+from idlm_ds.registry.networks import NETWORKS
+from idlm_ds.registry.table import load
 
 Shapes = dict[str, tuple[int, ...]]
 """By name, in the order of ``named_parameters``. A negative size is not known."""
@@ -15,16 +18,16 @@ SHOWN = 40
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What the tensors of one architecture are called, and how large they are."""
+    """Names and shapes of the parameters of an architecture."""
 
     blocks: str
-    """What names of a block start with, in front of its number."""
+    """Prefix of a block's names, in front of its number."""
 
     shapes: Callable[[Mapping[str, int]], Shapes]
     """All parameters of a network of some sizes."""
 
     anchors: Mapping[str, tuple[tuple[str, int], ...]]
-    """For each size, tensors and axes that tell it."""
+    """For each size, tensors and axes that it can be inferred from."""
 
     optional: frozenset[str] = frozenset()
     """Buffers that some files have."""
@@ -85,28 +88,44 @@ def _llada_shapes(sizes: Mapping[str, int]) -> Shapes:
 ROTARY = "rotary_emb.inv_freq"
 """A buffer of half a head's width; the networks here compute it."""
 
-PLANS: Mapping[str, Plan] = {
-    "dit": Plan(
-        blocks="blocks.",
-        shapes=_dit_shapes,
-        anchors={
-            "vocab_size": (("vocab_embed.embedding", 0), ("output_layer.linear.bias", 0)),
-            "hidden": (("vocab_embed.embedding", 1), ("output_layer.norm_final.weight", 0)),
-            "cond": (("sigma_map.mlp.2.bias", 0), ("blocks.0.adaLN_modulation.weight", 1)),
-            "inner": (("blocks.0.mlp.0.bias", 0), ("blocks.0.mlp.2.weight", 1)),
-        },
-        optional=frozenset({ROTARY}),
-    ),
-    "llada": Plan(
-        blocks="model.transformer.blocks.",
-        shapes=_llada_shapes,
-        anchors={
-            "vocab_size": (("model.transformer.wte.weight", 0),),
-            "hidden": (("model.transformer.wte.weight", 1),),
-            "ffn": (("model.transformer.blocks.0.ff_proj.weight", 0),),
-        },
-    ),
-}
+DIT = Plan(
+    blocks="blocks.",
+    shapes=_dit_shapes,
+    anchors={
+        "vocab_size": (("vocab_embed.embedding", 0), ("output_layer.linear.bias", 0)),
+        "hidden": (("vocab_embed.embedding", 1), ("output_layer.norm_final.weight", 0)),
+        "cond": (("sigma_map.mlp.2.bias", 0), ("blocks.0.adaLN_modulation.weight", 1)),
+        "inner": (("blocks.0.mlp.0.bias", 0), ("blocks.0.mlp.2.weight", 1)),
+    },
+    optional=frozenset({ROTARY}),
+)
+
+LLADA = Plan(
+    blocks="model.transformer.blocks.",
+    shapes=_llada_shapes,
+    anchors={
+        "vocab_size": (("model.transformer.wte.weight", 0),),
+        "hidden": (("model.transformer.wte.weight", 1),),
+        "ffn": (("model.transformer.blocks.0.ff_proj.weight", 0),),
+    },
+)
+
+
+def plan_of(network: str) -> Plan:
+    """The plan of a kind of network."""
+    plan: Plan = load(NETWORKS[network].plan)
+    return plan
+
+
+def planned() -> list[str]:
+    """Kinds of networks that have a plan, which can be on disk in layouts of any kind."""
+    return [row.name for row in NETWORKS.values() if row.plan]
+
+
+def parameter_shapes(network: str, arguments: Mapping[str, Any]) -> Shapes:
+    """All parameters of a network whose configuration class has these arguments."""
+    inner = arguments.get("mlp_ratio", 0) * arguments["hidden"]
+    return plan_of(network).shapes({**arguments, "inner": inner})
 
 
 def own_name(stored: str) -> str:
@@ -117,22 +136,22 @@ def own_name(stored: str) -> str:
     return name
 
 
-def infer_sizes(plan: Plan, found: NamedTensors, stated: Mapping[str, int]) -> dict[str, int]:
-    """Sizes as stated, else as the tensors tell, else -1."""
+def infer_sizes(plan: Plan, tensors: NamedTensors, stated: Mapping[str, int]) -> dict[str, int]:
+    """Sizes as stated, else as inferred from shapes, else -1."""
     number = re.compile(re.escape(plan.blocks) + r"([0-9]{1,6})\.")
-    matches = (number.match(name) for name in found.names())
+    matches = (number.match(name) for name in tensors.names())
     sizes: dict[str, int] = {}
     for size, places in plan.anchors.items():
-        shapes = ((found.shape(name) or (), axis) for name, axis in places)
-        told = (shape[axis] for shape, axis in shapes if len(shape) > axis and shape[axis] > 0)
-        sizes[size] = next(told, -1)
+        shapes = ((tensors.shape(name) or (), axis) for name, axis in places)
+        inferred = (shape[axis] for shape, axis in shapes if len(shape) > axis and shape[axis] > 0)
+        sizes[size] = next(inferred, -1)
     sizes["blocks"] = len({m[1] for m in matches if m})
     return sizes | {k: v for k, v in stated.items() if k in sizes}
 
 
-def problems(plan: Plan, expected: Shapes, found: NamedTensors) -> list[str]:
-    """Say all that keeps tensors from filling a network."""
-    present = found.names()
+def problems(plan: Plan, expected: Shapes, tensors: NamedTensors) -> list[str]:
+    """List all that keeps tensors from filling a network."""
+    present = tensors.names()
     lines = []
     if missing := [name for name in expected if name not in present]:
         lines.append(f"missing {listed(missing)}")
@@ -140,14 +159,14 @@ def problems(plan: Plan, expected: Shapes, found: NamedTensors) -> list[str]:
         lines.append(f"unexpected {listed(unexpected)}")
     wrong: dict[str, list[str]] = {}
     for name in expected.keys() & present:
-        if trouble := _trouble(found, name, expected[name]):
+        if trouble := _trouble(tensors, name, expected[name]):
             wrong.setdefault(trouble, []).append(name)
     lines += sorted(f"{listed(sorted(names))}: {trouble}" for trouble, names in wrong.items())
     return lines
 
 
-def _trouble(found: NamedTensors, name: str, wanted: tuple[int, ...]) -> str | None:
-    shape, dtype = found.shape(name) or (), found.dtype(name)
+def _trouble(tensors: NamedTensors, name: str, wanted: tuple[int, ...]) -> str | None:
+    shape, dtype = tensors.shape(name) or (), tensors.dtype(name)
     fits = len(shape) == len(wanted) and all(
         want < 0 or want == size for size, want in zip(shape, wanted, strict=True)
     )
@@ -159,18 +178,18 @@ def _trouble(found: NamedTensors, name: str, wanted: tuple[int, ...]) -> str | N
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names for one line of text; those of several blocks are told together."""
+    """Names for one line of text; those of several blocks are joined."""
     blocks: dict[str, list[int]] = {}
     for name in names:
         number = re.search(r"(?<=blocks\.)[0-9]{1,6}(?=\.)", name)
         pattern = name if number is None else name[: number.start()] + "{}" + name[number.end() :]
         blocks.setdefault(pattern, []).extend([] if number is None else [int(number[0])])
-    told = [_told(pattern, sorted(numbers)) for pattern, numbers in blocks.items()]
-    more = [f"and {len(told) - SHOWN} more"] if len(told) > SHOWN else []
-    return ", ".join(told[:SHOWN] + more)
+    joined = [_join(pattern, sorted(numbers)) for pattern, numbers in blocks.items()]
+    more = [f"and {len(joined) - SHOWN} more"] if len(joined) > SHOWN else []
+    return ", ".join(joined[:SHOWN] + more)
 
 
-def _told(pattern: str, numbers: list[int]) -> str:
+def _join(pattern: str, numbers: list[int]) -> str:
     name = ascii(pattern[:120])[1:-1]
     if not numbers:
         return name

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from idlm_ds.checkpoints.formats.layouts import PLANS, infer_sizes, listed, own_name, problems
+from idlm_ds.checkpoints.formats.plans import infer_sizes, listed, own_name, plan_of, problems
 from idlm_ds.models.dit import DiT, DiTConfig
 from tests.checkpoints import published
 from tests.checkpoints.published import DIT_SIZES, Weights, dit_table, draw, llada_table
@@ -39,12 +39,12 @@ class Held:
 def test_the_order_of_a_running_mean_is_that_of_the_networks_parameters():
     network = DiT(DiTConfig(**DIT_SIZES))
     own = [(name, tuple(p.shape)) for name, p in network.named_parameters()]
-    assert list(PLANS["dit"].shapes(DIT_INNER).items()) == own
+    assert list(plan_of("dit").shapes(DIT_INNER).items()) == own
     assert list(dit_table().items()) == own
 
 
 def test_names_of_llada_are_the_published_ones():
-    assert PLANS["llada"].shapes(LLADA) == llada_table()
+    assert plan_of("llada").shapes(LLADA) == llada_table()
 
 
 @pytest.mark.parametrize(
@@ -59,13 +59,13 @@ def test_names_of_llada_are_the_published_ones():
 )
 def test_published_sizes_have_the_published_number_of_parameters(hidden, blocks, parameters):
     sizes = {"vocab_size": 50258, "hidden": hidden, "cond": 128, "inner": 4 * hidden}
-    shapes = PLANS["dit"].shapes({**sizes, "blocks": blocks})
+    shapes = plan_of("dit").shapes({**sizes, "blocks": blocks})
     assert sum(map(math.prod, shapes.values())) == parameters
 
 
 def test_llada_has_the_published_number_of_parameters():
     sizes = {"vocab_size": 126_464, "hidden": 4096, "ffn": 12_288, "blocks": 32}
-    assert sum(map(math.prod, PLANS["llada"].shapes(sizes).values())) == 8_015_581_184
+    assert sum(map(math.prod, plan_of("llada").shapes(sizes).values())) == 8_015_581_184
 
 
 @pytest.mark.parametrize(
@@ -91,29 +91,29 @@ def test_only_what_leads_is_taken_off(name):
 
 @pytest.mark.parametrize(("kind", "sizes"), [("dit", DIT_INNER), ("llada", LLADA)])
 def test_sizes_follow_from_shapes(kind, sizes):
-    weights = draw(PLANS[kind].shapes(sizes), 0)
-    assert infer_sizes(PLANS[kind], Held(weights), {}) == sizes
-    assert problems(PLANS[kind], PLANS[kind].shapes(sizes), Held(weights)) == []
+    weights = draw(plan_of(kind).shapes(sizes), 0)
+    assert infer_sizes(plan_of(kind), Held(weights), {}) == sizes
+    assert problems(plan_of(kind), plan_of(kind).shapes(sizes), Held(weights)) == []
 
 
 @pytest.mark.parametrize("lost", sorted(dit_table()))
 def test_sizes_follow_without_any_one_tensor(lost):
     weights = {name: w for name, w in draw(dit_table(), 0).items() if name != lost}
-    assert infer_sizes(PLANS["dit"], Held(weights), {}) == DIT_INNER
+    assert infer_sizes(plan_of("dit"), Held(weights), {}) == DIT_INNER
 
 
 def test_stated_sizes_come_first():
     held = Held(draw(dit_table(), 0))
-    assert infer_sizes(PLANS["dit"], held, {"hidden": 5, "heads": 3})["hidden"] == 5
+    assert infer_sizes(plan_of("dit"), held, {"hidden": 5, "heads": 3})["hidden"] == 5
 
 
 def test_nothing_is_told_by_nothing():
-    assert infer_sizes(PLANS["dit"], Held({}), {}) == dict.fromkeys(DIT_INNER, -1) | {"blocks": 0}
+    assert infer_sizes(plan_of("dit"), Held({}), {}) == dict.fromkeys(DIT_INNER, -1) | {"blocks": 0}
 
 
 def test_a_size_that_nothing_tells_fits_any():
-    shapes = PLANS["dit"].shapes(DIT_INNER | {"cond": -1})
-    assert problems(PLANS["dit"], shapes, Held(draw(dit_table(), 0))) == []
+    shapes = plan_of("dit").shapes(DIT_INNER | {"cond": -1})
+    assert problems(plan_of("dit"), shapes, Held(draw(dit_table(), 0))) == []
 
 
 def damaged() -> Weights:
@@ -130,7 +130,7 @@ def damaged() -> Weights:
 
 
 def test_all_that_does_not_fit_is_told():
-    assert problems(PLANS["dit"], dit_table(), Held(damaged())) == [
+    assert problems(plan_of("dit"), dit_table(), Held(damaged())) == [
         "missing blocks.0-1.mlp.0.bias",
         "unexpected blocks.7.norm1.weight, x\\ny",
         "blocks.0-1.attn_qkv.weight: shape [24, 72] instead of [72, 24]",

@@ -1,0 +1,142 @@
+"""Folders with a ``config.json`` and weights beside it, as Hugging Face has them."""
+
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from huggingface_hub import split_torch_state_dict_into_shards
+from safetensors.torch import save_file
+
+from idlm_ds.checkpoints.formats.base import Format
+from idlm_ds.checkpoints.formats.content import Content
+from idlm_ds.checkpoints.formats.description import Description, RawCheckpoint
+from idlm_ds.checkpoints.formats.plans import listed
+from idlm_ds.checkpoints.formats.reader import Reader, Stated
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS
+from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchWeights, tensors_in
+from idlm_ds.checkpoints.tensors import FileWeights, NamedTensors
+from idlm_ds.errors import UnsafeCheckpointError, UserError
+
+INDEX, TORCH_WEIGHTS = "model.safetensors.index.json", "pytorch_model.bin"
+MAX_JSON = 32 * 2**20
+
+
+class FolderFormat(Format):
+    """A layout of folders: what its ``config.json`` states, and how names begin."""
+
+    has_shards = True
+
+    prefix: ClassVar[str] = ""
+    """What is written in front of the network's names; in reading, ``own_name`` strips it."""
+
+    @abstractmethod
+    def state(self, config: Reader) -> Stated:
+        """Read ``config.json``.
+
+        Raises:
+            UserError: It describes a model that cannot be read.
+        """
+
+    @abstractmethod
+    def config(self, about: Description) -> dict[str, Any]:
+        """Fields of ``config.json``."""
+
+    def kind(self, fields: Mapping[str, Any]) -> str:
+        """Architecture of the network."""
+        del fields
+        return self.layout.networks[0]
+
+    def read(self, path: Path, opened: Mapping[str, Any]) -> RawCheckpoint:
+        """See base class."""
+        stated = self.state(Reader(str(path / CONFIG), opened))
+        tensors, problems = _open_weights(path)
+        ignored = tuple(name for name in tensors if name.startswith("teacher."))
+        files = dict.fromkeys([CONFIG, *([INDEX] if (path / INDEX).is_file() else [])])
+        files |= dict.fromkeys(Path(source.label).name for source in tensors.values())
+        return RawCheckpoint(
+            path=path,
+            layout=self.layout.name,
+            kind=self.kind(opened),
+            stated=stated,
+            files=tuple(path / name for name in files),
+            tensors={name: source for name, source in tensors.items() if name not in ignored},
+            ignored=ignored,
+            problems=problems,
+        )
+
+    def write(self, path: Path, content: Content, *, max_shard_size: str) -> None:
+        """See base class; holds one shard in memory."""
+        empty = {self.prefix + name: tensor for name, tensor in content.empty()}
+        try:
+            split = split_torch_state_dict_into_shards(empty, max_shard_size=max_shard_size)
+        except ValueError as error:
+            raise UserError(f"--max-shard-size: {max_shard_size!r} is no size like 5GB") from error
+        path.mkdir()
+        for file, names in split.filename_to_tensors.items():
+            shard = {name: content.tensor(name.removeprefix(self.prefix)) for name in names}
+            save_file(shard, path / file, metadata={"format": "pt"})
+            (path / file).chmod(0o644)  # safetensors makes files that only the owner reads
+            del shard
+        if split.is_sharded:
+            index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
+            (path / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+        fields = self.config(content.about) | _torch_dtype(content)
+        (path / CONFIG).write_text(json.dumps(fields, indent=2) + "\n")
+
+
+def _torch_dtype(content: Content) -> dict[str, str]:
+    dtype = content.about.dtype if content.dtype is None else str(content.dtype)
+    return {} if "," in dtype else {"torch_dtype": dtype.removeprefix("torch.")}
+
+
+def _open_weights(folder: Path) -> tuple[dict[str, NamedTensors], list[str]]:
+    if (folder / WEIGHTS).is_file():
+        whole = FileWeights(folder / WEIGHTS)
+        return dict.fromkeys(sorted(whole.names()), whole), []
+    if (folder / INDEX).is_file():
+        return _open_shards(folder)
+    if (folder / TORCH_WEIGHTS).is_file():
+        file = TorchFile(folder / TORCH_WEIGHTS)
+        pickled = TorchWeights(file, tensors_in(file, file.content, "it"))
+        return dict.fromkeys(sorted(pickled.names()), pickled), []
+    raise UserError(f"{folder}: no weights there ({WEIGHTS}, {INDEX} or {TORCH_WEIGHTS})")
+
+
+def _open_shards(folder: Path) -> tuple[dict[str, NamedTensors], list[str]]:
+    places = read_json(folder / INDEX).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
+        raise UserError(f"{folder / INDEX}: no weight_map of names to files")
+    for name in places.values():
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise UnsafeCheckpointError(
+                f"{folder / INDEX}: refused: names a file {ascii(name[:80])} that is not beside it"
+            )
+    absent = sorted({name for name in places.values() if not (folder / name).is_file()})
+    if absent:
+        raise UserError(f"{folder}: shards are missing: {listed(absent)}")
+    shards = {name: FileWeights(folder / name) for name in sorted(set(places.values()))}
+    stored = {name: shard.names() for name, shard in shards.items()}
+    lost = [name for name, shard in places.items() if name not in stored[shard]]
+    tensors = {name: shards[shard] for name, shard in places.items() if name in stored[shard]}
+    return dict(tensors), [f"in {INDEX} but not in its shard {listed(lost)}"] if lost else []
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from a JSON file.
+
+    Raises:
+        UserError: It is missing, huge or something else.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise UserError(f"{path}: larger than {MAX_JSON} bytes")
+        fields = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: no {path.name} there") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return fields
