@@ -1,22 +1,13 @@
 """A causal language model from a local folder that scores text written by others."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
-
-logger = logging.getLogger(__name__)
-
 
 Masking: TypeAlias = Literal["published", "strict"]
 
@@ -82,51 +73,6 @@ class Judge:
         self.prefix_bos = prefix_bos
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
-
-    @classmethod
-    def load(
-        cls, folder: Path, *, device: torch.device | str = "cpu", prefix_bos: bool | None = None
-    ) -> "Judge":
-        """Read a Hugging Face folder: safetensors weights, no remote code, no network.
-
-        Args:
-            folder: Where it is.
-            device: Where it computes.
-            prefix_bos: Whether a BOS goes before each text, which makes its first token a target.
-                None asks the key ``add_bos_token`` of ``tokenizer_config.json``; where that is
-                absent, as in GPT-2's folders, there is none.
-
-        Precision: weights in float32, whatever the file holds.
-
-        Raises:
-            FileNotFoundError: the folder or one of its needed files is missing.
-            ValueError: a weight is missing, the model states no context length, or its tokenizer
-                lacks a BOS that was asked for.
-        """
-        weights = _check_folder(folder)
-        disable_progress_bar()
-        model, told = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        if missing := sorted(told["missing_keys"]):
-            # They would be drawn at random, and judge all the same.
-            raise ValueError(f"judge: {folder} lacks {len(missing)} weights, such as {missing[0]}")
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context is None:
-            raise ValueError(f"judge: {folder}/config.json states no max_position_embeddings")
-        name = f"{folder.resolve().name}@{_short_sha256(weights)}"
-        if prefix_bos is None:
-            prefix_bos = _states_bos(folder)
-        logger.info("judge: %s, context %d, prefix_bos %s", name, context, prefix_bos)
-        return cls(model.to(device), tokenizer, name=name, context=context, prefix_bos=prefix_bos)
 
     @property
     def device(self) -> torch.device:
@@ -204,30 +150,3 @@ class Judge:
             nats = F.cross_entropy(row[:-1].float(), target[1:], reduction="none").double()
             sums.append(nats[counts[1:]].sum())
         return torch.stack(sums)
-
-
-def _states_bos(folder: Path) -> bool:
-    path = folder / "tokenizer_config.json"
-    return path.is_file() and json.loads(path.read_text()).get("add_bos_token") is True
-
-
-def _check_folder(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"judge: {folder} is not a folder")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"judge: {folder} has no {name}")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise FileNotFoundError(f"judge: {folder} has no *.safetensors; other formats are not read")
-    return weights
-
-
-def _short_sha256(files: Sequence[Path]) -> str:
-    """Hash the files one after the other, as ``cat *.safetensors | sha256sum`` would."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:12]

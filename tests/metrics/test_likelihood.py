@@ -33,6 +33,9 @@ class Recorded:
     def __init__(self):
         self.times = {}
 
+    def loss(self, model, tokens, t, *, noise):
+        raise NotImplementedError("likelihoods are measured by sequence")
+
     def sequence_nats(self, model, tokens, t, *, noise):
         for window, time in zip(tokens[:, 1].tolist(), t.tolist(), strict=True):
             self.times.setdefault(window, []).append(time)

