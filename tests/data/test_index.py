@@ -41,7 +41,7 @@ def test_what_was_written_is_read_back(folder):
     index = read_index(folder, KEY)
     assert index.length == 8
     assert index.has_spans
-    assert {part.file for part in index.parts} >= {"train-00000.bin", "train-00000.spans"}
+    assert {part.file for part in index.files} >= {"train-00000.bin", "train-00000.spans"}
     assert verdict(folder) is None
 
 

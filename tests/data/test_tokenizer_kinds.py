@@ -14,10 +14,10 @@ from transformers import GPT2TokenizerFast
 
 import idlm_ds
 from idlm_ds.data.corpus import read_corpus
-from idlm_ds.data.prepare.documents import Found
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.sources import Corpus, Every
+from idlm_ds.data.prepare.documents import KeptDocument
+from idlm_ds.data.prepare.plan import PreparationPlan
+from idlm_ds.data.prepare.preparation import Progress, prepare
+from idlm_ds.data.prepare.sources import Corpus, HoldOutEvery
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from tests.data.test_tokenizer import save_tokenizer
@@ -111,9 +111,11 @@ def test_ids_may_go_beyond_the_number_of_words(tmp_path):
     file.write_text(json.dumps(told))
     tokenizer = Tokenizer(folder)
     assert (len(tokenizer), tokenizer.num_ids) == (6, 70_001)
-    source = Listed([Found(("a far b",))] * 4)
-    plan = Plan(corpus=Corpus([(source, Every(4))]), tokenizer=tokenizer, length=5)
-    assert prepare(plan, tmp_path / "out", Watch()).dtype == "<u4"
+    source = Listed([KeptDocument(("a far b",))] * 4)
+    plan = PreparationPlan(
+        corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=tokenizer, length=5
+    )
+    assert prepare(plan, tmp_path / "out", Progress()).dtype == "<u4"
 
 
 def test_berts_words_lie_between_two_begins_as_public_models_know_them(tmp_path):

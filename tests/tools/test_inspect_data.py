@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 import idlm_ds
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.request import Request, make_plan
+from idlm_ds.data.prepare.plan import PreparationPlan, PrepareOptions, make_plan
+from idlm_ds.data.prepare.preparation import Progress, prepare
 from idlm_ds.data.tokenizer import Tokenizer
 from tests.data.toy import jsonl
 
@@ -23,17 +22,17 @@ ROOT = Path(idlm_ds.__file__).parents[1]
 TEXT = "My fellow citizens. "
 
 
-def plan(folder: Path, **asked: object) -> Plan:
+def plan(folder: Path, **asked: object) -> PreparationPlan:
     records = [{"text": f"{i} {TEXT * (i % 9 + 1)}"} for i in range(99)]
     source = jsonl(folder / "a.jsonl", [*records, {"text": "\0"}])
-    request = Request(source=[str(source)], length=32, **asked)
+    request = PrepareOptions(source=[str(source)], length=32, **asked)
     return make_plan(request, Tokenizer(ROOT / "idlm_ds" / "assets" / "tokenizer"), lambda: None)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
-    prepare(plan(folder), folder / "out", Watch())
+    prepare(plan(folder), folder / "out", Progress())
     return folder / "out"
 
 
@@ -60,7 +59,7 @@ def test_one_screen_says_what_there_is(folder, monkeypatch, capsys):
 
 
 def test_padded_rows_are_measured_by_their_spans(tmp_path, monkeypatch, capsys):
-    prepare(plan(tmp_path, pack="pad"), tmp_path / "out", Watch())
+    prepare(plan(tmp_path, pack="pad"), tmp_path / "out", Progress())
     assert run([tmp_path / "out", "--samples", 0], monkeypatch, inspect_data) == 0
     out = capsys.readouterr().out
     assert "cut at a row's end" in out

@@ -13,7 +13,7 @@ import pytest
 
 import idlm_ds
 from idlm_ds.data.index import read_index
-from idlm_ds.data.prepare.documents import Found, Lost, Reading, read_documents
+from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Reading, read_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from tests.data.fuzz import TEXT, document, sound_files, spoilt
 
@@ -57,11 +57,11 @@ def fuzz_documents(folder: Path, count: int) -> None:
     seen: Counter[str] = Counter()
     began = time.perf_counter()
     for record in read_documents(path, Reading()):
-        if isinstance(record, Found):
+        if isinstance(record, KeptDocument):
             (ids,) = encoder.encode(record.texts)
             assert all(0 <= token < len(tokenizer) for token in ids)
             assert tokenizer.eos_id not in ids
-        seen["kept" if isinstance(record, Found) else record.reason] += 1
+        seen["kept" if isinstance(record, KeptDocument) else record.reason] += 1
         assert time.perf_counter() - began < LIMIT_S
         began = time.perf_counter()
     assert sum(seen.values()) == count + 1
@@ -82,7 +82,7 @@ def damage_files(folder: Path, count: int) -> None:
         path.write_bytes(spoilt(source.read_bytes(), r))
         began = time.perf_counter()
         for record in read_documents(path, Reading()):
-            assert isinstance(record, Found | Lost)
+            assert isinstance(record, KeptDocument | DroppedDocument)
         assert time.perf_counter() - began < LIMIT_S
 
 

@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 
 import idlm_ds
 from idlm_ds.data.index import HELDOUT, TRAIN, read_index
-from idlm_ds.data.prepare.documents import Found, Lost, Reading
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.sources import Corpus, Every, Files, From, count_documents
+from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Reading
+from idlm_ds.data.prepare.plan import PreparationPlan
+from idlm_ds.data.prepare.preparation import Progress, prepare
+from idlm_ds.data.prepare.sources import (
+    Corpus,
+    FileSource,
+    HoldOutEvery,
+    HoldOutFrom,
+    count_documents,
+)
 from idlm_ds.data.prepared import span_array, token_array
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
@@ -76,17 +82,19 @@ def test_what_is_finished_is_not_encoded_again(tmp_path):
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         make(cut, texts, fails_at=30)
-    watch = Watch(packed=seen.append)
-    prepare(plan(texts), cut, watch)
+    progress = Progress(on_tokens=seen.append)
+    prepare(plan(texts), cut, progress)
     assert 0 < sum(seen) < sum(map(len, texts)) / 2
     assert contents(cut) == contents(tmp_path / "whole")
 
 
-def real_plan(folder: Path, **asked) -> Plan:
-    files = Files([folder / "a.jsonl"], Reading())
+def real_plan(folder: Path, **asked) -> PreparationPlan:
+    files = FileSource([folder / "a.jsonl"], Reading())
     tokenizer = Tokenizer(ASSETS / "tokenizer")
     usual = {"length": 16, "shard_bytes": 2000}
-    return Plan(corpus=Corpus([(files, Every(5))]), tokenizer=tokenizer, **usual | asked)
+    return PreparationPlan(
+        corpus=Corpus([(files, HoldOutEvery(5))]), tokenizer=tokenizer, **usual | asked
+    )
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
@@ -95,22 +103,25 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
     made = []
     for workers in (1, 2, 3):
         out = tmp_path / str(workers)
-        prepare(real_plan(tmp_path, workers=workers), out, Watch())
+        prepare(real_plan(tmp_path, workers=workers), out, Progress())
         made.append(contents(out))
     assert made[0] == made[1] == made[2]
     assert len([name for name in made[0] if name.startswith("train-")]) == 3
 
 
 def test_an_answer_carries_its_mask(tmp_path):
-    source = Listed([Found(("ab", "cde")), Found(("f", "g")), Found(("abcdefghij", "k"))] * 2)
-    asked = Plan(
-        corpus=Corpus([(source, From(3))]),
+    source = Listed(
+        [KeptDocument(("ab", "cde")), KeptDocument(("f", "g")), KeptDocument(("abcdefghij", "k"))]
+        * 2
+    )
+    asked = PreparationPlan(
+        corpus=Corpus([(source, HoldOutFrom(3))]),
         tokenizer=LetterTokenizer(),
         length=10,
         pack="pad",
         separator=" ",
     )
-    index = prepare(asked, tmp_path, Watch())
+    index = prepare(asked, tmp_path, Progress())
     letters = {c: i + 3 for i, c in enumerate(LETTERS)}
     first = [BOS, *(letters[c] for c in "ab cde"), EOS, PAD, PAD]
     second = [BOS, *(letters[c] for c in "f g"), EOS, *[PAD] * 5]
@@ -125,10 +136,17 @@ def test_an_answer_carries_its_mask(tmp_path):
 
 
 def test_kept_and_dropped_add_up_to_read(tmp_path):
-    records = [Found(("abcdef",)), Lost("NUL"), Found(("ab",), None, True), Lost("cut short", "x")]
+    records = [
+        KeptDocument(("abcdef",)),
+        DroppedDocument("NUL"),
+        KeptDocument(("ab",), None, True),
+        DroppedDocument("cut short", "x"),
+    ]
     source = Listed(records * 5)
-    asked = Plan(corpus=Corpus([(source, Every(4))]), tokenizer=LetterTokenizer(), length=6)
-    told = prepare(asked, tmp_path, Watch()).documents
+    asked = PreparationPlan(
+        corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=LetterTokenizer(), length=6
+    )
+    told = prepare(asked, tmp_path, Progress()).documents
     assert told["read"] == 20 == told["kept"] + sum(told["dropped"].values())
     assert told["dropped"] == {"NUL": 5, "cut short": 5}
     assert told["repaired"] == 5
@@ -159,7 +177,7 @@ def test_doing_it_again_changes_nothing_and_asking_for_something_else_is_refused
         with pytest.raises(UserError, match=f"^--output: .*{complaint}.*--fresh$"):
             make(tmp_path, texts, **asked)
     assert contents(tmp_path) == before
-    assert prepare(plan(texts, length=7), tmp_path, Watch(), fresh=True).length == 7
+    assert prepare(plan(texts, length=7), tmp_path, Progress(), fresh=True).length == 7
 
 
 @pytest.mark.parametrize(
@@ -198,17 +216,19 @@ def test_other_peoples_files_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         make(tmp_path, ["abc"] * 9)
     with pytest.raises(UserError, match="holds other files"):
-        prepare(plan(["abc"] * 9), tmp_path, Watch(), fresh=True)
+        prepare(plan(["abc"] * 9), tmp_path, Progress(), fresh=True)
     with pytest.raises(UserError, match="is no folder"):
         make(tmp_path / "thesis.txt", ["abc"] * 9)
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
 
 
 def test_nothing_at_all_is_an_error_that_says_why(tmp_path):
-    source = Listed([Lost("empty")] * 3 + [Lost("NUL"), Found(("a",))])
-    asked = Plan(corpus=Corpus([(source, Every(9))]), tokenizer=LetterTokenizer(), length=64)
+    source = Listed([DroppedDocument("empty")] * 3 + [DroppedDocument("NUL"), KeptDocument(("a",))])
+    asked = PreparationPlan(
+        corpus=Corpus([(source, HoldOutEvery(9))]), tokenizer=LetterTokenizer(), length=64
+    )
     with pytest.raises(UserError, match=r"not one row of 64 .* 5 documents .* 1 NUL, 3 empty\)$"):
-        prepare(asked, tmp_path, Watch())
+        prepare(asked, tmp_path, Progress())
 
 
 @pytest.mark.parametrize(
@@ -226,18 +246,21 @@ def test_a_layout_without_room_for_text_is_refused(asked, complaint):
 
 
 def test_the_last_documents_can_be_held_out(tmp_path):
-    source = Listed([Found((text,)) for text in ("abc", "def", "ghi", "jkl")])
+    source = Listed([KeptDocument((text,)) for text in ("abc", "def", "ghi", "jkl")])
     assert count_documents(source) == 4
-    asked = Plan(
-        corpus=Corpus([(source, From(3))]), tokenizer=LetterTokenizer(), length=3, framed=False
+    asked = PreparationPlan(
+        corpus=Corpus([(source, HoldOutFrom(3))]),
+        tokenizer=LetterTokenizer(),
+        length=3,
+        framed=False,
     )
-    prepare(asked, tmp_path, Watch())
+    prepare(asked, tmp_path, Progress())
     assert [t for row in rows(tmp_path, HELDOUT) for t in row] == stream(["jkl"])[:3]
 
 
 def test_the_index_says_where_everything_came_from(tmp_path):
     jsonl(tmp_path / "a.jsonl", [{"text": "My fellow citizens"}] * 12)
-    prepare(real_plan(tmp_path), tmp_path / "out", Watch())
+    prepare(real_plan(tmp_path), tmp_path / "out", Progress())
     told = json.loads((tmp_path / "out" / "index.json").read_text())
     size = (tmp_path / "a.jsonl").stat().st_size
     (source,) = told["source"]["corpus"]
