@@ -30,9 +30,9 @@ def measure_map(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     load_tokenizer(args.tokenizer).save(folder / "tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
     datasets.disable_progress_bars()
-    rows = datasets.load_dataset(
-        "json", data_files=args.source, split="train", cache_dir=str(folder / "cache")
-    ).select_columns(["text"])
+    cache = str(folder / "cache")
+    rows = datasets.load_dataset("json", data_files=args.source, split="train", cache_dir=cache)
+    rows = rows.select_columns(["text"])
     began = time.perf_counter()
     done = rows.map(
         lambda batch: {"input_ids": tokenizer(batch["text"])["input_ids"]},
@@ -40,8 +40,8 @@ def measure_map(args: argparse.Namespace, folder: Path) -> dict[str, float]:
         remove_columns=["text"],
     )
     seconds = time.perf_counter() - began
-    size = sum(len(text.encode()) for text in rows["text"])
-    return {"seconds": seconds, "tokens": sum(map(len, done["input_ids"])), "bytes": size}
+    tokens, size = sum(map(len, done["input_ids"])), sum(len(t.encode()) for t in rows["text"])
+    return {"seconds": seconds, "tokens": tokens, "bytes": size}
 
 
 def measure_prepare(args: argparse.Namespace, folder: Path) -> dict[str, float]:
@@ -55,8 +55,7 @@ def measure_prepare(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     began = time.perf_counter()
     plan = make_plan(options, tokenizer, lambda: None)
     prepare(plan, folder / "prepared", Progress(on_tokens=tokens.append))
-    seconds = time.perf_counter() - began
-    return {"seconds": seconds, "tokens": sum(tokens)}
+    return {"seconds": time.perf_counter() - began, "tokens": sum(tokens)}
 
 
 MEASURES = {"map": measure_map, "prepare": measure_prepare}
@@ -89,17 +88,17 @@ def main(argv: Sequence[str]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(MEASURES[args.measure](args, Path(folder))))
         return
-    lines = {
+    measurements = {
         "datasets.map, the tokenizer's threads": ("map", 1, "true"),
         "datasets.map, one thread": ("map", 1, "false"),
         "prepare, 1 worker": ("prepare", 1, "false"),
         f"prepare, {args.workers} workers": ("prepare", args.workers, "false"),
     }
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in lines}
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in measurements}
     # In turns, so that other load on the machine affects all alike.
     for _ in range(args.rounds):
-        for name, line in lines.items():
-            runs[name].append(in_own_process(argv, *line))
+        for name, arguments in measurements.items():
+            runs[name].append(in_own_process(argv, *arguments))
     report(runs, args)
 
 

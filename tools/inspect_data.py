@@ -25,10 +25,9 @@ MEASURED_ROWS = 20_000
 def facts(index: "Index") -> Iterator[tuple[str, str]]:
     """Yield what the index says, as pairs of label and text."""
     tokenizer, counts = index.tokenizer, index.documents
-    ids = f"bos {tokenizer.bos}, eos {tokenizer.eos}, pad {tokenizer.pad}"
-    mask = "none" if tokenizer.mask is None else tokenizer.mask
     yield "tokenizer", f"{tokenizer.sha256[:12]}, {tokenizer.size} words"
-    yield "special", f"{ids}, mask {mask}"
+    mask = "none" if tokenizer.mask is None else tokenizer.mask
+    yield "special", f"bos {tokenizer.bos}, eos {tokenizer.eos}, pad {tokenizer.pad}, mask {mask}"
     frame = "framed" if index.framed else "not framed"
     yield "packing", f"{index.pack}, {frame}{', documents end with eos' if index.ends else ''}"
     for member in index.source["corpus"]:
@@ -47,8 +46,7 @@ def lengths(index: "Index", folder: Path) -> np.ndarray:
     """Measure documents in tokens, in the first rows of each training shard."""
     from idlm_ds.data.prepared import span_array, token_array
 
-    shards = index.splits["train"]
-    measured = [np.empty(0, np.int64)]
+    shards, measured = index.splits["train"], [np.empty(0, np.int64)]
     for shard in shards:
         head = slice(max(1, MEASURED_ROWS // len(shards)))
         spans = span_array(folder, shard)
@@ -103,9 +101,7 @@ def main(argv: Sequence[str]) -> None:
     index = read_index(folder, KEY)
     check_sizes(index, folder, KEY)
     if args.verify:
-        with tqdm(
-            total=sum(record.bytes for record in index.files), unit="B", unit_scale=True
-        ) as bar:
+        with tqdm(total=sum(f.bytes for f in index.files), unit="B", unit_scale=True) as bar:
             check_hashes(index, folder, KEY, bar.update)
     rows = f"{index.rows('train'):,} training and {index.rows('heldout'):,} held-out rows"
     print(f"{folder}: {rows} of {index.length} tokens, fingerprint {index.fingerprint}")

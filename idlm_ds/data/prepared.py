@@ -88,6 +88,7 @@ class PreparedRows:
     def _gather(
         self, shards: Sequence[npt.NDArray[np.unsignedinteger]], numbers: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
+        # Read shard by shard, so that each memory map is indexed once.
         gathered = np.empty((len(numbers), shards[0].shape[1]), dtype=np.int64)
         shard_of = np.searchsorted(self._starts, numbers, side="right") - 1
         for shard in np.unique(shard_of):

@@ -66,6 +66,7 @@ class StreamRows:
         self._encoder = TextEncoder(tokenizer.encoder(), "<u4", detokenizer)
         self._skipped = heldout
         self.length = length
+        # Bookmarks are valid for the same data set, tokenizer and length only.
         identity = (name, tokenizer.fingerprint, length)
         self._identity = hashlib.sha256(repr(identity).encode()).hexdigest()
         self.fingerprint = hashlib.sha256(f"{self._identity}/{heldout}".encode()).hexdigest()[:16]
@@ -120,12 +121,14 @@ class StreamRows:
             raise UserError(f"data.corpus: the stream broke off: {first_line(error)}") from error
         records = (from_mapping(row, Reading()) for row in rows)
         texts = [record.texts[0] for record in records if isinstance(record, KeptDocument)]
+        # Pack them, and forget rows that nobody will ask for again.
         if texts:
             self._has_no_text = False
             packed = self._packer.add(self._encoder.encode(texts)).rows
             num_dropped = max(0, min(first - self._base, len(self._buffer)))
             self._base += num_dropped
             self._buffer = np.concatenate([self._buffer[num_dropped:], packed])
+        # At the end of the data set, start over.
         if not rows:
             self._restart()
         self._save_bookmark()

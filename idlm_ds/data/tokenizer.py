@@ -147,6 +147,7 @@ def _read_byte_pairs(folder: Path) -> TokenizerBackend:
 
     transformers 5 silently makes a vocabulary of one token if it is given these files by name.
     """
+    # A tokenizer of the Rust library, assembled like the one in GPT-2's tokenizer.json.
     vocab_file, merges_file = next(pair for pair in BPE_PAIRS if (folder / pair[0]).is_file())
     vocab = json.loads((folder / vocab_file).read_text("utf-8"))
     lines = (folder / merges_file).read_text("utf-8").split("\n")

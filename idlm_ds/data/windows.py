@@ -53,6 +53,7 @@ class Windows:
     def take(self, samples: Sequence[int]) -> npt.NDArray[np.int64]:
         """See ``Rows``."""
         rows = np.empty((len(samples), self.length), dtype=np.int64)
+        # Windows of an epoch begin at its random offset and come in its random order.
         for row, sample in zip(rows, samples, strict=True):
             epoch, index = divmod(sample, self.per_epoch)
             offset, order = _epoch_order(self.seed, epoch, self.per_epoch, self.length)

@@ -81,6 +81,7 @@ class DuplicateFilter:
         if is_old or name_hash in self._recent:
             return DroppedDocument("duplicate id")
         self._recent.add(name_hash)
+        # Merge the set into the sorted array once it is large.
         if len(self._recent) == self.RECENT:
             recent = np.fromiter(self._recent, np.uint64, self.RECENT)
             self._sorted = np.sort(np.concatenate([self._sorted, recent]))
@@ -164,11 +165,10 @@ def _each_line(
     parse: Callable[[bytes, Reading], Record],
 ) -> Iterator[Record]:
     for line in lines(chunks(path, on_position), reading.longest):
-        yield (
-            DroppedDocument("too long")
-            if isinstance(line, TooLong)
-            else parse(line.removesuffix(b"\r"), reading)
-        )
+        if isinstance(line, TooLong):
+            yield DroppedDocument("too long")
+        else:
+            yield parse(line.removesuffix(b"\r"), reading)
 
 
 def _whole(pieces: Iterable[bytes], reading: Reading) -> Record:
@@ -201,6 +201,7 @@ def _from_json(line: bytes, reading: Reading) -> Record:
 def _parquet(path: Path, reading: Reading, on_position: Callable[[int], None]) -> Iterator[Record]:
     size = path.stat().st_size
     try:
+        # pre_buffer would read whole row groups ahead.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
             if missing := set(reading.fields) - set(file.schema_arrow.names):
                 yield DroppedDocument(f"no {' and no '.join(sorted(missing))}", str(path))
@@ -213,12 +214,14 @@ def _parquet(path: Path, reading: Reading, on_position: Callable[[int], None]) -
 
 
 def _row_group(file: Any, group: int, reading: Reading) -> Iterator[Record]:
+    # Refuse a group whose text would not fit in memory, by what its metadata says.
     metadata = file.metadata.row_group(group)
     columns = (metadata.column(i) for i in range(metadata.num_columns))
     sizes = [c.total_uncompressed_size for c in columns if c.path_in_schema in reading.fields]
     if any(size > LARGEST_GROUP for size in sizes):
         yield DroppedDocument("too long")
         return
+    # Decode a few rows at a time, and each value on its own, since one may not be UTF-8.
     names = [*reading.fields, *({"id"} & set(file.schema_arrow.names))]
     for batch in file.iter_batches(
         ROWS_AT_ONCE, row_groups=[group], columns=names, use_threads=False

@@ -123,6 +123,7 @@ class HubSource:
         if not self.preset.is_one_text:
             yield row
             return
+        # Cut at the first blank after every PIECE characters; the blank starts the next piece.
         text = row[self.reading.fields[0]]
         start = 0
         while start < len(text):
@@ -140,6 +141,7 @@ def open_hub(
     Raises:
         UserError: There is no such data set, configuration or split, or the hub cannot be reached.
     """
+    # A fixed commit, so that an interrupted preparation goes on with the same data.
     commit = revision if preset.files is not None else _commit(preset.name, revision)
     try:
         rows = datasets.load_dataset(

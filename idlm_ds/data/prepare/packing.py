@@ -97,6 +97,7 @@ class WrapPacker:
     def add(self, texts: EncodedTexts) -> PackedRows:
         """See ``Packer``."""
         layout, tokens = self._layout, texts.tokens
+        # Put an end-of-text token after each document.
         if layout.ends:
             tokens = np.insert(tokens, np.cumsum(texts.lengths), layout.eos)
         # Cut the carried and the new tokens into pieces, and carry the remainder.
@@ -106,6 +107,7 @@ class WrapPacker:
         self._carry = stream[count * layout.piece :].copy()
         if not layout.framed:
             return PackedRows(pieces)
+        # Surround each piece with begin and end of text.
         rows = np.empty((count, layout.length), tokens.dtype)
         rows[:, 0], rows[:, 1:-1], rows[:, -1] = layout.bos, pieces, layout.eos
         return PackedRows(rows)

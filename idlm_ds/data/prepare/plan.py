@@ -237,6 +237,7 @@ def _rule(
     last = preset_last if options.heldout_last is None else options.heldout_last
     if options.heldout_every is not None or last is None:
         return HoldOutEvery(options.heldout_every or DEFAULT_STRIDE)
+    # The last documents are known by their number only if the total is.
     total = source.size if isinstance(source, HubSource) else None
     if total is None:
         on_count()

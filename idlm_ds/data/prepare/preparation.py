@@ -180,6 +180,7 @@ def _groups(
 ) -> Iterator[DocumentGroup]:
     """Group the documents from ``start`` on; earlier ones are read again, but only counted."""
     group = DocumentGroup()
+    # A document belongs to a group by its place in the corpus, so groups do not depend on workers.
     for ordinal, (split, record) in enumerate(plan.corpus.read(progress.on_position)):
         counts.add(split, record)
         if isinstance(record, DroppedDocument) or ordinal < start:

@@ -67,6 +67,7 @@ def open_journal(folder: Path, settings: Mapping[str, Any]) -> Journal:
         journal = Journal(**raw)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"--output: {path} is damaged; start over with --fresh") from error
+    # Other settings, or altered shards, would give rows of two kinds.
     for key, value in settings.items():
         if (previous := journal.settings.get(key)) != value:
             raise UserError(
@@ -123,6 +124,7 @@ class ShardWriter:
             packers: Packers of both splits, with the tokens that are in no row yet.
         """
         journal = self._journal
+        # Both splits are written up to the same document.
         for split in SPLITS:
             pending, self._pending[split] = self._pending[split], []
             journal.truncated += sum(packed.truncated for packed in pending)
@@ -148,6 +150,7 @@ class ShardWriter:
         """Count how often each token occurs in all shards, and write the counts to a file."""
         counts = np.zeros(num_ids, np.int64)
         for shard in (s for split in SPLITS for s in self._journal.shards[split]):
+            # The shard is read in pieces, since bincount copies its input to 64-bit integers.
             tokens = np.memmap(self._folder / shard.tokens.file, self._dtype, mode="r")
             for start in range(0, len(tokens), COUNTED_AT_ONCE):
                 piece = tokens[start : start + COUNTED_AT_ONCE]
