@@ -49,17 +49,17 @@ def folder(tmp_path) -> Path:
     return made(tmp_path)
 
 
-def made(tmp_path: Path, **asked: object) -> Path:
+def made(tmp_path: Path, **options: object) -> Path:
     records = [{"text": f"{i}: my fellow citizens. " * 9} for i in range(60)]
     source = jsonl(tmp_path / "a.jsonl", records)
-    request = PrepareOptions(source=[str(source)], length=LENGTH, **asked)
+    request = PrepareOptions(source=[str(source)], length=LENGTH, **options)
     prepare(make_plan(request, TOKENIZER, lambda: None), tmp_path / "out", Progress())
     return tmp_path / "out"
 
 
-def load(corpus: object, **asked: object) -> tuple:
-    length = asked.pop("length", LENGTH)
-    world = asked.pop("world", Ranks())
+def load(corpus: object, **options: object) -> tuple:
+    length = options.pop("length", LENGTH)
+    world = options.pop("world", Ranks())
     return load_windows(recipe(corpus, length), TOKENIZER, num_heldout=4, world=world)
 
 
@@ -86,8 +86,8 @@ def test_altered_shards_are_refused_by_hash_in_one_line(folder):
     content = bytearray(path.read_bytes())
     content[100] ^= 4
     path.write_bytes(content)
-    told = r"^data\.corpus: .*train-00000\.bin was altered after preparation: SHA-256 [^\n]*$"
-    with pytest.raises(UserError, match=told):
+    message = r"^data\.corpus: .*train-00000\.bin was altered after preparation: SHA-256 [^\n]*$"
+    with pytest.raises(UserError, match=message):
         load(folder)
 
 

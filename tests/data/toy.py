@@ -45,16 +45,16 @@ class Listed:
             yield record
 
 
-def plan(texts: Sequence[str], *, fails_at: int | None = None, **asked: Any) -> PreparationPlan:
+def plan(texts: Sequence[str], *, fails_at: int | None = None, **options: Any) -> PreparationPlan:
     """A plan for texts that are documents, every third one held out."""
     source = Listed([KeptDocument((text,)) for text in texts], fails_at)
-    usual = {"length": 6, "tokenizer": LetterTokenizer(), "shard_bytes": 64}
-    return PreparationPlan(corpus=Corpus([(source, HoldOutEvery(3))]), **{**usual, **asked})
+    defaults = {"length": 6, "tokenizer": LetterTokenizer(), "shard_bytes": 64}
+    return PreparationPlan(corpus=Corpus([(source, HoldOutEvery(3))]), **{**defaults, **options})
 
 
-def make(folder: Path, texts: Sequence[str], **asked: Any) -> Index:
+def make(folder: Path, texts: Sequence[str], **options: Any) -> Index:
     """Prepare texts."""
-    return prepare(plan(texts, **asked), folder, Progress())
+    return prepare(plan(texts, **options), folder, Progress())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -17,13 +17,13 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("prefix", [[], [2]])
 def test_a_feature_is_the_state_at_the_last_token_that_was_read(folder, prefix):
     judge = open_judge(folder, prefix_bos=bool(prefix))
-    found = last_token_features(judge, TEXTS, max_tokens=4, batch=2)
-    for text, vector in zip(TEXTS, found.vectors, strict=True):
+    features = last_token_features(judge, TEXTS, max_tokens=4, batch=2)
+    for text, vector in zip(TEXTS, features.vectors, strict=True):
         # An empty text is an EOS, which the prefix makes needless.
         ids = [*prefix, *ids_of(text)[:4]] or [0]
         with torch.no_grad():
-            said = judge.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
-        torch.testing.assert_close(vector, said.hidden_states[-1][0, -1], rtol=0, atol=1e-5)
+            output = judge.model(input_ids=torch.tensor([ids]), output_hidden_states=True)
+        torch.testing.assert_close(vector, output.hidden_states[-1][0, -1], rtol=0, atol=1e-5)
 
 
 def test_features_do_not_depend_on_the_batch(folder):
@@ -35,7 +35,7 @@ def test_features_do_not_depend_on_the_batch(folder):
 
 def test_features_say_what_they_are(folder):
     judge = open_judge(folder)
-    found = last_token_features(judge, TEXTS, max_tokens=4)
-    assert found.description == (
+    features = last_token_features(judge, TEXTS, max_tokens=4)
+    assert features.description == (
         f"hidden state of {judge.name} at the last of the first 4 tokens, after the last norm"
     )

@@ -27,17 +27,17 @@ def features(count: int, *, judge: str = "tiny@1", shift: float = 0.0) -> Featur
 @pytest.fixture
 def calls(monkeypatch):
     """Stand in for mauve-text: a score that is its seed, and what it was asked."""
-    asked = []
+    calls = []
 
     def compute_mauve(**arguments):
-        asked.append(arguments)
+        calls.append(arguments)
         return SimpleNamespace(mauve=np.float64(arguments["seed"] / 10))
 
     stand_in = ModuleType("mauve")
     stand_in.compute_mauve = compute_mauve
     monkeypatch.setitem(sys.modules, "mauve", stand_in)
     monkeypatch.setattr(module, "version", lambda name: f"{len(name)}.0")
-    return asked
+    return calls
 
 
 def test_a_score_is_the_mean_over_seeds_and_keeps_all_settings(calls):
@@ -89,12 +89,12 @@ def test_the_real_package_tells_one_cloud_from_another():
 def passages(count: int, words: int) -> list[str]:
     """Pieces of the training documents, in random order."""
     documents, _ = split_documents(read_corpus(ASSETS / "sotu.jsonl.xz"), heldout_every=20)
-    found = []
+    pieces = []
     for document in documents:
         text = document.text.split()
         starts = range(0, len(text) - words, words)
-        found += [" ".join(text[start : start + words]) for start in starts]
-    return random.Random(0).sample(found, count)
+        pieces += [" ".join(text[start : start + words]) for start in starts]
+    return random.Random(0).sample(pieces, count)
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def read(path: Path, reading: Reading = HOW) -> list:
     return list(read_documents(path, reading))
 
 
-def one(tmp_path: Path, line: bytes, reading: Reading = HOW) -> object:
+def read_line(tmp_path: Path, line: bytes, reading: Reading = HOW) -> object:
     path = tmp_path / "one.jsonl"
     path.write_bytes(line)
     (record,) = read(path, reading)
@@ -59,37 +59,39 @@ def one(tmp_path: Path, line: bytes, reading: Reading = HOW) -> object:
     ],
 )
 def test_a_line_that_is_no_document_is_dropped_under_its_reason(tmp_path, line, reason):
-    record = one(tmp_path, line)
+    record = read_line(tmp_path, line)
     assert record == (DroppedDocument(reason) if reason else KeptDocument(("é" * 150,)))
 
 
 def test_nesting_deeper_than_the_parser_goes_is_no_json(tmp_path):
-    record = one(tmp_path, b"[" * 200_000, Reading(longest=10**6))
+    record = read_line(tmp_path, b"[" * 200_000, Reading(longest=10**6))
     assert record == DroppedDocument("not JSON")
 
 
 def test_a_number_beyond_the_parser_is_no_json(tmp_path):
-    assert one(tmp_path, b"9" * 10_000, Reading(longest=10**6)) == DroppedDocument("not JSON")
+    assert read_line(tmp_path, b"9" * 10_000, Reading(longest=10**6)) == DroppedDocument("not JSON")
 
 
 def test_length_is_counted_in_bytes(tmp_path):
     line = json.dumps({"text": "é" * 30}, ensure_ascii=False).encode()
-    assert one(tmp_path, line, Reading(longest=80)) == KeptDocument(("é" * 30,))
+    assert read_line(tmp_path, line, Reading(longest=80)) == KeptDocument(("é" * 30,))
     line = json.dumps({"text": "é" * 30}).encode()
-    assert one(tmp_path, line, Reading(longest=59)) == DroppedDocument("too long")
+    assert read_line(tmp_path, line, Reading(longest=59)) == DroppedDocument("too long")
 
 
 def test_surrogates_in_a_pair_are_a_letter(tmp_path):
-    assert one(tmp_path, rb'{"text": "\ud83c\udf88"}') == KeptDocument(("🎈",))
+    assert read_line(tmp_path, rb'{"text": "\ud83c\udf88"}') == KeptDocument(("🎈",))
 
 
 @pytest.mark.parametrize("line", [b'\xef\xbb\xbf{"text": "a"}', b'{"text": "a"}\r\n'])
 def test_marks_around_a_record_do_no_harm(tmp_path, line):
-    assert one(tmp_path, line) == KeptDocument(("a",))
+    assert read_line(tmp_path, line) == KeptDocument(("a",))
 
 
 def test_a_byte_order_mark_is_taken_from_a_text_and_told(tmp_path):
-    assert one(tmp_path, rb'{"text": "\ufeffa\ufeff"}') == KeptDocument(("a\ufeff",), None, True)
+    assert read_line(tmp_path, rb'{"text": "\ufeffa\ufeff"}') == KeptDocument(
+        ("a\ufeff",), None, True
+    )
     path = tmp_path / "a.txt"
     path.write_bytes(b"\xef\xbb\xbfhello")
     assert read(path) == [KeptDocument(("hello",), None, True)]
@@ -133,20 +135,24 @@ def test_a_text_file_is_one_document_or_one_a_line(tmp_path):
 
 
 def test_a_prompt_needs_an_answer(tmp_path):
-    assert one(tmp_path, b'{"question": "q", "answer": "a"}', QUESTIONS) == KeptDocument(("q", "a"))
-    assert one(tmp_path, b'{"question": "q"}', QUESTIONS) == DroppedDocument("no answer")
-    assert one(tmp_path, b'{"question": "q", "answer": " "}', QUESTIONS) == DroppedDocument("empty")
-    assert one(tmp_path, b"{}", QUESTIONS) == DroppedDocument("no question and no answer")
+    assert read_line(tmp_path, b'{"question": "q", "answer": "a"}', QUESTIONS) == KeptDocument(
+        ("q", "a")
+    )
+    assert read_line(tmp_path, b'{"question": "q"}', QUESTIONS) == DroppedDocument("no answer")
+    assert read_line(tmp_path, b'{"question": "q", "answer": " "}', QUESTIONS) == DroppedDocument(
+        "empty"
+    )
+    assert read_line(tmp_path, b"{}", QUESTIONS) == DroppedDocument("no question and no answer")
 
 
 def test_a_packed_file_that_is_cut_gives_what_it_had(tmp_path):
     lines = b"".join(b'{"text": "line %d"}\n' % i for i in range(200_000))
     path = tmp_path / "a.jsonl.gz"
     path.write_bytes(gzip.compress(lines)[:-100])
-    *found, last = read(path)
+    *records, last = read(path)
     assert last == DroppedDocument("cut short", str(path))
-    assert found == [KeptDocument((f"line {i}",)) for i in range(len(found))]
-    assert len(found) > 100_000
+    assert records == [KeptDocument((f"line {i}",)) for i in range(len(records))]
+    assert len(records) > 100_000
 
 
 def parquet(path: Path, **columns: object) -> Path:
@@ -208,8 +214,8 @@ def test_folders_are_read_in_the_order_of_names(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
-    found = [str(p.relative_to(tmp_path)) for p in expand([tmp_path], "--source")]
-    assert found == ["a.jsonl.zst", "b/1.parquet", "b/2.txt", "d.txt.xz"]
+    names = [str(p.relative_to(tmp_path)) for p in expand([tmp_path], "--source")]
+    assert names == ["a.jsonl.zst", "b/1.parquet", "b/2.txt", "d.txt.xz"]
 
 
 def test_what_is_no_source_is_named(tmp_path):

@@ -71,8 +71,8 @@ def test_what_cannot_be_opened_is_one_line(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(UserError) as caught:
         open_hub(Preset(name="lab/set", config="part"), "train", None, Reading(), "--source")
-    told = str(caught.value)
-    assert told == "--source: cannot open lab/set:part, split train: first line"
+    message = str(caught.value)
+    assert message == "--source: cannot open lab/set:part, split train: first line"
 
 
 def test_a_stream_that_breaks_off_says_that_it_can_go_on():
@@ -97,16 +97,16 @@ def test_the_commit_is_part_of_what_it_is(monkeypatch, tmp_path):
             assert (name, revision) == ("lab/set", "main")
             return Told()
 
-    asked = {}
+    arguments = {}
 
     def load(*args: object, **kwargs: object) -> datasets.IterableDataset:
-        asked.update(kwargs)
+        arguments.update(kwargs)
         return datasets.IterableDataset.from_generator(lambda: iter(()))
 
     monkeypatch.setattr(hub, "HfApi", Somebody)
     monkeypatch.setattr(datasets, "load_dataset", load)
     source = open_hub(Preset(name="lab/set"), "train", "main", Reading(), "--source")
-    assert asked["revision"] == "c0ffee"
-    assert asked["streaming"] is True
+    assert arguments["revision"] == "c0ffee"
+    assert arguments["streaming"] is True
     assert source.description["revision"] == "c0ffee"
     assert "c0ffee" in source.state

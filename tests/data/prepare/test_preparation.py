@@ -43,12 +43,15 @@ def stream(texts: list[str]) -> list[int]:
 def test_every_document_is_in_one_split_and_every_token_of_it_in_a_row(tmp_path):
     texts = ["abc", "defgh", "xyz", "ijklmnop", "q", "uvw"]
     index = make(tmp_path, texts, length=5)
-    for split, mine in ((TRAIN, ["abc", "defgh", "ijklmnop", "q"]), (HELDOUT, ["xyz", "uvw"])):
+    for split, texts_of_split in (
+        (TRAIN, ["abc", "defgh", "ijklmnop", "q"]),
+        (HELDOUT, ["xyz", "uvw"]),
+    ):
         got = rows(tmp_path, split)
         assert all(row[0] == BOS and row[-1] == EOS for row in got)
         inside = [t for row in got for t in row[1:-1]]
-        assert inside == stream(mine)[: len(inside)]
-        assert len(stream(mine)) - len(inside) < 3
+        assert inside == stream(texts_of_split)[: len(inside)]
+        assert len(stream(texts_of_split)) - len(inside) < 3
     assert index.documents == {
         "read": 6, "kept": 6, "train": 4, "heldout": 2, "repaired": 0, "truncated": 0,
         "dropped": {},
@@ -88,12 +91,12 @@ def test_what_is_finished_is_not_encoded_again(tmp_path):
     assert contents(cut) == contents(tmp_path / "whole")
 
 
-def real_plan(folder: Path, **asked) -> PreparationPlan:
+def real_plan(folder: Path, **changes) -> PreparationPlan:
     files = FileSource([folder / "a.jsonl"], Reading())
     tokenizer = Tokenizer(ASSETS / "tokenizer")
-    usual = {"length": 16, "shard_bytes": 2000}
+    defaults = {"length": 16, "shard_bytes": 2000}
     return PreparationPlan(
-        corpus=Corpus([(files, HoldOutEvery(5))]), tokenizer=tokenizer, **usual | asked
+        corpus=Corpus([(files, HoldOutEvery(5))]), tokenizer=tokenizer, **defaults | changes
     )
 
 
@@ -114,14 +117,14 @@ def test_an_answer_carries_its_mask(tmp_path):
         [KeptDocument(("ab", "cde")), KeptDocument(("f", "g")), KeptDocument(("abcdefghij", "k"))]
         * 2
     )
-    asked = PreparationPlan(
+    preparation = PreparationPlan(
         corpus=Corpus([(source, HoldOutFrom(3))]),
         tokenizer=LetterTokenizer(),
         length=10,
         pack="pad",
         separator=" ",
     )
-    index = prepare(asked, tmp_path, Progress())
+    index = prepare(preparation, tmp_path, Progress())
     letters = {c: i + 3 for i, c in enumerate(LETTERS)}
     first = [BOS, *(letters[c] for c in "ab cde"), EOS, PAD, PAD]
     second = [BOS, *(letters[c] for c in "f g"), EOS, *[PAD] * 5]
@@ -143,14 +146,14 @@ def test_kept_and_dropped_add_up_to_read(tmp_path):
         DroppedDocument("cut short", "x"),
     ]
     source = Listed(records * 5)
-    asked = PreparationPlan(
+    preparation = PreparationPlan(
         corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=LetterTokenizer(), length=6
     )
-    told = prepare(asked, tmp_path, Progress()).documents
-    assert told["read"] == 20 == told["kept"] + sum(told["dropped"].values())
-    assert told["dropped"] == {"NUL": 5, "cut short": 5}
-    assert told["repaired"] == 5
-    assert told["kept"] == told[TRAIN] + told[HELDOUT]
+    counts = prepare(preparation, tmp_path, Progress()).documents
+    assert counts["read"] == 20 == counts["kept"] + sum(counts["dropped"].values())
+    assert counts["dropped"] == {"NUL": 5, "cut short": 5}
+    assert counts["repaired"] == 5
+    assert counts["kept"] == counts[TRAIN] + counts[HELDOUT]
     assert read_index(tmp_path, "x").damaged == {"x": "cut short"}
 
 
@@ -168,32 +171,32 @@ def test_doing_it_again_changes_nothing_and_asking_for_something_else_is_refused
     again = make(tmp_path, texts)
     assert again.fingerprint == made.fingerprint
     assert contents(tmp_path) == before
-    for asked, complaint in [
+    for changes, complaint in [
         ({"length": 7}, "another length"),
         ({"pack": "pad"}, "another pack"),
         ({"ends": False}, "another ends"),
         ({"tokenizer": LetterTokenizer("other")}, r"by tokenizer [0-9a-f]{12}, .* [0-9a-f]{12}"),
     ]:
         with pytest.raises(UserError, match=f"^--output: .*{complaint}.*--fresh$"):
-            make(tmp_path, texts, **asked)
+            make(tmp_path, texts, **changes)
     assert contents(tmp_path) == before
     assert prepare(plan(texts, length=7), tmp_path, Progress(), fresh=True).length == 7
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaint"),
+    ("changes", "complaint"),
     [
         ({"length": 7}, "another length: 6, now 7"),
         ({"shard_bytes": 128}, "another shard size: 64, now 128"),
         ({"tokenizer": LetterTokenizer("other")}, "another tokenizer: "),
     ],
 )
-def test_an_interrupted_preparation_goes_on_only_as_it_began(tmp_path, asked, complaint):
+def test_an_interrupted_preparation_goes_on_only_as_it_began(tmp_path, changes, complaint):
     texts = ["abcdefgh"] * 30
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, texts, fails_at=25)
     with pytest.raises(UserError, match=complaint):
-        make(tmp_path, texts, **asked)
+        make(tmp_path, texts, **changes)
 
 
 def test_a_finished_shard_that_was_altered_stops_the_rest(tmp_path):
@@ -224,15 +227,15 @@ def test_other_peoples_files_are_left_alone(tmp_path):
 
 def test_nothing_at_all_is_an_error_that_says_why(tmp_path):
     source = Listed([DroppedDocument("empty")] * 3 + [DroppedDocument("NUL"), KeptDocument(("a",))])
-    asked = PreparationPlan(
+    preparation = PreparationPlan(
         corpus=Corpus([(source, HoldOutEvery(9))]), tokenizer=LetterTokenizer(), length=64
     )
     with pytest.raises(UserError, match=r"not one row of 64 .* 5 documents .* 1 NUL, 3 empty\)$"):
-        prepare(asked, tmp_path, Progress())
+        prepare(preparation, tmp_path, Progress())
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaint"),
+    ("changes", "complaint"),
     [
         ({"length": 2}, "at least 3 here, got 2"),
         ({"length": 0, "framed": False}, "at least 1 here"),
@@ -240,31 +243,31 @@ def test_nothing_at_all_is_an_error_that_says_why(tmp_path):
         ({"separator": " "}, "one pair a row; use pad"),
     ],
 )
-def test_a_layout_without_room_for_text_is_refused(asked, complaint):
+def test_a_layout_without_room_for_text_is_refused(changes, complaint):
     with pytest.raises(UserError, match=complaint):
-        plan(["abc"], **asked)
+        plan(["abc"], **changes)
 
 
 def test_the_last_documents_can_be_held_out(tmp_path):
     source = Listed([KeptDocument((text,)) for text in ("abc", "def", "ghi", "jkl")])
     assert count_documents(source) == 4
-    asked = PreparationPlan(
+    preparation = PreparationPlan(
         corpus=Corpus([(source, HoldOutFrom(3))]),
         tokenizer=LetterTokenizer(),
         length=3,
         framed=False,
     )
-    prepare(asked, tmp_path, Progress())
+    prepare(preparation, tmp_path, Progress())
     assert [t for row in rows(tmp_path, HELDOUT) for t in row] == stream(["jkl"])[:3]
 
 
 def test_the_index_says_where_everything_came_from(tmp_path):
     jsonl(tmp_path / "a.jsonl", [{"text": "My fellow citizens"}] * 12)
     prepare(real_plan(tmp_path), tmp_path / "out", Progress())
-    told = json.loads((tmp_path / "out" / "index.json").read_text())
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
     size = (tmp_path / "a.jsonl").stat().st_size
-    (source,) = told["source"]["corpus"]
+    (source,) = index["source"]["corpus"]
     assert source["files"] == [{"name": "a.jsonl", "bytes": size}]
     assert source["heldout"] == {"every": 5}
-    assert told["words"]["size"] == 2048
-    assert Tokenizer(tmp_path / "out" / "tokenizer").fingerprint == told["words"]["sha256"]
+    assert index["words"]["size"] == 2048
+    assert Tokenizer(tmp_path / "out" / "tokenizer").fingerprint == index["words"]["sha256"]

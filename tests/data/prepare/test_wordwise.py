@@ -49,8 +49,8 @@ def bert(tmp_path_factory) -> HuggingFaceEncoder:
 @pytest.fixture(scope="module")
 def composing() -> HuggingFaceEncoder:
     """GPT-2's way with words, after a normalizer that joins letters and marks."""
-    told = json.loads((ASSETS / "tokenizer" / "tokenizer.json").read_text("utf-8"))
-    backend = Backend.from_str(json.dumps(told))
+    content = json.loads((ASSETS / "tokenizer" / "tokenizer.json").read_text("utf-8"))
+    backend = Backend.from_str(json.dumps(content))
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
     return HuggingFaceEncoder(backend.to_str(), True)
 
@@ -95,19 +95,19 @@ def test_a_cut_loses_nothing_and_stands_before_a_word(text):
     assert all(word and not word[0].isspace() for word in words)
 
 
-def told(backend: Backend) -> dict:
+def content(backend: Backend) -> dict:
     return json.loads(backend.to_str())
 
 
 def backend() -> Backend:
-    made = Backend(models.BPE({"a": 0, "b": 1}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return made
+    backend = Backend(models.BPE({"a": 0, "b": 1}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
 
 
 def test_only_what_is_known_to_stop_at_blanks_is_cut():
-    assert is_wordwise(told(backend()))
+    assert is_wordwise(content(backend()))
     for pre_tokenizer in (
         pre_tokenizers.ByteLevel(add_prefix_space=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -116,7 +116,7 @@ def test_only_what_is_known_to_stop_at_blanks_is_cut():
     ):
         other = backend()
         other.pre_tokenizer = pre_tokenizer
-        assert not is_wordwise(told(other))
+        assert not is_wordwise(content(other))
     for change in (
         lambda b: setattr(b, "normalizer", normalizers.Replace(" ", "_")),
         lambda b: setattr(b, "normalizer", normalizers.Strip()),
@@ -126,10 +126,10 @@ def test_only_what_is_known_to_stop_at_blanks_is_cut():
     ):
         other = backend()
         change(other)
-        assert not is_wordwise(told(other))
+        assert not is_wordwise(content(other))
     special = backend()
     special.add_special_tokens(["<s> </s>"])
-    assert is_wordwise(told(special))
+    assert is_wordwise(content(special))
     text = "a <s> </s> b"
     spelling = HuggingFaceEncoder(special.to_str(), True)
     assert spelling.is_wordwise
