@@ -16,7 +16,7 @@ import idlm_ds
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.prepare.documents import KeptDocument
 from idlm_ds.data.prepare.plan import PreparationPlan
-from idlm_ds.data.prepare.preparation import Progress, prepare
+from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
 from idlm_ds.data.prepare.sources import Corpus, HoldOutEvery
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
@@ -52,9 +52,14 @@ def model() -> bytes:
     writer = io.BytesIO()
     texts = (d.text[:2000] for d in read_corpus(ASSETS / "sotu.jsonl.xz")[:40])
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=writer, vocab_size=300, minloglevel=2,
-        user_defined_symbols=["[MASK]"], num_threads=1, max_sentence_length=5000,
-    )  # fmt: skip
+        sentence_iterator=iter(texts),
+        model_writer=writer,
+        vocab_size=300,
+        minloglevel=2,
+        user_defined_symbols=["[MASK]"],
+        num_threads=1,
+        max_sentence_length=5000,
+    )
     return writer.getvalue()
 
 
@@ -115,7 +120,7 @@ def test_ids_may_go_beyond_the_number_of_words(tmp_path):
     plan = PreparationPlan(
         corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=tokenizer, length=5
     )
-    assert prepare(plan, tmp_path / "out", Progress()).dtype == "<u4"
+    assert prepare(plan, tmp_path / "out", PrepareCallbacks()).dtype == "<u4"
 
 
 def test_berts_words_lie_between_two_begins_as_public_models_know_them(tmp_path):

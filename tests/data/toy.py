@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from idlm_ds.data.index import Index
 from idlm_ds.data.prepare.documents import KeptDocument, Record
 from idlm_ds.data.prepare.plan import PreparationPlan
-from idlm_ds.data.prepare.preparation import Progress, prepare
+from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
 from idlm_ds.data.prepare.sources import Corpus, HoldOutEvery, OnPosition
 from tests.data.letters import LetterTokenizer
 
@@ -54,7 +54,7 @@ def plan(texts: Sequence[str], *, fails_at: int | None = None, **options: Any) -
 
 def make(folder: Path, texts: Sequence[str], **options: Any) -> Index:
     """Prepare texts."""
-    return prepare(plan(texts, **options), folder, Progress())
+    return prepare(plan(texts, **options), folder, PrepareCallbacks())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

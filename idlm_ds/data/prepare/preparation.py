@@ -30,7 +30,7 @@ GROUP_DOCUMENTS, GROUP_CHARACTERS = 512, 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
+class PrepareCallbacks:
     """Callbacks for the progress of a preparation."""
 
     on_position: Callable[[int], None] = lambda _: None
@@ -100,7 +100,7 @@ class DocumentGroup:
 
 
 def prepare(
-    plan: PreparationPlan, folder: Path, progress: Progress, *, fresh: bool = False
+    plan: PreparationPlan, folder: Path, progress: PrepareCallbacks, *, fresh: bool = False
 ) -> Index:
     """Write prepared data, resuming an interrupted preparation.
 
@@ -161,7 +161,7 @@ def _check_finished(plan: PreparationPlan, folder: Path) -> Index:
 
 
 def _encode_groups(
-    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: Progress
+    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: PrepareCallbacks
 ) -> Iterator[tuple[DocumentGroup, EncodedTexts]]:
     # Groups whose texts were handed to the encoder and have not come back; order is kept.
     in_flight: deque[DocumentGroup] = deque()
@@ -176,7 +176,7 @@ def _encode_groups(
 
 
 def _groups(
-    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: Progress
+    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: PrepareCallbacks
 ) -> Iterator[DocumentGroup]:
     """Group the documents from ``start`` on; earlier ones are read again, but only counted."""
     group = DocumentGroup()
