@@ -1,17 +1,17 @@
-"""Errors the launchers know how to end with."""
+"""Errors that end a program with one line and an exit code."""
 
 
 class UserError(ValueError):
-    """Something the user typed or supplied cannot be used.
+    """Invalid input of the user.
 
-    The message is one line that names the thing, what is wrong with it and what is allowed. The
-    launchers print it without a traceback and exit with code 2.
+    The message is one line that names the option, key or file, what is wrong and what is allowed.
+    The launchers print it without a traceback and exit with code 2.
     """
 
 
 class UnsafeCheckpointError(UserError):
-    """A file holds what could only serve to run code; none of it has run. Exit code 4."""
+    """A file contains something whose only use is to run code; nothing was run. Exit code 4."""
 
 
 class NumericsError(RuntimeError):
-    """A loss is not finite; no weight has moved since the last good step."""
+    """A loss is not finite; no weight was changed by it. Exit code 6."""

@@ -1,4 +1,4 @@
-"""Files that are either the old one or the new one, never half of one."""
+"""Atomic file writes."""
 
 import os
 import tempfile
@@ -6,7 +6,10 @@ from pathlib import Path
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Write beside ``path`` and rename over it; parent folders are made."""
+    """Write a temporary file and rename it to ``path``; missing parent folders are created.
+
+    After a crash, ``path`` has either its old content or its new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -14,7 +17,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp makes files that only the owner reads.
+        # mkstemp creates files that only the owner can read.
         Path(temporary).chmod(0o644)
         os.replace(temporary, path)
     except BaseException:

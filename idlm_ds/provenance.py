@@ -1,4 +1,4 @@
-"""Which code, versions and machine made a result."""
+"""Provenance of results: code, versions and machine."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ import idlm_ds
 
 
 def describe_run(world: int) -> dict[str, Any]:
-    """Versions, commit and command of this process."""
+    """Collect versions, commit and command of this process, for ``run.json``."""
     packages = ("torch", "deepspeed", "transformers", "tokenizers", "safetensors", "numpy")
     return {
         "idlm_ds": idlm_ds.__version__,
@@ -27,12 +27,14 @@ def describe_run(world: int) -> dict[str, Any]:
 
 
 def git_commit() -> str | None:
-    """Commit of the source tree, with ``+changes`` where it differs; None outside a checkout."""
+    """Return the commit of the source tree, with ``+changes`` if modified; None without git."""
     root = Path(__file__).resolve().parents[1]
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else ""
+        result = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True
+        )
+        return result.stdout.strip() if result.returncode == 0 else ""
 
     commit = git("rev-parse", "HEAD")
     if not commit:
@@ -48,7 +50,7 @@ def _version(name: str) -> str | None:
 
 
 def describe_machine(device: str, ranks: int) -> dict[str, Any]:
-    """Versions, commit, device and number of ranks, for the rows of an evaluation."""
+    """Collect versions, commit, device and number of ranks, for rows of an evaluation."""
     return {
         "idlm_ds": idlm_ds.__version__,
         "commit": git_commit(),

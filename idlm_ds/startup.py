@@ -1,6 +1,6 @@
-"""What must be settled before torch and DeepSpeed are imported.
+"""Environment settings that must precede the import of torch and DeepSpeed.
 
-This module imports neither. Values the user has set are never changed for the program itself.
+This module imports neither. Variables that the user has set keep their values.
 """
 
 import logging
@@ -9,11 +9,10 @@ import warnings
 
 
 def prepare_environment() -> None:
-    """Set thread counts and quiet other libraries' start-up messages.
+    """Set thread counts and silence the start-up messages of other libraries.
 
-    Threads: the cores of the machine are divided among the processes on it. A waiting OpenMP
-    thread sleeps instead of spinning; on a machine whose cores are also used by others, spinning
-    makes training ten times slower.
+    The cores of the machine are divided among its processes. Waiting OpenMP threads sleep instead
+    of spinning: on cores shared with other programs, spinning makes training ten times slower.
     """
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -32,15 +31,15 @@ def prepare_environment() -> None:
 
 
 def keep_to_one_thread() -> None:
-    """Let this process's tokenizer use one thread, being one of a process for each core."""
+    """Limit the tokenizer of a worker process to one thread, as there is a worker per core."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def is_first_rank() -> bool:
-    """Whether this process speaks for the run, as far as its environment tells."""
+    """Tell whether this process has rank 0, according to its environment."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def world_size() -> int:
-    """Number of processes, as the launcher set it."""
+    """Return the number of processes that the launcher set."""
     return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,13 +1,13 @@
 """Tensor aliases for public signatures.
 
-Axis letters, one meaning in the whole package:
-    B sequences, L positions of a sequence, V vocabulary entries (the mask included),
-    P selected positions, counted through a flattened batch: ``b * L + l``.
+Axis letters, with one meaning in the whole package:
+    B sequences, L positions of a sequence, V vocabulary entries (mask included),
+    P selected positions, indices into a flattened batch: ``b * L + l``.
 
-Suffixes on names mean time (``x_0``, ``x_t``, ``alpha_s``), never shape.
+Suffixes of names mean time (``x_0``, ``x_t``, ``alpha_s``), never shape.
 
-No alias has the axes B, L and V together. With 126k words and 4096 positions such a tensor takes
-2 GB a sequence, so scores exist only at positions somebody asked for.
+No alias has the axes B, L and V together: with a vocabulary of 126k and 4096 positions, such a
+tensor takes 2 GB per sequence. Scores are computed at selected positions only.
 """
 
 from dataclasses import dataclass
@@ -40,24 +40,24 @@ Scalar: TypeAlias = Float[Tensor, ""]
 
 @dataclass(frozen=True, slots=True)
 class SoftInput:
-    """What a network is shown in place of token ids: a mixture of tokens at every position.
+    """Network input in place of token ids: a mixture of tokens at every position.
 
-    Networks read it through one method of their embedding, which may take the rows in pieces.
+    Networks read it through a method of their embedding, which may process the rows in chunks.
     """
 
     scores: Logits
-    """One row for each of the B * L positions; the mixture is their softmax."""
+    """One row for each of the B * L positions; their softmax is the mixture."""
 
     shape: tuple[int, int]
-    """Sequences and positions of a sequence."""
+    """Number of sequences and positions per sequence."""
 
     @property
     def requires_grad(self) -> bool:
-        """Whether a graph leads to it."""
+        """Whether the scores carry a graph."""
         return self.scores.requires_grad
 
     def detach(self) -> "SoftInput":
-        """The same mixtures without their graph."""
+        """Return the same mixtures without their graph."""
         return SoftInput(self.scores.detach(), self.shape)
 
 

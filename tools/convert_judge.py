@@ -40,11 +40,11 @@ def main(argv: Sequence[str]) -> None:
     if not file.is_file():
         raise UserError(f"--gguf: {file} is not a file")
 
+    from idlm_ds.build.judges import open_judge
     from idlm_ds.evaluation.gguf_folder import convert_gguf
-    from idlm_ds.metrics.judge import Judge
 
     parameters = convert_gguf(file, args.folder)
-    judge = Judge.load(args.folder)
+    judge = open_judge(args.folder)
     print(f"{args.folder}: {parameters:,} parameters, judge {judge.name}, {judge.context} tokens")
 
 

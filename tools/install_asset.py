@@ -1,4 +1,4 @@
-"""Put a trained model folder among the embedded assets.
+"""Copy a trained model folder into the embedded assets.
 
 python tools/install_asset.py runs/pretrain_teacher/model teacher
 python tools/install_asset.py runs/pretrain_judge/model judge --half
@@ -26,7 +26,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     weights = load_file(args.model / "model.safetensors")
     if args.half:
-        weights = {name: w.to(torch.float16) for name, w in weights.items()}
+        weights = {name: weight.to(torch.float16) for name, weight in weights.items()}
     target = folder / "model.safetensors"
     save_file(weights, target, metadata={"format": "pt"})
     target.chmod(0o644)

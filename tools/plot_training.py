@@ -1,4 +1,4 @@
-"""Draw the loss curves of one or more pretraining runs.
+"""Plot the loss curves of one or more pretraining runs.
 
 python tools/plot_training.py curves.png teacher=runs/pretrain_teacher judge=runs/pretrain_judge
 """
@@ -13,17 +13,18 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 SMOOTHING = 50
+"""Steps in the moving average."""
 
 
 def read(folder: Path, phase: str) -> tuple[list[int], list[float]]:
-    """Steps and losses of one phase in a run's metrics."""
+    """Read steps and losses of one phase from the metrics of a run."""
     lines = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
     points = [(r["step"] + 1, r["loss"]) for r in lines if r["phase"] == phase]
     return [s for s, _ in points], [v for _, v in points]
 
 
 def smooth(values: list[float]) -> list[float]:
-    """Mean over the last few values."""
+    """Average each value with up to ``SMOOTHING - 1`` before it."""
     windows = (values[max(0, i - SMOOTHING + 1) : i + 1] for i in range(len(values)))
     return [sum(w) / len(w) for w in windows]
 

@@ -1,4 +1,4 @@
-"""The data of a run, and the draws that go with it."""
+"""Build the data of a run from its recipe, and the random draws over it."""
 
 from pathlib import Path
 
@@ -28,10 +28,10 @@ STREAM = "hf-stream:"
 
 
 def find_corpus(spec: str) -> Path | None:
-    """The file or folder ``data.corpus`` names; None for a data set that is streamed.
+    """Locate the file or folder of ``data.corpus``; None for a streamed data set.
 
     Raises:
-        UserError: There is none.
+        UserError: It does not exist.
     """
     if spec.startswith(STREAM):
         return None
@@ -45,13 +45,14 @@ def find_corpus(spec: str) -> Path | None:
 
 
 def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, world: World) -> Data:
-    """Open the training data, and take some held-out rows.
+    """Open the training data, and read some held-out rows.
 
-    Collective: every rank must call. The first one reads all of prepared data to see that nobody
-    has altered it.
+    Collective: every rank must call. The first rank reads all of prepared data and compares it
+    with its hashes.
 
     Raises:
-        UserError: The corpus is missing, unreadable, altered, too short, or not this tokenizer's.
+        UserError: The corpus is missing, unreadable, altered or too short, or was prepared with
+            another tokenizer.
     """
     path, length = find_corpus(recipe.data.corpus), recipe.data.length
     if path is None:
@@ -68,6 +69,7 @@ def _prepared(
     recipe: Recipe, folder: Path, tokenizer: Tokenizer, num_heldout: int, world: World
 ) -> Data:
     index = open_prepared(folder, tokenizer, CORPUS, length=recipe.data.length)
+    # One rank reads and hashes everything; the others wait for its verdict.
     problem = None
     if world.is_first:
         try:
@@ -86,7 +88,7 @@ def _prepared(
 
 
 def _streamed(recipe: Recipe, tokenizer: Tokenizer, num_heldout: int) -> Data:
-    # Only here, since they take a third of a second to import.
+    # Imported here, because the datasets library takes a third of a second.
     from idlm_ds.data.prepare.hub import open_hub, preset_of
     from idlm_ds.data.stream import StreamRows
 
@@ -105,13 +107,13 @@ def _streamed(recipe: Recipe, tokenizer: Tokenizer, num_heldout: int) -> Data:
         length=recipe.data.length,
         name=data.state,
         heldout=num_heldout,
-        places=Path(HF_HOME) / "idlm_ds",
+        bookmarks=Path(HF_HOME) / "idlm_ds",
     )
     return rows, rows.heldout
 
 
 def make_loader(recipe: Recipe, windows: Rows, world: World) -> Loader:
-    """The loader all engines of a run share."""
+    """Make the loader that all engines of a run share."""
     return Loader(
         windows,
         global_batch=recipe.train.global_batch,

@@ -1,4 +1,4 @@
-"""Where models, tokenizers and corpora are: paths, assets, repositories of the hub."""
+"""Locate models, tokenizers and corpora: paths, assets, repositories of the hub."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,26 +18,26 @@ CORPORA = {"sotu": "sotu.jsonl.xz"}
 
 HUB = "hf:"
 DESCRIPTIONS = ("*.json", "*.txt", "*.model")
-"""Files of a hub repository that are no weights; none of them is code."""
+"""Files of a repository other than weights; no code among them."""
 
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
-"""The first kind that a repository has is fetched."""
+"""Weight files in order of preference; the first kind that a repository has is fetched."""
 
 
 def locate(spec: str, key: str, *, wants_weights: bool = True) -> Path:
     """Turn a path, ``assets:NAME`` or ``hf:OWNER/NAME[@REVISION]`` into an existing path.
 
-    Files of the hub come out of the local cache where they are there, and from nowhere else under
-    ``HF_HUB_OFFLINE=1``; ``HF_HOME`` and ``HF_TOKEN`` count as ever. The folder returned is named
-    after the commit.
+    Files of the hub are taken from the local cache if they are there, and from nowhere else under
+    ``HF_HUB_OFFLINE=1``; ``HF_HOME`` and ``HF_TOKEN`` have their usual meaning. The returned folder
+    is named after the commit.
 
     Args:
-        spec: What the user wrote.
-        key: Where: a recipe's key or an option.
-        wants_weights: Whether a repository's weights are fetched.
+        spec: Value that the user gave.
+        key: Option or recipe key of the value, for messages.
+        wants_weights: Whether to fetch the weights of a repository.
 
     Raises:
-        UserError: There is no such file, folder or repository; names ``key``.
+        UserError: No such file, folder or repository exists; names ``key``.
     """
     if spec.startswith(HUB):
         return _fetch(spec, key, wants_weights=wants_weights)
@@ -55,6 +55,7 @@ def locate(spec: str, key: str, *, wants_weights: bool = True) -> Path:
 def _fetch(spec: str, key: str, *, wants_weights: bool) -> Path:
     name, _, revision = spec.removeprefix(HUB).partition("@")
     try:
+        # The small files first: they fix the commit, from which the weights are then taken.
         folder = _snapshot(name, revision or None, DESCRIPTIONS)
         for pattern in WEIGHTS if wants_weights else ():
             _snapshot(name, folder.name, (pattern,))
@@ -82,5 +83,5 @@ def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
 
 
 def revision_of(spec: str, folder: Path) -> str | None:
-    """The commit of a folder that ``locate`` fetched; None for other places."""
+    """Return the commit of a folder that came from the hub; None for others."""
     return folder.name if spec.startswith(HUB) else None

@@ -1,1 +1,1 @@
-"""Everything up to a batch."""
+"""Corpora, tokenizers, prepared data, and the loader of batches."""

@@ -1,4 +1,4 @@
-"""Documents from files, and the split that keeps some of them unseen."""
+"""Read documents from files, and split off held-out ones."""
 
 import json
 import lzma
@@ -11,21 +11,21 @@ from idlm_ds.errors import UserError
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with a name that stays the same between runs."""
+    """One text with a name that is the same in every run."""
 
     name: str
     text: str
 
 
 def read_corpus(path: Path) -> list[Document]:
-    """Read documents in a fixed order.
+    """Read the documents of a small corpus in a fixed order.
 
     Args:
         path: A ``.jsonl`` or ``.jsonl.xz`` file with ``id`` and ``text`` in each line, a ``.txt``
             file (one document), or a folder of ``.txt`` files (one document each, by name).
 
     Raises:
-        UserError: The path is none of these, is not readable text, or holds no document.
+        UserError: The path is none of these, is not readable text, or holds no documents.
     """
     try:
         documents = list(_documents(path))
@@ -68,11 +68,11 @@ def _from_json(line: str, *, where: str) -> Document:
 def split_documents(
     documents: Sequence[Document], *, heldout_every: int
 ) -> tuple[list[Document], list[Document]]:
-    """Put every ``heldout_every``-th document aside, so that all periods are represented.
+    """Hold out every ``heldout_every``-th document, so that all periods are represented.
 
     Returns:
-        Training documents and held-out documents. A corpus too small to spare a document
-        by that rule gives up its last one.
+        Training documents and held-out documents. A corpus of fewer than ``heldout_every``
+        documents holds out its last one.
 
     Raises:
         UserError: There is only one document.

@@ -1,4 +1,4 @@
-"""What is in a folder of prepared data, and whether it still is."""
+"""Index of a folder of prepared data, and the checks of its files."""
 
 import hashlib
 import json
@@ -13,20 +13,23 @@ from typing import Any
 from idlm_ds.errors import UserError
 from idlm_ds.files import write_atomic
 
-FILE = "index.json"
-JOURNAL = "unfinished.json"
-COUNTS = "token-counts.bin"
-TOKENIZER = "tokenizer"
+INDEX_FILE = "index.json"
+JOURNAL_FILE = "unfinished.json"
+COUNTS_FILE = "token-counts.bin"
+TOKENIZER_FOLDER = "tokenizer"
 FORMAT = 1
 TRAIN, HELDOUT = "train", "heldout"
 SPLITS = (TRAIN, HELDOUT)
+
+_FILE_KEYS = {"tokenizer": "words"}
+"""Fields that have another name in the file."""
 
 _NAME = re.compile(r"(?:train|heldout)-\d{5,}\.(?:bin|spans)|token-counts\.bin")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One file of numbers."""
+class FileRecord:
+    """Name, size and hash of one file of numbers."""
 
     file: str
     bytes: int
@@ -35,22 +38,22 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Rows that are kept in one file."""
+    """Rows in one file, with the spans of their loss in another if it covers only a part."""
 
     rows: int
-    tokens: Part
-    spans: Part | None = None
-    """Where a row's text lies, if that is not the whole row."""
+    tokens: FileRecord
+    spans: FileRecord | None = None
+    """First position of the loss and end of the text of each row; None for whole rows."""
 
     @property
-    def parts(self) -> list[Part]:
-        """Its files."""
+    def files(self) -> list[FileRecord]:
+        """Files of the shard."""
         return [self.tokens] if self.spans is None else [self.tokens, self.spans]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Words:
-    """Which tokenizer made the tokens."""
+class TokenizerRecord:
+    """Hash, size and special tokens of the tokenizer that produced the tokens."""
 
     sha256: str
     size: int
@@ -62,75 +65,83 @@ class Words:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Index:
-    """Everything there is to know about prepared data without reading it."""
+    """Description of prepared data, sufficient to open it without reading it."""
 
     length: int
+    """Tokens per row."""
+
     pack: str
     """``wrap`` or ``pad``."""
 
     framed: bool
+    """Whether special tokens surround each row."""
+
     ends: bool
+    """Whether each document ends with an end-of-text token."""
+
     dtype: str
-    words: Words
+    tokenizer: TokenizerRecord
     source: Mapping[str, Any]
-    """What was read, and how."""
+    """Sources and options for reading them."""
 
     documents: Mapping[str, Any]
-    """How many were read, kept, repaired, cut, and dropped for which reason."""
+    """Numbers of documents read, kept, repaired, cut, and dropped by reason."""
 
     damaged: Mapping[str, str] = field(default_factory=dict)
-    """Files of which a part could not be read, and why."""
+    """Reason for each file of which a part could not be read."""
 
     splits: Mapping[str, tuple[Shard, ...]]
-    counts: Part
-    """How often each token occurs."""
+    counts: FileRecord
+    """Number of occurrences of each token."""
 
     @property
-    def parts(self) -> list[Part]:
+    def files(self) -> list[FileRecord]:
         """All files."""
         shards = (shard for name in SPLITS for shard in self.splits[name])
-        return [part for shard in shards for part in shard.parts] + [self.counts]
+        return [record for shard in shards for record in shard.files] + [self.counts]
 
     @property
     def fingerprint(self) -> str:
         """Short hash of the training tokens."""
-        hashes = [part.sha256 for shard in self.splits[TRAIN] for part in shard.parts]
+        hashes = [record.sha256 for shard in self.splits[TRAIN] for record in shard.files]
         return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
 
     @property
     def has_spans(self) -> bool:
-        """Whether the loss is about a part of each row only."""
+        """Whether the loss covers only a part of each row."""
         return any(shard.spans is not None for name in SPLITS for shard in self.splits[name])
 
     def rows(self, split: str) -> int:
-        """Rows of a split."""
+        """Return the number of rows of a split."""
         return sum(shard.rows for shard in self.splits[split])
 
     def write(self, folder: Path) -> None:
-        """Write it into the folder it is about."""
-        content = {"format": FORMAT, **asdict(self)}
+        """Write the index into its folder, with a hash of itself."""
+        fields = {_FILE_KEYS.get(name, name): value for name, value in asdict(self).items()}
+        content = {"format": FORMAT, **fields}
         text = json.dumps({**content, "sha256": _digest(content)}, indent=1, ensure_ascii=False)
-        write_atomic(folder / FILE, text.encode())
+        write_atomic(folder / INDEX_FILE, text.encode())
 
 
 def is_prepared(folder: Path) -> bool:
-    """Whether a folder is prepared data, finished or not."""
-    return (folder / FILE).is_file() or (folder / JOURNAL).is_file()
+    """Tell whether a folder is prepared data, finished or not."""
+    return (folder / INDEX_FILE).is_file() or (folder / JOURNAL_FILE).is_file()
 
 
 def read_index(folder: Path, key: str) -> Index:
-    """Read the index of a folder; the data itself is not looked at.
+    """Read the index of a folder; the data itself is not read.
 
     Args:
         folder: The folder.
-        key: What names it, for messages.
+        key: Option or recipe key of the folder, for messages.
 
     Raises:
         UserError: Preparation did not finish, or the index is damaged or of another format.
     """
-    path = folder / FILE
-    if (folder / JOURNAL).is_file():
+    path = folder / INDEX_FILE
+    if (folder / JOURNAL_FILE).is_file():
         raise UserError(f"{key}: {folder} is unfinished; run tools/prepare_data.py on it again")
+    # Compare the hash before the content is interpreted.
     try:
         raw = json.loads(path.read_text("utf-8"))
         digest, version = raw.pop("sha256"), raw.get("format")
@@ -141,8 +152,9 @@ def read_index(folder: Path, key: str) -> Index:
         raise UserError(f"{key}: {path} has format {version!r}; this version reads {FORMAT}")
     if not is_whole:
         raise UserError(f"{key}: {path} was altered after preparation; prepare the data again")
+    # An index written by hand may have a valid hash and still contradict itself.
     try:
-        index = index_from(raw)
+        index = _index_from(raw)
         fault = _fault(index)
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{key}: {path} is no index of prepared data") from error
@@ -152,29 +164,29 @@ def read_index(folder: Path, key: str) -> Index:
 
 
 def _fault(index: Index) -> str | None:
-    """What an index that somebody wrote by hand can have wrong."""
-    if bad := [part.file for part in index.parts if not _NAME.fullmatch(part.file)]:
+    if bad := [record.file for record in index.files if not _NAME.fullmatch(record.file)]:
         return f"names {bad[0]!r}, which is no shard's name"
     width = {"<u2": 2, "<u4": 4}.get(index.dtype, 0) * index.length
     for shard in (shard for name in SPLITS for shard in index.splits[name]):
-        sizes = [part.bytes for part in shard.parts]
+        sizes = [record.bytes for record in shard.files]
         if shard.rows < 1 or sizes != [shard.rows * width, shard.rows * 8][: len(sizes)]:
             return f"says of {shard.tokens.file} what cannot be: {shard.rows} rows, {sizes} bytes"
     return None
 
 
-def index_from(raw: Mapping[str, Any]) -> Index:
-    """An index of what one was written as."""
-    fields = {name: value for name, value in raw.items() if name != "format"}
+def _index_from(raw: Mapping[str, Any]) -> Index:
+    fields = {name: value for name, value in raw.items() if name not in ("format", "words")}
+    fields["tokenizer"] = TokenizerRecord(**raw["words"])
     fields["splits"] = {name: shards_from(raw["splits"][name]) for name in SPLITS}
-    fields["words"], fields["counts"] = Words(**raw["words"]), Part(**raw["counts"])
+    fields["counts"] = FileRecord(**raw["counts"])
     return Index(**fields)
 
 
 def shards_from(raw: Iterable[Mapping[str, Any]]) -> tuple[Shard, ...]:
-    """Shards of what they were written as."""
+    """Build shards from their JSON values."""
     return tuple(
-        Shard(s["rows"], Part(**s["tokens"]), s["spans"] and Part(**s["spans"])) for s in raw
+        Shard(s["rows"], FileRecord(**s["tokens"]), s["spans"] and FileRecord(**s["spans"]))
+        for s in raw
     )
 
 
@@ -183,50 +195,50 @@ def _digest(content: Mapping[str, Any]) -> str:
 
 
 def check_sizes(index: Index, folder: Path, key: str) -> None:
-    """See that every file is there and has its size.
+    """Check that every file exists and has the size in the index.
 
     Raises:
-        UserError: One is not.
+        UserError: A file is missing or has another size.
     """
-    for part in index.parts:
-        path = folder / part.file
-        found = path.stat().st_size if path.is_file() else None
-        if found is None:
+    for record in index.files:
+        path = folder / record.file
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
             raise UserError(f"{key}: {path} is missing; prepare the data again")
-        if found != part.bytes:
+        if size != record.bytes:
             raise UserError(
-                f"{key}: {path} was altered after preparation: {found} bytes, {part.bytes} in the "
+                f"{key}: {path} was altered after preparation: {size} bytes, {record.bytes} in the "
                 "index; prepare the data again"
             )
 
 
 def check_hashes(
-    index: Index, folder: Path, key: str, told: Callable[[int], None] = lambda _: None
+    index: Index, folder: Path, key: str, on_bytes: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Read every file and hold it against its SHA-256.
+    """Read every file and compare its SHA-256 with the index.
 
     Args:
         index: The index.
-        folder: Its folder.
-        key: What names it, for messages.
-        told: Told the bytes of each file when it has been read.
+        folder: Folder of the index.
+        key: Option or recipe key of the folder, for messages.
+        on_bytes: Called with the size of each file after it was read.
 
     Raises:
-        UserError: One was altered, or is missing.
+        UserError: A file was altered or is missing.
     """
     check_sizes(index, folder, key)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashes = pool.map(lambda part: hash_file(folder / part.file), index.parts)
-        for part, found in zip(index.parts, hashes, strict=True):
-            if found != part.sha256:
+        hashes = pool.map(lambda record: hash_file(folder / record.file), index.files)
+        for record, sha256 in zip(index.files, hashes, strict=True):
+            if sha256 != record.sha256:
                 raise UserError(
-                    f"{key}: {folder / part.file} was altered after preparation: SHA-256 "
-                    f"{found[:12]}, {part.sha256[:12]} in the index; prepare the data again"
+                    f"{key}: {folder / record.file} was altered after preparation: SHA-256 "
+                    f"{sha256[:12]}, {record.sha256[:12]} in the index; prepare the data again"
                 )
-            told(part.bytes)
+            on_bytes(record.bytes)
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file."""
+    """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

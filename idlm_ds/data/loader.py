@@ -1,4 +1,4 @@
-"""One pipelined loader for all engines."""
+"""The loader that all engines share, with a thread that reads ahead."""
 
 import queue
 import threading
@@ -14,35 +14,35 @@ from idlm_ds.data.rows import Rows
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """The sequences of one forward pass on one rank."""
+    """Sequences of one forward pass on one rank."""
 
     tokens: Tensor
-    """(micro_batch, L) ids on the training device."""
+    """Ids of shape (micro_batch, L), on the training device."""
 
     rows: slice
-    """Which rows of the global batch these are."""
+    """Rows of the global batch that these are."""
 
     samples: Sequence[int]
-    """Their indices in the whole run, which name their random streams."""
+    """Sample indices in the whole run, from which random streams are derived."""
 
     scored: Tensor | None = None
-    """(micro_batch, L) whether a position is to be learned; None if all are."""
+    """Mask of shape (micro_batch, L), true where the loss applies; None for everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one rank needs for one phase."""
+    """All micro-batches of one rank in one phase."""
 
     micro_batches: Sequence[MicroBatch]
     wait_s: float
-    """Seconds the loop waited for it."""
+    """Seconds the training loop waited for this batch."""
 
 
 class Loader:
-    """Reads ahead in a thread; every phase gets the next global batch.
+    """Loader that gives every phase the next global batch, read ahead in a thread.
 
-    Row ``j`` of the global batch goes to micro-batch ``j // (world * micro)``, so that the same
-    global batch is seen by any number of ranks. The state is the index of the next phase.
+    Row ``j`` of the global batch goes to micro-batch ``j // (world * micro)``, so any number of
+    ranks sees the same global batch. The only state is the number of the next phase.
     """
 
     def __init__(
@@ -67,12 +67,16 @@ class Loader:
         """Yield the batches of phases ``start`` to ``stop``.
 
         Raises:
-            Exception: Whatever the reading thread met, at the batch where it met it.
+            Exception: An error of the reading thread, at the batch where it occurred.
         """
+        # The thread puts batches, or the error that stopped it, into a bounded queue.
         ahead: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue(self._prefetch)
         closed = threading.Event()
         thread = threading.Thread(
-            target=self._read, args=(range(start, stop), ahead, closed), name="loader", daemon=True
+            target=self._read_ahead,
+            args=(range(start, stop), ahead, closed),
+            name="loader",
+            daemon=True,
         )
         thread.start()
         try:
@@ -81,13 +85,15 @@ class Loader:
                 item = ahead.get()
                 if isinstance(item, BaseException):
                     raise item
-                moved = [self._to_device(m) for m in item]
-                yield Batch(moved, time.perf_counter() - began)
+                # Copies to the GPU are asynchronous, from pinned memory.
+                on_device = [self._to_device(micro) for micro in item]
+                yield Batch(on_device, time.perf_counter() - began)
         finally:
+            # Also when the loop is left early: the thread must not outlive the iterator.
             closed.set()
             thread.join()
 
-    def _read(
+    def _read_ahead(
         self,
         phases: range,
         ahead: "queue.Queue[list[MicroBatch] | BaseException]",
@@ -99,6 +105,7 @@ class Loader:
                 item = self.read(phase)
             except BaseException as error:
                 item = error
+            # Give up waiting for a free slot once the loop has ended.
             while not closed.is_set():
                 try:
                     ahead.put(item, timeout=0.1)
@@ -109,7 +116,7 @@ class Loader:
                 return
 
     def read(self, phase: int) -> list[MicroBatch]:
-        """This rank's part of the global batch of a phase, in host memory."""
+        """Read this rank's part of the global batch of a phase, into host memory."""
         return [self._micro_batch(phase, first) for first in self._starts]
 
     def _micro_batch(self, phase: int, first: int) -> MicroBatch:
@@ -118,13 +125,13 @@ class Loader:
         samples = range(base + rows.start, base + rows.stop)
         scored = self.windows.scored(samples)
         return MicroBatch(
-            self._ready(torch.from_numpy(self.windows.take(samples))),
+            self._pinned(torch.from_numpy(self.windows.take(samples))),
             rows,
             samples,
-            None if scored is None else self._ready(torch.from_numpy(scored)),
+            None if scored is None else self._pinned(torch.from_numpy(scored)),
         )
 
-    def _ready(self, values: Tensor) -> Tensor:
+    def _pinned(self, values: Tensor) -> Tensor:
         return values.pin_memory() if self.device.type == "cuda" else values
 
     def _to_device(self, micro: MicroBatch) -> MicroBatch:

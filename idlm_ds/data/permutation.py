@@ -1,4 +1,4 @@
-"""A random order of any number of things that is never written down."""
+"""Pseudorandom permutations of any size that need no memory."""
 
 from functools import lru_cache
 
@@ -8,37 +8,39 @@ import numpy.typing as npt
 from idlm_ds.noise import derive_seed
 
 ROUNDS = 6
-"""An even number, so that both halves end where they began."""
+"""Rounds of the network; even, so that both halves end in their original places."""
 
 LEAST_BITS = 5
-"""Of the numbers that are turned around; with fewer there are too few orders to choose from."""
+"""Minimum width of the permuted numbers; with fewer bits there are too few permutations."""
 
 
 def permute(index: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Where each of some positions goes in a random order of ``count`` things.
+    """Apply a random permutation of ``range(count)`` to some of its members.
 
-    A Feistel network turns the numbers below a power of two around; a number that comes out beyond
-    ``count`` goes through it again until it does not. Takes the memory of ``index`` and of no more,
-    for any ``count``.
+    A Feistel network permutes the numbers below a power of two; results of ``count`` or more are
+    passed through it again until they are smaller (cycle walking).
 
     Args:
-        index: Positions, each in [0, count).
-        count: Number of things; at least 1.
-        seed: Names the order.
+        index: Members of ``range(count)``.
+        count: Size of the permutation, at least 1.
+        seed: Seed of the permutation.
+
+    Memory: proportional to ``index``, for any ``count``.
     """
     bits = max(LEAST_BITS, int(count - 1).bit_length())
     keys = _round_keys(seed)
-    order = _turn(index.astype(np.uint64), bits, keys)
+    order = _feistel(index.astype(np.uint64), bits, keys)
     while (beyond := order >= count).any():
-        order[beyond] = _turn(order[beyond], bits, keys)
+        order[beyond] = _feistel(order[beyond], bits, keys)
     return order.astype(np.int64)
 
 
-def _turn(numbers: npt.NDArray[np.uint64], bits: int, keys: tuple[int, ...]) -> npt.NDArray:
+def _feistel(numbers: npt.NDArray[np.uint64], bits: int, keys: tuple[int, ...]) -> npt.NDArray:
     narrow, wide = bits // 2, bits - bits // 2
     left, right = numbers >> np.uint64(wide), numbers & _ones(wide)
-    for turn, key in enumerate(keys):
-        replaced = wide if turn % 2 else narrow
+    for i, key in enumerate(keys):
+        # The halves swap places every round, and with them their widths.
+        replaced = wide if i % 2 else narrow
         left, right = right, left ^ (_mix(right + np.uint64(key)) & _ones(replaced))
     return (left << np.uint64(wide)) | right
 
@@ -48,7 +50,7 @@ def _ones(bits: int) -> np.uint64:
 
 
 def _mix(value: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Spread every bit over all others; multiplication wraps."""
+    """Mix all bits of a value (the finaliser of splitmix64); multiplication wraps."""
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return value ^ (value >> np.uint64(31))

@@ -1,4 +1,4 @@
-"""Prepared data as a source of training rows."""
+"""Training and held-out rows of prepared data, memory-mapped."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,14 +7,7 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from idlm_ds.data.index import (
-    HELDOUT,
-    TRAIN,
-    Index,
-    Shard,
-    check_sizes,
-    read_index,
-)
+from idlm_ds.data.index import HELDOUT, TRAIN, Index, Shard, check_sizes, read_index
 from idlm_ds.data.permutation import permute
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
@@ -23,10 +16,10 @@ from idlm_ds.noise import derive_seed
 
 @final
 class PreparedRows:
-    """Rows on disk, in another order each epoch.
+    """Rows of shards, in another order each epoch.
 
-    Sample ``i`` is a function of ``i`` and the seed alone, and no order is ever written down: the
-    position of a run in its data is one integer.
+    Sample ``i`` depends on ``i`` and the seed only and no order is stored, so the state of a run
+    in its data is one integer.
     """
 
     def __init__(
@@ -41,11 +34,11 @@ class PreparedRows:
         """See class.
 
         Args:
-            shards: (N, length) arrays, on disk or not; together at least one row.
-            seed: Names the orders.
-            spans: For each shard the (N, 2) positions between which a row has text that is to be
-                learned; none where that is the whole row.
-            counts: How often each token occurs.
+            shards: Arrays of shape (N, length), in memory or mapped; together at least one row.
+            seed: Seed of the orders.
+            spans: For each shard, (N, 2) first and end positions of the loss; empty if the loss
+                covers whole rows.
+            counts: Number of occurrences of each token.
             fingerprint: Short hash of the tokens.
         """
         self._shards = shards
@@ -58,7 +51,7 @@ class PreparedRows:
 
     @property
     def per_epoch(self) -> int:
-        """Rows in one pass over the data."""
+        """Number of rows in one pass over the data."""
         return int(self._starts[-1])
 
     def holds(self, token: int) -> bool:
@@ -66,13 +59,14 @@ class PreparedRows:
         return token < len(self._counts) and bool(self._counts[token])
 
     def order(self, samples: Sequence[int]) -> npt.NDArray[np.int64]:
-        """Which row each sample is."""
+        """Return the row number of each sample."""
+        # Samples of one call may lie in two epochs, whose orders differ.
         epochs, index = np.divmod(np.asarray(samples, dtype=np.int64), self.per_epoch)
         rows = np.empty_like(index)
         for epoch in np.unique(epochs):
-            here = epochs == epoch
+            in_epoch = epochs == epoch
             seed = derive_seed(self._seed, "epoch", int(epoch))
-            rows[here] = permute(index[here], self.per_epoch, seed)
+            rows[in_epoch] = permute(index[in_epoch], self.per_epoch, seed)
         return rows
 
     def take(self, samples: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -87,33 +81,33 @@ class PreparedRows:
         position = np.arange(self.length)
         return (first <= position) & (position < stop)
 
-    def rows(self, which: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        """Rows by their place on disk."""
-        return self._gather(self._shards, which)
+    def rows(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return rows by their number, in the order of the shards."""
+        return self._gather(self._shards, numbers)
 
     def _gather(
-        self, shards: Sequence[npt.NDArray[np.unsignedinteger]], which: npt.NDArray[np.int64]
+        self, shards: Sequence[npt.NDArray[np.unsignedinteger]], numbers: npt.NDArray[np.int64]
     ) -> npt.NDArray[np.int64]:
-        taken = np.empty((len(which), shards[0].shape[1]), dtype=np.int64)
-        owners = np.searchsorted(self._starts, which, side="right") - 1
-        for owner in np.unique(owners):
-            here = owners == owner
-            taken[here] = shards[owner][which[here] - self._starts[owner]]
-        return taken
+        # Read shard by shard, so that each memory map is indexed once.
+        gathered = np.empty((len(numbers), shards[0].shape[1]), dtype=np.int64)
+        shard_of = np.searchsorted(self._starts, numbers, side="right") - 1
+        for shard in np.unique(shard_of):
+            in_shard = shard_of == shard
+            gathered[in_shard] = shards[shard][numbers[in_shard] - self._starts[shard]]
+        return gathered
 
 
 def open_prepared(folder: Path, tokenizer: Tokenizer, key: str, *, length: int) -> Index:
-    """Read the index of prepared data and hold it against a run.
+    """Read the index of prepared data and compare it with a run.
 
     Raises:
-        UserError: It is unfinished or damaged, or was made for other lengths, by another
-            tokenizer, or for a loss over a part of each row.
+        UserError: It is unfinished or damaged, or was made with another length or tokenizer.
     """
     index = read_index(folder, key)
-    if index.words.sha256 != tokenizer.fingerprint:
+    if index.tokenizer.sha256 != tokenizer.fingerprint:
         raise UserError(
-            f"{key}: {folder} was prepared by tokenizer {index.words.sha256[:12]}, data.tokenizer "
-            f"{tokenizer.folder} is {tokenizer.fingerprint[:12]}"
+            f"{key}: {folder} was prepared by tokenizer {index.tokenizer.sha256[:12]}, "
+            f"data.tokenizer {tokenizer.folder} is {tokenizer.fingerprint[:12]}"
         )
     if index.length != length:
         raise UserError(f"data.length: {length}, but {folder} has rows of {index.length}")
@@ -122,10 +116,10 @@ def open_prepared(folder: Path, tokenizer: Tokenizer, key: str, *, length: int) 
 
 
 def training_rows(index: Index, folder: Path, *, seed: int) -> PreparedRows:
-    """The training rows of prepared data.
+    """Map the training rows of prepared data.
 
     Raises:
-        UserError: There is none.
+        UserError: There are none.
     """
     if not index.rows(TRAIN):
         raise UserError(f"data.corpus: {folder} has not one row of training text")
@@ -136,7 +130,7 @@ def training_rows(index: Index, folder: Path, *, seed: int) -> PreparedRows:
 
 
 def heldout_rows(index: Index, folder: Path, count: int) -> npt.NDArray[np.int64]:
-    """Take ``count`` rows spread evenly over the held-out ones.
+    """Read ``count`` rows at even distances from the held-out ones.
 
     Raises:
         UserError: There are fewer.
@@ -147,18 +141,18 @@ def heldout_rows(index: Index, folder: Path, count: int) -> npt.NDArray[np.int64
             f"data.corpus: {count} held-out rows were asked for; {folder} has {available}"
         )
     shards = [token_array(index, folder, shard) for shard in index.splits[HELDOUT]]
-    every = PreparedRows(shards, 0, counts=np.empty(0, np.int64), fingerprint="")
-    return every.rows(np.arange(count) * available // count)
+    all_rows = PreparedRows(shards, 0, counts=np.empty(0, np.int64), fingerprint="")
+    return all_rows.rows(np.arange(count) * available // count)
 
 
 def token_array(index: Index, folder: Path, shard: Shard) -> npt.NDArray[np.unsignedinteger]:
-    """The rows of a shard, read from disk as they are used."""
+    """Map the tokens of a shard, shape (rows, length)."""
     path = folder / shard.tokens.file
     return np.memmap(path, dtype=index.dtype, mode="r", shape=(shard.rows, index.length))
 
 
 def span_array(folder: Path, shard: Shard) -> npt.NDArray[np.uint32] | None:
-    """Where the text of a shard's rows lies; None if everywhere."""
+    """Map the spans of a shard, shape (rows, 2); None if the loss covers whole rows."""
     if shard.spans is None:
         return None
     return np.memmap(folder / shard.spans.file, dtype="<u4", mode="r", shape=(shard.rows, 2))

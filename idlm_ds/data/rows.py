@@ -1,4 +1,4 @@
-"""What a source of training data offers, whatever it is made of."""
+"""Interface of training data: rows of tokens by sample index."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,26 +8,26 @@ import numpy.typing as npt
 
 
 class Rows(Protocol):
-    """Rows of tokens by their index in the whole run, which goes on from epoch to epoch."""
+    """Rows of tokens, addressed by a sample index that keeps counting from epoch to epoch."""
 
     @property
     def length(self) -> int:
-        """Tokens of a row."""
+        """Tokens per row."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Short hash of the tokens, to notice that a resumed run reads other data."""
+        """Short hash of the tokens, by which a resumed run detects other data."""
         ...
 
     def take(self, samples: Sequence[int]) -> npt.NDArray[np.int64]:
-        """Return the rows with these global indices, shape (len(samples), length)."""
+        """Return the rows of these samples, shape (len(samples), length)."""
         ...
 
     def scored(self, samples: Sequence[int]) -> npt.NDArray[np.bool_] | None:
-        """Which positions of these rows are to be learned; None for all of them."""
+        """Return which positions of these rows the loss covers; None for all."""
         ...
 
     def holds(self, token: int) -> bool:
-        """Whether a token occurs in it."""
+        """Tell whether a token occurs in the data."""
         ...

@@ -1,4 +1,4 @@
-"""Rows straight out of a data set of the hub, for a first try without preparation."""
+"""Training rows streamed from a data set of the hub, without preparation."""
 
 import hashlib
 import json
@@ -12,19 +12,19 @@ import numpy as np
 import numpy.typing as npt
 from datasets.exceptions import DatasetsError
 
-from idlm_ds.data.prepare.documents import Found, Reading, from_mapping
+from idlm_ds.data.prepare.documents import KeptDocument, Reading, from_mapping
 from idlm_ds.data.prepare.encoding import TextEncoder
 from idlm_ds.data.prepare.hub import first_line
-from idlm_ds.data.prepare.packing import Layout, Wrapping
+from idlm_ds.data.prepare.packing import RowLayout, WrapPacker
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.files import write_atomic
 
-TOGETHER = 64
-"""Documents encoded at once."""
+DOCUMENTS_AT_ONCE = 64
+"""Documents that are read and encoded at a time."""
 
-EVERY = 4096
-"""Rows from one place that is left behind to the next."""
+ROWS_PER_BOOKMARK = 4096
+"""Minimum number of rows between two bookmarks."""
 
 
 @final
@@ -32,8 +32,8 @@ class StreamRows:
     """Rows in the order of the documents, over and over; nothing is shuffled.
 
     Every rank reads the whole stream and keeps its own rows, so sample ``i`` is the same row on any
-    rank and in any run. A run that goes on far into the stream is taken there by the data set's
-    own state where that was left behind on this machine, else by reading up to it.
+    rank and in any run. To resume far into the stream, a run starts at a bookmark, the state of the
+    data set that an earlier run saved on this machine; without one it reads from the beginning.
     """
 
     def __init__(
@@ -45,18 +45,18 @@ class StreamRows:
         length: int,
         name: str,
         heldout: int,
-        places: Path,
+        bookmarks: Path,
     ) -> None:
         """See class.
 
         Args:
             documents: A ``datasets.IterableDataset`` with a column ``text``.
-            tokenizer: Makes tokens of it.
-            detokenizer: What is done to a text first, by its name.
-            length: Tokens of a row.
-            name: What the data set is called, with its commit where that is known.
-            heldout: Rows at the beginning that are not for training.
-            places: A folder in which places are left behind.
+            tokenizer: Tokenizer of the texts.
+            detokenizer: Name of a function in ``DETOKENIZERS`` that is applied to a text first.
+            length: Tokens per row.
+            name: Name of the data set, with its commit if known.
+            heldout: Number of rows at the beginning that are held out.
+            bookmarks: Folder of the file with bookmarks.
 
         Raises:
             UserError: The data set has no text.
@@ -66,13 +66,14 @@ class StreamRows:
         self._encoder = TextEncoder(tokenizer.encoder(), "<u4", detokenizer)
         self._skipped = heldout
         self.length = length
+        # Bookmarks are valid for the same data set, tokenizer and length only.
         identity = (name, tokenizer.fingerprint, length)
         self._identity = hashlib.sha256(repr(identity).encode()).hexdigest()
         self.fingerprint = hashlib.sha256(f"{self._identity}/{heldout}".encode()).hexdigest()[:16]
-        self._file = places / f"{self._identity[:16]}.json"
+        self._file = bookmarks / f"{self._identity[:16]}.json"
         self._start = deepcopy(documents.state_dict())
-        self._places = self._read_places()
-        self._go_to(self._places["0"])
+        self._bookmarks = self._read_bookmarks()
+        self._go_to(self._bookmarks["0"])
         self.heldout = self._rows(0, heldout)
 
     def take(self, samples: Sequence[int]) -> npt.NDArray[np.int64]:
@@ -80,25 +81,26 @@ class StreamRows:
         return self._rows(samples[0] + self._skipped, samples[-1] + 1 + self._skipped)
 
     def scored(self, samples: Sequence[int]) -> None:
-        """See ``Rows``."""
+        """See ``Rows``; the loss covers all positions."""
 
     def holds(self, token: int) -> bool:
-        """See ``Rows``; what is a special token no text becomes."""
+        """See ``Rows``; any token may occur except the mask, which no text becomes."""
         return token < len(self._tokenizer) and token != self._tokenizer.mask_id
 
     def _rows(self, first: int, stop: int) -> npt.NDArray[np.int64]:
-        known = max(int(row) for row in self._places if int(row) <= first)
-        if first < self._base or known > self._base + len(self._held):
-            self._go_to(self._places[str(known)])
-        while self._base + len(self._held) < stop:
+        # Jump to a bookmark if the rows lie behind, or if it is ahead of what was read.
+        bookmark = max(int(row) for row in self._bookmarks if int(row) <= first)
+        if first < self._base or bookmark > self._base + len(self._buffer):
+            self._go_to(self._bookmarks[str(bookmark)])
+        while self._base + len(self._buffer) < stop:
             self._read_on(first)
-        return self._held[first - self._base : stop - self._base].astype(np.int64)
+        return self._buffer[first - self._base : stop - self._base].astype(np.int64)
 
-    def _go_to(self, place: dict[str, Any]) -> None:
-        self._documents.load_state_dict(deepcopy(place["documents"]))
+    def _go_to(self, bookmark: dict[str, Any]) -> None:
+        self._documents.load_state_dict(deepcopy(bookmark["documents"]))
         self._stream = iter(self._documents)
         tokenizer = self._tokenizer
-        layout = Layout(
+        layout = RowLayout(
             length=self.length,
             bos=tokenizer.bos_id,
             eos=tokenizer.eos_id,
@@ -106,46 +108,49 @@ class StreamRows:
             framed=False,
             ends=True,
         )
-        self._packer = Wrapping(layout, place["carry"])
-        self._base, self._held = place["row"], np.empty((0, self.length), np.uint32)
-        self._is_fruitless = place["row"] == 0
+        self._packer = WrapPacker(layout, bookmark["carry"])
+        self._base = bookmark["row"]
+        self._buffer = np.empty((0, self.length), np.uint32)
+        self._has_no_text = bookmark["row"] == 0
 
     def _read_on(self, first: int) -> None:
-        """Read some documents, and forget the rows before ``first``."""
+        """Read some documents, and drop buffered rows before ``first``."""
         try:
-            rows = list(islice(self._stream, TOGETHER))
+            rows = list(islice(self._stream, DOCUMENTS_AT_ONCE))
         except (OSError, ValueError, DatasetsError) as error:
             raise UserError(f"data.corpus: the stream broke off: {first_line(error)}") from error
         records = (from_mapping(row, Reading()) for row in rows)
-        texts = [record.texts[0] for record in records if isinstance(record, Found)]
+        texts = [record.texts[0] for record in records if isinstance(record, KeptDocument)]
+        # Pack them, and forget rows that nobody will ask for again.
         if texts:
-            self._is_fruitless = False
+            self._has_no_text = False
             packed = self._packer.add(self._encoder.encode(texts)).rows
-            keep = max(0, min(first - self._base, len(self._held)))
-            self._base += keep
-            self._held = np.concatenate([self._held[keep:], packed])
+            num_dropped = max(0, min(first - self._base, len(self._buffer)))
+            self._base += num_dropped
+            self._buffer = np.concatenate([self._buffer[num_dropped:], packed])
+        # At the end of the data set, start over.
         if not rows:
-            self._begin_again()
-        self._leave_place()
+            self._restart()
+        self._save_bookmark()
 
-    def _begin_again(self) -> None:
-        if self._is_fruitless:
+    def _restart(self) -> None:
+        if self._has_no_text:
             raise UserError("data.corpus: the data set has no document with a 'text'")
         self._documents.load_state_dict(deepcopy(self._start))
         self._stream = iter(self._documents)
 
-    def _leave_place(self) -> None:
-        row = self._base + len(self._held)
-        if row < max(map(int, self._places)) + EVERY:
+    def _save_bookmark(self) -> None:
+        row = self._base + len(self._buffer)
+        if row < max(map(int, self._bookmarks)) + ROWS_PER_BOOKMARK:
             return
         state = deepcopy(self._documents.state_dict())
-        self._places[str(row)] = {"row": row, "carry": self._packer.carry, "documents": state}
-        write_atomic(self._file, json.dumps(self._places).encode())
+        self._bookmarks[str(row)] = {"row": row, "carry": self._packer.carry, "documents": state}
+        write_atomic(self._file, json.dumps(self._bookmarks).encode())
 
-    def _read_places(self) -> dict[str, dict[str, Any]]:
+    def _read_bookmarks(self) -> dict[str, dict[str, Any]]:
         beginning = {"row": 0, "carry": [], "documents": self._start}
         try:
-            found = json.loads(self._file.read_text("utf-8"))
+            saved = json.loads(self._file.read_text("utf-8"))
         except (OSError, ValueError):
-            found = None
-        return {**(found if isinstance(found, dict) else {}), "0": beginning}
+            saved = None
+        return {**(saved if isinstance(saved, dict) else {}), "0": beginning}

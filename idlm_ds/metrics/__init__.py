@@ -1,1 +1,1 @@
-"""Tensors and texts to numbers."""
+"""Metrics: functions from tensors and texts to numbers, without file access."""

@@ -1,7 +1,7 @@
-"""Means and perplexities with standard errors, gathered piece by piece.
+"""Accumulators of means and perplexities with standard errors.
 
-Both accumulators hold plain sums, so merging two is adding them, and the vector ``sums``
-may be added over ranks by whoever owns the process group.
+Both hold plain sums, so two accumulators are merged by addition, and the vector ``sums`` can be
+added over ranks by the owner of the process group.
 """
 
 import math
@@ -15,11 +15,11 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and how well it is known."""
+    """A value with its standard error."""
 
     value: float
     se: float
-    """Standard error over sequences; NaN where fewer than two were seen."""
+    """Standard error over sequences; NaN for fewer than two."""
     count: int
     """Number of sequences."""
 
@@ -50,12 +50,12 @@ class MeanAccumulator:
     @classmethod
     def from_sums(cls, sums: Float64[Tensor, " K"]) -> "MeanAccumulator":
         """Rebuild from ``sums``, for instance after adding them over ranks."""
-        made = cls()
-        made._sums = _checked(sums, 3)
-        return made
+        accumulator = cls()
+        accumulator._sums = _checked(sums, 3)
+        return accumulator
 
     def update(self, values: Shaped[Tensor, " B"]) -> None:
-        """Take in one value a sequence.
+        """Add one value per sequence.
 
         Precision: float64. Sync: waits for the device.
         """
@@ -64,14 +64,14 @@ class MeanAccumulator:
         self._sums += torch.stack([torch.tensor(float(len(x)), dtype=x.dtype), x.sum(), x @ x])
 
     def merge(self, other: "MeanAccumulator") -> None:
-        """Add what ``other`` has seen; the same as one pass over both."""
+        """Add the sums of another accumulator, which equals one pass over both."""
         self._sums += other._sums
 
     def compute(self) -> Estimate:
-        """Give the mean and its standard error (sample variance, n - 1).
+        """Compute the mean and its standard error (sample variance, n - 1).
 
         Raises:
-            ValueError: nothing was seen.
+            ValueError: Nothing was added.
         """
         count, total, squares = self._sums.tolist()
         if count == 0:
@@ -87,8 +87,8 @@ class MeanAccumulator:
 class PerplexityAccumulator:
     """Token-weighted perplexity and its standard error over sequences.
 
-    The value is exp(sum of nats / sum of tokens): long sequences weigh more, and it is not
-    the mean of the sequences' own perplexities.
+    The value is exp(sum of nats / sum of tokens): long sequences weigh more, unlike in the mean
+    of the sequences' own perplexities.
     """
 
     def __init__(self) -> None:
@@ -102,17 +102,17 @@ class PerplexityAccumulator:
     @classmethod
     def from_sums(cls, sums: Float64[Tensor, " K"]) -> "PerplexityAccumulator":
         """Rebuild from ``sums``, for instance after adding them over ranks."""
-        made = cls()
-        made._sums = _checked(sums, 6)
-        return made
+        accumulator = cls()
+        accumulator._sums = _checked(sums, 6)
+        return accumulator
 
     def update(self, nats: Float64[Tensor, " B"], tokens: Int[Tensor, " B"]) -> None:
-        """Take in each sequence's summed nats and its number of scored tokens.
+        """Add the summed nats and the number of scored tokens of each sequence.
 
         Units: nats. Precision: float64. Sync: waits for the device.
 
         Raises:
-            ValueError: a value is not finite.
+            ValueError: A value is not finite.
         """
         x = nats.detach().to("cpu", torch.float64)
         n = tokens.detach().to("cpu", torch.float64)
@@ -121,17 +121,17 @@ class PerplexityAccumulator:
         self._sums += torch.stack([count, x.sum(), n.sum(), x @ x, x @ n, n @ n])
 
     def merge(self, other: "PerplexityAccumulator") -> None:
-        """Add what ``other`` has seen; the same as one pass over both."""
+        """Add the sums of another accumulator, which equals one pass over both."""
         self._sums += other._sums
 
     def rate(self) -> Estimate:
-        """Give the nats per token and their standard error.
+        """Compute nats per token and their standard error.
 
         With r the ratio of sums, the delta method gives
         var(r) = n/(n-1) · Σ(nats_i - r·tokens_i)² / (Σ tokens)².
 
         Raises:
-            ValueError: no token was scored.
+            ValueError: No token was scored.
         """
         count, nats, tokens, nats_nats, nats_tokens, tokens_tokens = self._sums.tolist()
         if tokens == 0:
@@ -143,10 +143,10 @@ class PerplexityAccumulator:
         return Estimate(rate, math.sqrt(count / (count - 1) * residual) / tokens, int(count))
 
     def compute(self) -> Estimate:
-        """Give the perplexity and its standard error, se(exp r) = exp(r)·se(r).
+        """Compute the perplexity and its standard error, se(exp r) = exp(r)·se(r).
 
         Raises:
-            ValueError: no token was scored.
+            ValueError: No token was scored.
         """
         rate = self.rate()
         value = math.exp(rate.value)

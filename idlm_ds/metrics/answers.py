@@ -1,4 +1,4 @@
-"""Numbers that texts give as their answer."""
+"""Extract numeric answers from texts, and estimate the share of right ones."""
 
 import math
 import re
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from idlm_ds.metrics.arithmetic import evaluate, is_program
 
 MARK = "####"
-"""What GSM8K writes before an answer."""
+"""Marker of GSM8K before an answer."""
 
 _NUMBER = re.compile(r"(?:(?<![\d.])-)?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|(?<!\d)\.\d+")
 TOLERANCE = 1e-6
-"""Relative and absolute; programs count in floats."""
+"""Relative and absolute tolerance, since programs compute in floats."""
 
 
 def answer_in(text: str) -> float | None:
-    """Find the number a text ends up with; None where it gives none.
+    """Return the numeric answer of a text; None if it has none.
 
-    The first number after ``####``; else what the function returns that the text defines, as far
-    as ``evaluate`` can tell without running it; else the last number. Dollar signs, commas between
-    thousands and a full stop behind the number do not count.
+    The answer is the first number after ``####``; else, if the text defines a function, its return
+    value according to ``evaluate``; else the last number. Dollar signs, thousands separators and a
+    full stop after the number are ignored.
     """
     if MARK in text:
         return _number(_NUMBER.findall(text.partition(MARK)[2])[:1])
@@ -30,34 +30,34 @@ def answer_in(text: str) -> float | None:
 
 
 def is_same(answer: float | None, reference: float) -> bool:
-    """Whether an answer is the right one; none is not."""
+    """Tell whether an answer equals the reference; None never does."""
     return answer is not None and math.isclose(
         answer, reference, rel_tol=TOLERANCE, abs_tol=TOLERANCE
     )
 
 
-def _number(found: list[str]) -> float | None:
-    value = float(found[0].replace(",", "").replace("$", "")) if found else math.inf
+def _number(matches: list[str]) -> float | None:
+    value = float(matches[0].replace(",", "").replace("$", "")) if matches else math.inf
     return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a proportion is, with 95 % confidence."""
+    """A 95 % confidence interval of a proportion."""
 
     low: float
     high: float
 
 
 def wilson(share: float, count: int) -> Interval:
-    """Wilson's score interval of a proportion, which is not empty at 0 and 1 either.
+    """Compute Wilson's score interval of a proportion, which has a width even at 0 and 1.
 
     Args:
-        share: The proportion that was seen.
-        count: In how many independent trials.
+        share: Observed proportion.
+        count: Number of independent trials.
     """
     z = 1.959963984540054
     scale = 1 / (1 + z**2 / count)
     centre = scale * (share + z**2 / (2 * count))
-    reach = scale * z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return Interval(max(centre - reach, 0.0), min(centre + reach, 1.0))
+    half_width = scale * z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return Interval(max(centre - half_width, 0.0), min(centre + half_width, 1.0))

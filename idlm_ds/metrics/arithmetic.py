@@ -1,9 +1,9 @@
-"""What a short program would return, found without running it.
+"""Evaluate short arithmetic programs without executing them.
 
-Solutions of TinyGSM are Python functions. Here their text is parsed, and of all Python only this
-is understood: straight lines of assignments to names, ``return``, numbers, ``+ - * / // % **`` and
-the functions below. A program with anything else (a loop, a condition, an import, a string) or with
-a number out of bounds has no answer; nothing a model wrote is ever executed.
+Solutions of TinyGSM are Python functions. Their text is parsed and a small subset of Python is
+interpreted: straight-line assignments to names, ``return``, numbers, ``+ - * / // % **`` and the
+functions below. A program with anything else (a loop, a condition, an import, a string) or with a
+number out of bounds has no value; nothing that a model wrote is ever executed.
 """
 
 import ast
@@ -15,10 +15,10 @@ from typing import Any
 Number = int | float
 
 LARGEST = 1e15
-"""Numbers beyond it are refused, so that a power cannot take all time and memory."""
+"""Limit of absolute values, so that a power cannot exhaust time and memory."""
 
 MOST_DIGITS = 15
-"""That ``round`` may be asked for, on either side of the point."""
+"""Limit of the second argument of ``round``, on either side of the point."""
 
 OPERATORS: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -40,37 +40,38 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 }
 
 
-class _NotUnderstoodError(Exception):
-    """The program is outside of what is understood."""
+class _UnsupportedError(Exception):
+    """The program is outside the subset."""
 
 
 def is_program(text: str) -> bool:
-    """Whether a text defines a function."""
+    """Tell whether a text defines a function."""
     return any(line.startswith("def ") for line in text.splitlines())
 
 
 def evaluate(text: str) -> Number | None:
-    """What the first function in a text returns; None where that cannot be told.
+    """Compute the return value of the first function in a text; None if that is impossible.
 
-    Whatever follows its first ``return`` is not looked at.
+    Text after its first ``return`` is ignored.
     """
     try:
         return _run(_body(text))
-    except (_NotUnderstoodError, ValueError, TypeError, ArithmeticError):
+    except (_UnsupportedError, ValueError, TypeError, ArithmeticError):
         return None
-    except (RecursionError, MemoryError):  # what the parser says to thousands of brackets
+    except (RecursionError, MemoryError):  # raised by the parser for thousands of brackets
         return None
 
 
 def _body(text: str) -> list[ast.stmt]:
     lines = text.splitlines()
     first = next(i for i, line in enumerate(lines) if line.startswith("def "))
+    # Take the shortest text up to a return that parses: what follows may be cut or nonsense.
     ends = [i + 1 for i, line in enumerate(lines) if line.strip().startswith("return")]
     for end in [*ends, len(lines)]:
         match _parsed("\n".join(lines[first:end])):
             case [ast.FunctionDef(body=body)]:
                 return body
-    raise _NotUnderstoodError
+    raise _UnsupportedError
 
 
 def _parsed(text: str) -> list[ast.stmt]:
@@ -95,7 +96,7 @@ def _run(statements: list[ast.stmt]) -> Number | None:
             case ast.AugAssign(target=ast.Name(id=name) as old, op=op, value=value):
                 names[name] = _value(ast.BinOp(ast.Name(old.id), op, value), names)
             case _:
-                raise _NotUnderstoodError
+                raise _UnsupportedError
     return None
 
 
@@ -112,16 +113,16 @@ def _value(node: ast.expr, names: Mapping[str, Number]) -> Number:
         case ast.Call(func=func, args=args, keywords=[]):
             return _checked(_function(func)(*(_value(arg, names) for arg in args)))
         case _:
-            raise _NotUnderstoodError
+            raise _UnsupportedError
 
 
 def _operate(op: ast.operator, left: Number, right: Number) -> Any:
     if isinstance(op, ast.Pow):
         if left and abs(right) * math.log(max(abs(left), 1)) > math.log(LARGEST) + 1e-9:
-            raise _NotUnderstoodError
+            raise _UnsupportedError
         return left**right
     if type(op) not in OPERATORS:
-        raise _NotUnderstoodError
+        raise _UnsupportedError
     return OPERATORS[type(op)](left, right)
 
 
@@ -132,10 +133,10 @@ def _function(node: ast.expr) -> Callable[..., Any]:
         case ast.Attribute(value=ast.Name(id="math"), attr=name) if name in ("ceil", "floor"):
             return FUNCTIONS[name]
         case _:
-            raise _NotUnderstoodError
+            raise _UnsupportedError
 
 
 def _checked(value: Any, largest: Number = LARGEST) -> Any:
     if type(value) not in (int, float) or not abs(value) <= largest:
-        raise _NotUnderstoodError
+        raise _UnsupportedError
     return value

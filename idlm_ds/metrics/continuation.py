@@ -1,13 +1,13 @@
-"""How likely a masked model finds a text that stands among others: a bound, by Monte Carlo.
+"""Monte Carlo bound on the likelihood of a text in context under a masked model.
 
 With n open tokens y and everything else c, for any order in which tokens are revealed
 
     log p(y | c)  >=  E over k, S of  n / k  sum over i in S of  log p(y_i | c, y outside of S)
 
-where k is uniform on 1..n and S is one of the sets of k open tokens, all equally likely: the
-estimator that LLaDA is measured with (arXiv:2502.09992). The right side is the mean over all
-orders of the log-probability of revealing y in that order, so it is an equality for a network whose
-answers all belong to one distribution.
+where k is uniform on 1..n and S is a uniformly drawn set of k open tokens: the estimator used for
+LLaDA (arXiv:2502.09992). The right side is the mean over all orders of the log-probability of
+revealing y in that order, so it is an equality for a network whose answers are the conditionals of
+one distribution.
 """
 
 import math
@@ -25,14 +25,14 @@ from idlm_ds.tensor_types import Logits, Positions, TokenIds
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """A lower bound of log p, and how well it is known."""
+    """A lower bound of log p with its standard error."""
 
     nats: float
     se: float
-    """Standard error, as if draws were independent (strata make it smaller); 0 where exact."""
+    """Standard error for independent draws, too large for stratified ones; 0 where exact."""
 
     evaluations: int
-    """How many sequences the network was run on."""
+    """Number of sequences on which the network was run."""
 
 
 @torch.no_grad()
@@ -40,39 +40,41 @@ def continuation_bound(
     process: Absorbing,
     denoiser: Denoiser,
     row: Int[Tensor, " L"],
-    asked: Int[Tensor, " N"],
+    open_positions: Int[Tensor, " N"],
     *,
     draws: int,
     noise: Noise,
     batch: int,
 ) -> Bound:
-    """Estimate the bound on ``log p(row[asked] | row elsewhere)``.
+    """Estimate the bound on ``log p(row[open_positions] | the rest)``.
 
     Args:
         process: A masked family.
-        denoiser: The network; one that is shown the time sees that at which as many are masked.
-        row: The sequence; positions that hold the mask are unknown and stay so.
-        asked: The open tokens.
-        draws: How many sets S. Their sizes are stratified: one in each of as many parts of 1..n.
-            Where there are no more, the mean is over all of them, and exact.
+        denoiser: The network; a time-conditioned one receives the time at which as many tokens
+            are masked on average.
+        row: The sequence; positions that hold the mask are unknown and stay masked.
+        open_positions: Positions of the open tokens.
+        draws: Number of sets S, with sizes stratified over 1..n. If there are no more than that,
+            the mean is over all sets, and exact.
         noise: One stream.
-        batch: Sequences at a time.
+        batch: Sequences per call of the network.
 
     Units: nats. Precision: float64.
     """
-    is_masked, weight = _sets(len(asked), draws, noise)
+    # Every row of is_masked is a set S; its open tokens are masked and predicted together.
+    is_masked, weight = _sets(len(open_positions), draws, noise)
     values = torch.zeros(len(weight), dtype=torch.float64, device=row.device)
     for first in range(0, len(weight), batch):
         part = slice(first, first + batch)
-        which, place = is_masked[part].nonzero(as_tuple=True)
+        sample, index = is_masked[part].nonzero(as_tuple=True)
         x = row.expand(len(is_masked[part]), -1).clone()
-        x[which, asked[place]] = process.mask_id
-        positions = which * len(row) + asked[place]
-        log_probs = process.predict(_ask(process, denoiser, x, positions))
-        picked = log_probs.gather(1, row[asked[place]][:, None])[:, 0]
-        values[part].index_add_(0, which, picked)
-    values *= len(asked) / is_masked.double().sum(1)
-    se = 0.0 if _has_few_sets(len(asked), draws) else values.std().item() / draws**0.5
+        x[sample, open_positions[index]] = process.mask_id
+        positions = sample * len(row) + open_positions[index]
+        log_probs = process.predict(_open_scores(process, denoiser, x, positions))
+        picked = log_probs.gather(1, row[open_positions[index]][:, None])[:, 0]
+        values[part].index_add_(0, sample, picked)
+    values *= len(open_positions) / is_masked.double().sum(1)
+    se = 0.0 if _has_few_sets(len(open_positions), draws) else values.std().item() / draws**0.5
     return Bound((weight @ values).item(), se, len(weight))
 
 
@@ -83,15 +85,17 @@ def _has_few_sets(count: int, draws: int) -> bool:
 def _sets(
     count: int, draws: int, noise: Noise
 ) -> tuple[Bool[Tensor, "M N"], Float64[Tensor, " M"]]:
-    """Sets of open tokens and their weights: all there are, or as many as draws."""
+    """Return sets of open tokens and their weights: all sets, or ``draws`` random ones."""
     if _has_few_sets(count, draws):
         code = torch.arange(1, 2**count, device=noise.device)
         is_masked = (code[:, None] >> torch.arange(count, device=noise.device)) % 2 == 1
-        ways = [1 / (count * math.comb(count, k)) for k in range(1, count + 1)]
-        each = torch.tensor(ways, dtype=torch.float64, device=noise.device)
-        return is_masked, each[is_masked.sum(1) - 1]
+        # A set of k tokens has weight 1 / n for its size times 1 / C(n, k) within it.
+        set_weights = [1 / (count * math.comb(count, k)) for k in range(1, count + 1)]
+        weight_of_size = torch.tensor(set_weights, dtype=torch.float64, device=noise.device)
+        return is_masked, weight_of_size[is_masked.sum(1) - 1]
     strata = (torch.arange(draws, device=noise.device) + noise.uniform(draws)[0]) / draws
     size = (strata * count).long().clamp(max=count - 1) + 1
+    # Ranks of random numbers below the size: a uniform set of that size.
     is_masked = noise.uniform(draws, count)[0].argsort(-1).argsort(-1) < size[:, None]
     return is_masked, torch.full_like(strata, 1 / draws)
 
@@ -101,25 +105,27 @@ def is_greedy(
     process: Absorbing,
     denoiser: Denoiser,
     row: Int[Tensor, " L"],
-    asked: Int[Tensor, " N"],
+    open_positions: Int[Tensor, " N"],
 ) -> tuple[bool, int]:
-    """Whether the open tokens are what revealing the surest one first, one a step, would write.
+    """Tell whether greedy decoding, most certain token first, reproduces the open tokens.
 
     Returns:
-        Whether they are, and how often the network was run; it ends at the first other token.
+        The answer, and the number of network calls; decoding stops at the first other token.
     """
     x = row.clone()
-    x[asked] = process.mask_id
-    for step in range(len(asked)):
-        hidden = asked[x[asked] == process.mask_id]
-        log_probs = process.predict(_ask(process, denoiser, x[None], hidden))
-        certainty, words = log_probs.max(-1)
+    x[open_positions] = process.mask_id
+    for step in range(len(open_positions)):
+        hidden = open_positions[x[open_positions] == process.mask_id]
+        log_probs = process.predict(_open_scores(process, denoiser, x[None], hidden))
+        certainty, tokens = log_probs.max(-1)
         surest = hidden[certainty.argmax()]
-        x[surest] = words[certainty.argmax()]
+        x[surest] = tokens[certainty.argmax()]
         if x[surest] != row[surest]:
             return False, step + 1
-    return True, len(asked)
+    return True, len(open_positions)
 
 
-def _ask(process: Absorbing, denoiser: Denoiser, x: TokenIds, positions: Positions) -> Logits:
+def _open_scores(
+    process: Absorbing, denoiser: Denoiser, x: TokenIds, positions: Positions
+) -> Logits:
     return denoiser(x, process.sigma_of(x), at(positions)).double()

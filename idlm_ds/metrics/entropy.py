@@ -1,4 +1,4 @@
-"""How varied a set of samples is, measured on token ids alone."""
+"""Diversity of samples, measured on token ids."""
 
 import torch
 from jaxtyping import Float64, Int
@@ -6,15 +6,15 @@ from torch import Tensor
 
 
 def unigram_entropy(tokens: Int[Tensor, "B L"]) -> Float64[Tensor, " B"]:
-    """Entropy of each sequence's own token frequencies.
+    """Compute the entropy of each sequence's own token frequencies.
 
-    Every position counts, special tokens included, so the largest value is ``log(L)`` and
-    sequences of different lengths do not compare. Average it over sequences to report it.
+    Every position counts, special tokens included, so the maximum is ``log(L)`` and sequences of
+    different lengths are not comparable. Report the mean over sequences.
 
     Units: nats. Precision: float64.
 
     Raises:
-        ValueError: the sequences are empty.
+        ValueError: The sequences are empty.
     """
     length = tokens.shape[1]
     if length == 0:
@@ -29,10 +29,10 @@ def unigram_entropy(tokens: Int[Tensor, "B L"]) -> Float64[Tensor, " B"]:
 
 
 def distinct_ngrams(tokens: Int[Tensor, "B L"], n: int = 2) -> float:
-    """Share of n-grams that are different, over the whole set together.
+    """Compute the share of distinct n-grams among all n-grams of the set.
 
-    N-grams never cross from one sequence into the next. The share falls as more text is
-    added, whatever wrote it: compare only sets of the same number of sequences and length.
+    N-grams do not span two sequences. The share falls as a set grows, so compare only sets of the
+    same number of sequences and length.
 
     Sync: waits for the device.
 

@@ -1,4 +1,4 @@
-"""What a judge makes of a text, as one vector."""
+"""Features of texts from the hidden states of a judge."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from idlm_ds.metrics.judge import Judge
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Features:
-    """One vector a text, and what they are."""
+    """One vector per text, with the settings that produced them."""
 
     vectors: Float32[Tensor, "N D"]
     judge: str
     max_tokens: int
-    """How much of a text was read, in the judge's tokens."""
+    """Limit of a text in the judge's tokens."""
 
     @property
     def description(self) -> str:
-        """The choice in words, for the record."""
+        """Settings in words, for the record of a score."""
         return (
             f"hidden state of {self.judge} at the last of the first {self.max_tokens} tokens, "
             "after the last norm"
@@ -32,20 +32,20 @@ class Features:
 def last_token_features(
     judge: Judge, texts: Sequence[str], *, max_tokens: int = 100, batch: int = 8
 ) -> Features:
-    """Read the beginning of each text and take the hidden state of its last token.
+    """Return the hidden state at the last token of each text's beginning.
 
-    A text shorter than ``max_tokens`` is read to its end; an empty one is read as an EOS. The
-    vectors do not depend on ``batch``.
+    A text is read up to ``max_tokens`` or its end; an empty one is read as an EOS. The vectors do
+    not depend on ``batch``.
 
     Precision: float32. Sync: waits for the device.
     """
     trunk = judge.model.base_model
     assert isinstance(trunk, torch.nn.Module)
-    found = []
+    vectors = []
     for start in range(0, len(texts), batch):
         encoded = judge.encode(texts[start : start + batch], max_tokens)
-        seen = encoded.seen.to(judge.device)
-        states = trunk(input_ids=encoded.ids.to(judge.device), attention_mask=seen.long())
-        rows = torch.arange(len(seen), device=judge.device)
-        found.append(states.last_hidden_state[rows, seen.sum(dim=1) - 1].float().cpu())
-    return Features(vectors=torch.cat(found), judge=judge.name, max_tokens=max_tokens)
+        attended = encoded.attended.to(judge.device)
+        states = trunk(input_ids=encoded.ids.to(judge.device), attention_mask=attended.long())
+        rows = torch.arange(len(attended), device=judge.device)
+        vectors.append(states.last_hidden_state[rows, attended.sum(dim=1) - 1].float().cpu())
+    return Features(vectors=torch.cat(vectors), judge=judge.name, max_tokens=max_tokens)

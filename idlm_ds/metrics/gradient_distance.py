@@ -1,4 +1,4 @@
-"""How differently samples and real text would pull at a judge's weights."""
+"""Distance of samples and real text by a judge's likelihood gradients."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -17,11 +17,11 @@ class GradientDistance:
     """Squared L2 distance of mean log-likelihood gradients."""
 
     value: float
-    """Unbiased, so it may fall below zero where the two sets are alike."""
+    """Unbiased estimate, which may be below zero for similar sets."""
     se: float
-    """By the jackknife over groups, too large by up to 1.6 near a distance of zero; NaN for two."""
+    """Jackknife over groups, up to 1.6 times too large near zero; NaN for two groups."""
     plug_in: float
-    """Of the means over everything: too large by the noise of both."""
+    """Biased estimate from the means over all texts, too large by the noise of both."""
     groups: int
     num_real: int
     num_samples: int
@@ -29,7 +29,7 @@ class GradientDistance:
     masking: Masking
 
     def to_json(self) -> dict[str, object]:
-        """Give the fields as JSON values; a number that is not finite becomes null."""
+        """Return the fields as JSON values; a number that is not finite becomes null."""
         return asdict(self) | {"se": self.se if math.isfinite(self.se) else None}
 
 
@@ -44,17 +44,17 @@ def gradient_distance(
 ) -> GradientDistance:
     """Estimate ``|E g(sample) - E g(real)|²``, g the gradient of a text's mean log-likelihood.
 
-    The mean is over the text's scored tokens; texts of none are left out. Text ``i`` goes to
-    group ``i mod groups``. With ``d_k`` the difference of the two means of group k, ``<d_j, d_k>``
-    is unbiased for ``j != k``, because the groups are independent; the value is the mean over
-    all such pairs. ``<d_k, d_k>`` would add the noise.
+    The mean is over the scored tokens of a text; texts without any are left out. Text ``i`` goes
+    to group ``i mod groups``. With ``d_k`` the difference of the two means in group k,
+    ``<d_j, d_k>`` is unbiased for ``j != k``, because groups are independent; the value is the
+    mean over all such pairs. ``<d_k, d_k>`` would add the noise of the group.
 
-    Memory: ``4 (groups + 4)`` bytes a parameter, weights included, beside activations.
-    Precision: gradients of a batch in float32, their sum in a group in float64, kept as float32:
-    a relative error of about 1e-7 of the plug-in value. Gradient: the judge keeps none.
+    Memory: ``4 (groups + 4)`` bytes per parameter, weights included, plus activations.
+    Precision: float32 gradients per batch, summed in float64 and stored as float32, a relative
+    error of about 1e-7 of the plug-in value. Gradient: the judge keeps none.
 
     Raises:
-        ValueError: There are fewer than two groups, or one has no text that is scored.
+        ValueError: There are fewer than two groups, or a group has no text with scored tokens.
     """
     if groups < 2:
         raise ValueError(f"gradient_distance: groups={groups}; allowed: 2 or more")
@@ -65,6 +65,7 @@ def gradient_distance(
             f"gradient_distance: {len(real)} real texts and {len(samples)} samples with a scored "
             f"token; allowed: {groups} or more, one a group"
         )
+    # One gradient vector per group: samples count positive, real texts negative.
     differences = []
     with _differentiable(judge.model) as parameters:
         for k in range(groups):
@@ -75,6 +76,7 @@ def gradient_distance(
                     for entry, gradient in zip(total, gradients, strict=True):
                         entry.add_(gradient, alpha=sign / len(texts))
             differences.append([entry.float() for entry in total])
+    # The distance is a mean of inner products of different groups.
     gram = _gram(differences)
     return GradientDistance(
         value=_off_diagonal_mean(gram),
@@ -94,22 +96,22 @@ def _is_scored(judge: Judge, text: str, masking: Masking) -> bool:
 
 @contextmanager
 def _differentiable(model: nn.Module) -> Iterator[list[nn.Parameter]]:
-    """Let the parameters ask for gradients, and leave them as they were."""
+    """Enable gradients of all parameters, and restore their flags afterwards."""
     parameters = list(model.parameters())
-    before = [p.requires_grad for p in parameters]
+    flags = [p.requires_grad for p in parameters]
     model.requires_grad_(True)
     try:
         yield parameters
     finally:
-        for parameter, asked in zip(parameters, before, strict=True):
-            parameter.requires_grad_(asked)
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
 
 
 @torch.enable_grad()
 def _gradient(
     judge: Judge, parameters: Sequence[nn.Parameter], texts: Sequence[str], masking: Masking
 ) -> Sequence[Tensor]:
-    """Differentiate the sum over texts of their mean log-likelihood a scored token."""
+    """Differentiate the sum over texts of the mean log-likelihood per scored token."""
     encoded = judge.encode(texts)
     keep = judge.targets(encoded, masking).to(judge.device)
     likelihood = -(judge.nats(encoded, keep) / keep.sum(dim=1)).sum()
@@ -117,7 +119,7 @@ def _gradient(
 
 
 def _gram(vectors: Sequence[Sequence[Tensor]]) -> Float64[Tensor, "G G"]:
-    """Inner products of all pairs; each vector is a list of one tensor a parameter."""
+    """Compute all inner products of vectors that are lists of one tensor per parameter."""
     gram = torch.zeros(len(vectors), len(vectors), dtype=torch.float64)
     for pieces in zip(*vectors, strict=True):
         for j, left in enumerate(pieces):
@@ -133,7 +135,7 @@ def _off_diagonal_mean(gram: Float64[Tensor, "G G"]) -> float:
 
 
 def _jackknife(gram: Float64[Tensor, "G G"]) -> float:
-    """Standard error of the off-diagonal mean, from leaving out one group at a time."""
+    """Estimate the standard error of the off-diagonal mean, leaving out one group at a time."""
     count = len(gram)
     if count < 3:
         return math.nan

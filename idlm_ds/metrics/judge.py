@@ -1,22 +1,13 @@
-"""A causal language model from a local folder that scores text written by others."""
+"""Judge: a causal language model that scores texts of other models."""
 
-import hashlib
-import json
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int, Int64
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils.logging import disable_progress_bar
-
-logger = logging.getLogger(__name__)
-
 
 Masking: TypeAlias = Literal["published", "strict"]
 
@@ -28,15 +19,15 @@ def scored_targets(
     eos_id: int | None,
     masking: Masking = "published",
 ) -> Bool[Tensor, "B L"]:
-    """Mark the positions whose token is scored, given all tokens before it.
+    """Mark the positions whose token is scored.
 
-    Position 0 has nothing before it and is never scored. ``text`` is False at padding and at a
-    BOS prefix, which neither count nor use up the first EOS.
+    Position 0 has no context and is never scored. ``text`` is false at padding and at a BOS
+    prefix, which are not scored and do not count as the first EOS.
 
-    * ``published``: the first EOS of the text counts, and so does the text after it; only later
-      EOS tokens are left out.
-    * ``strict``: the first EOS counts and all that follows is left out. An EOS that the text
-      opens with is its frame: it ends nothing and is not scored.
+    * ``published``: the first EOS and the text after it are scored; only later EOS tokens are
+      left out.
+    * ``strict``: the first EOS is scored and everything after it is left out. An EOS at the very
+      beginning is a frame: it ends nothing and is not scored.
     """
     keep = text.clone()
     if eos_id is not None:
@@ -44,6 +35,7 @@ def scored_targets(
         if masking == "published":
             keep &= ~eos | (eos.cumsum(dim=1) == 1)
         else:
+            # Positions before and at the first EOS that is not the frame.
             frame = eos & (text.cumsum(dim=1) == 1)
             ends = eos & ~frame
             ended_before = ends.cumsum(dim=1) - ends.long() > 0
@@ -53,20 +45,20 @@ def scored_targets(
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """Texts in a judge's own tokens, one padded batch."""
+class JudgeBatch:
+    """A padded batch of texts in the judge's tokens."""
 
     ids: Int64[Tensor, "B L"]
     text: Bool[Tensor, "B L"]
     """False at padding and at a BOS prefix."""
 
-    seen: Bool[Tensor, "B L"]
-    """What the network attends to: never nothing, not even in an empty text."""
+    attended: Bool[Tensor, "B L"]
+    """Attention mask; at least one position per row, even for an empty text."""
 
 
 @final
 class Judge:
-    """Scores texts under one causal language model and its own tokenizer."""
+    """A causal language model with its tokenizer, by which texts are scored."""
 
     def __init__(
         self, model: nn.Module, tokenizer: Any, *, name: str, context: int, prefix_bos: bool = False
@@ -83,65 +75,21 @@ class Judge:
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
 
-    @classmethod
-    def load(
-        cls, folder: Path, *, device: torch.device | str = "cpu", prefix_bos: bool | None = None
-    ) -> "Judge":
-        """Read a Hugging Face folder: safetensors weights, no remote code, no network.
-
-        Args:
-            folder: Where it is.
-            device: Where it computes.
-            prefix_bos: Whether a BOS goes before each text, which makes its first token a target.
-                None asks the key ``add_bos_token`` of ``tokenizer_config.json``; where that is
-                absent, as in GPT-2's folders, there is none.
-
-        Precision: weights in float32, whatever the file holds.
-
-        Raises:
-            FileNotFoundError: the folder or one of its needed files is missing.
-            ValueError: a weight is missing, the model states no context length, or its tokenizer
-                lacks a BOS that was asked for.
-        """
-        weights = _check_folder(folder)
-        disable_progress_bar()
-        model, told = AutoModelForCausalLM.from_pretrained(
-            folder,
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        if missing := sorted(told["missing_keys"]):
-            # They would be drawn at random, and judge all the same.
-            raise ValueError(f"judge: {folder} lacks {len(missing)} weights, such as {missing[0]}")
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, trust_remote_code=False, local_files_only=True
-        )
-        context = getattr(model.config, "max_position_embeddings", None)
-        if context is None:
-            raise ValueError(f"judge: {folder}/config.json states no max_position_embeddings")
-        name = f"{folder.resolve().name}@{_short_sha256(weights)}"
-        if prefix_bos is None:
-            prefix_bos = _states_bos(folder)
-        logger.info("judge: %s, context %d, prefix_bos %s", name, context, prefix_bos)
-        return cls(model.to(device), tokenizer, name=name, context=context, prefix_bos=prefix_bos)
-
     @property
     def device(self) -> torch.device:
-        """Where the network computes."""
+        """Device of the network."""
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
     def score(
         self, texts: Sequence[str], batch: int = 8, *, masking: Masking = "published"
     ) -> tuple[Float64[Tensor, " N"], Int64[Tensor, " N"]]:
-        """Sum the nats of each text and count its scored tokens, by `scored_targets`.
+        """Sum the nats of each text and count its scored tokens, according to ``scored_targets``.
 
-        Texts are tokenised anew and cut to the judge's context. Special tokens written in a
-        text are read as such; the tokenizer adds none. Padding neither counts nor is seen, so
-        the answer does not depend on ``batch``. A text of no scored token gives (0, 0).
+        Texts are encoded by the judge's tokenizer, without added special tokens, and cut to its
+        context; names of special tokens in a text become those tokens. Padding is neither
+        scored nor attended to, so the result does not depend on ``batch``. A text without scored
+        tokens gives (0, 0).
 
         Units: nats. Precision: log-softmax in float32, sums in float64.
         Sync: waits for the device.
@@ -160,8 +108,8 @@ class Judge:
             nats[part], tokens[part] = self.nats(encoded, keep).cpu(), keep.sum(dim=1)
         return nats, tokens
 
-    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> Encoded:
-        """Tokenise a batch, cut to the judge's context or to ``max_tokens`` before a BOS prefix."""
+    def encode(self, texts: Sequence[str], max_tokens: int | None = None) -> JudgeBatch:
+        """Encode texts, cut to the context or to ``max_tokens``, with the BOS prefix if any."""
         skip = int(self.prefix_bos)
         room = min(self.context - skip, max_tokens or self.context)
         rows: list[list[int]] = [
@@ -171,63 +119,36 @@ class Judge:
             for text in texts
         ]
         width = skip + max(1, *(len(row) for row in rows))
-        # An empty text is seen as an EOS alone, and so is never nothing.
+        # An empty text becomes a single EOS, since attention needs at least one position.
         ids = torch.full((len(rows), width), self.tokenizer.eos_token_id or 0)
         text = torch.zeros(len(rows), width, dtype=torch.bool)
         for i, row in enumerate(rows):
             ids[i, skip : skip + len(row)] = torch.tensor(row, dtype=torch.int64)
             text[i, skip : skip + len(row)] = True
-        seen = text.clone()
-        seen[:, 0] = True
+        attended = text.clone()
+        attended[:, 0] = True
         if self.prefix_bos:
             ids[:, 0] = self.tokenizer.bos_token_id
-        return Encoded(ids, text, seen)
+        return JudgeBatch(ids, text, attended)
 
-    def targets(self, encoded: Encoded, masking: Masking) -> Bool[Tensor, "B L"]:
-        """Mark what is scored of a batch, by `scored_targets`."""
+    def targets(self, encoded: JudgeBatch, masking: Masking) -> Bool[Tensor, "B L"]:
+        """Mark the scored positions of a batch, according to ``scored_targets``."""
         eos_id = self.tokenizer.eos_token_id
         return scored_targets(encoded.ids, encoded.text, eos_id=eos_id, masking=masking)
 
-    def nats(self, encoded: Encoded, keep: Bool[Tensor, "B L"]) -> Float64[Tensor, " B"]:
-        """Sum the nats of the kept tokens of each text.
+    def nats(self, encoded: JudgeBatch, keep: Bool[Tensor, "B L"]) -> Float64[Tensor, " B"]:
+        """Sum the nats of the tokens of each text where ``keep`` is true.
 
         Units: nats. Precision: log-softmax in float32, sums in float64.
-        Gradient: reaches the network's parameters where they ask for one.
+        Gradient: reaches those parameters of the network that require one.
         """
         ids = encoded.ids.to(self.device)
         logits = self.model(
-            input_ids=ids, attention_mask=encoded.seen.long().to(self.device)
+            input_ids=ids, attention_mask=encoded.attended.long().to(self.device)
         ).logits
         sums = []
-        # Row by row: a float32 copy of all logits of a large vocabulary is gigabytes.
+        # Row by row: for a large vocabulary, a float32 copy of all logits takes gigabytes.
         for row, target, counts in zip(logits, ids, keep.to(self.device), strict=True):
             nats = F.cross_entropy(row[:-1].float(), target[1:], reduction="none").double()
             sums.append(nats[counts[1:]].sum())
         return torch.stack(sums)
-
-
-def _states_bos(folder: Path) -> bool:
-    path = folder / "tokenizer_config.json"
-    return path.is_file() and json.loads(path.read_text()).get("add_bos_token") is True
-
-
-def _check_folder(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"judge: {folder} is not a folder")
-    for name in ("config.json", "tokenizer.json"):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(f"judge: {folder} has no {name}")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise FileNotFoundError(f"judge: {folder} has no *.safetensors; other formats are not read")
-    return weights
-
-
-def _short_sha256(files: Sequence[Path]) -> str:
-    """Hash the files one after the other, as ``cat *.safetensors | sha256sum`` would."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()[:12]

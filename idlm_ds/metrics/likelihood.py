@@ -1,4 +1,4 @@
-"""How well a network predicts text it has not seen, and how well that is known."""
+"""Likelihood of held-out text under a network, with its standard error."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from idlm_ds.processes.base import Denoiser
 from idlm_ds.tensor_types import Time, TokenIds
 
 PUBLISHED_T_MIN = 1e-3
-"""Below it the few masked positions weigh so much that the variance has no bound."""
+"""Smallest time of published figures; the variance of masked losses is infinite from time 0."""
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class SequenceObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """One figure in its three units; an upper bound where the objective is a NELBO."""
+    """A likelihood in three units; an upper bound if the objective is a NELBO."""
 
     nats: Estimate
     """Per token."""
@@ -44,11 +44,11 @@ class Likelihood:
     ppl: Estimate
 
     @classmethod
-    def of(cls, seen: PerplexityAccumulator) -> "Likelihood":
-        """Read an accumulator, such as the sum of those of all ranks."""
-        nats = seen.rate()
+    def of(cls, accumulator: PerplexityAccumulator) -> "Likelihood":
+        """Convert an accumulator, for instance the sum of those of all ranks."""
+        nats = accumulator.rate()
         bits = Estimate(nats.value / math.log(2), nats.se / math.log(2), nats.count)
-        return cls(nats, bits, seen.compute())
+        return cls(nats, bits, accumulator.compute())
 
 
 @torch.no_grad()
@@ -67,42 +67,41 @@ def measure_likelihood(
 ) -> PerplexityAccumulator:
     """Average the objective over times and noise, window by window.
 
-    Over all windows and draws together there is one time in each of ``draws * len(windows)``
-    strata of ``[t_min, 1]``, and the draws of one window lie a constant step apart, so the more
-    draws, the less a window's own figure depends on chance. Times and noise belong to a window's
-    index: neither ``batch`` nor the split over ranks moves them. The standard error is that
-    of independent windows; it does not know that strata balance each other, and so is rather
-    too large at one draw.
+    Times are stratified: each of the ``draws * len(windows)`` strata of ``[t_min, 1]`` has one, and
+    the draws of one window are a constant step apart. Times and noise belong to the index of a
+    window, so neither ``batch`` nor the split over ranks changes them. The standard error treats
+    windows as independent; it ignores that strata balance each other, and is too large at one draw.
 
     Args:
-        objective: What is averaged, in nats of a sequence.
+        objective: Loss that is averaged, in nats per sequence.
         denoiser: The network.
-        windows: (N, L), all of them, on every rank.
-        batch: Windows at a time.
-        draws: Times a window.
-        seed: Names times and noise.
+        windows: All windows, shape (N, L), on every rank.
+        batch: Windows per call of the network.
+        draws: Number of times per window.
+        seed: Seed of times and noise.
         t_min: Smallest time.
-        rows: The windows to measure here; all by default.
-        num_batches: How often to call the network a draw, at least; ranks that share ZeRO-3
-            weights must call it equally often.
-        device: Where to compute.
+        rows: Indices of the windows to measure on this rank; all by default.
+        num_batches: Minimum number of network calls per draw; ranks that share ZeRO-3 weights
+            must make equally many.
+        device: Device of the computation.
 
     Units: nats. Precision: sums in float64.
     """
     strata = stratified_times(seed, "validation", count=len(windows), t_min=0.0)
     chosen = range(len(windows)) if rows is None else rows
     parts = [chosen[i : i + batch] for i in range(0, len(chosen), batch)]
-    idle = max(0, num_batches - len(parts))
-    seen = PerplexityAccumulator()
-    for i, part in enumerate([*parts, *([[0]] * idle)]):
-        mine = list(part)
-        tokens = windows[mine].to(device)
-        noise = Noise.of_samples(seed, "validation", samples=mine, device=device)
-        total = torch.zeros(len(mine), dtype=torch.float64)
+    # Ranks that run out of windows repeat window 0 and discard the result.
+    num_idle = max(0, num_batches - len(parts))
+    accumulator = PerplexityAccumulator()
+    for i, part in enumerate([*parts, *([[0]] * num_idle)]):
+        indices = list(part)
+        tokens = windows[indices].to(device)
+        noise = Noise.of_samples(seed, "validation", samples=indices, device=device)
+        total = torch.zeros(len(indices), dtype=torch.float64)
         for draw in range(draws):
-            t = t_min + (1.0 - t_min) * (draw + strata[mine]) / draws
+            t = t_min + (1.0 - t_min) * (draw + strata[indices]) / draws
             total += objective.sequence_nats(denoiser, tokens, t.to(device), noise=noise).cpu()
         if i < len(parts):
-            scored = objective.num_scored(windows.shape[1])
-            seen.update(total / draws, torch.full((len(mine),), scored))
-    return seen
+            num_scored = objective.num_scored(windows.shape[1])
+            accumulator.update(total / draws, torch.full((len(indices),), num_scored))
+    return accumulator

@@ -1,4 +1,4 @@
-"""MAUVE: how far the clouds of real and generated texts lie apart in a judge's eyes."""
+"""MAUVE: divergence of real and generated texts in the feature space of a judge."""
 
 import importlib
 import statistics
@@ -16,17 +16,17 @@ SCALING_FACTOR = 5.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MauveScore:
-    """A score with all that it depends on."""
+    """A score with all settings that determine it."""
 
     mean: float
-    """1 where both sets fill the clusters alike, near 0 where they share none."""
+    """1 if both sets are spread over the clusters alike, near 0 if they share none."""
     std: float
-    """Sample standard deviation over seeds: of the clustering alone, not of the texts."""
+    """Sample standard deviation over seeds of the clustering; the texts' is not in it."""
     values: tuple[float, ...]
     seeds: tuple[int, ...]
     """Seeds of k-means."""
     num_texts: int
-    """Texts in each of the two sets."""
+    """Number of texts in each of the two sets."""
     num_buckets: int
     scaling_factor: float
     features: str
@@ -35,7 +35,7 @@ class MauveScore:
     package: str
 
     def to_json(self) -> dict[str, object]:
-        """Give the fields as JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
@@ -47,17 +47,17 @@ def mauve_score(
     scaling_factor: float = SCALING_FACTOR,
     num_buckets: int | None = None,
 ) -> MauveScore:
-    """Compare two sets of equal size by mauve-text (arXiv:2102.01454v3), once a seed.
+    """Compare two sets of equal size by mauve-text (arXiv:2102.01454v3), once per seed.
 
     Args:
         real: Features of real text.
         samples: Features of generated text, from the same judge.
         seeds: Seeds of k-means, two or more.
         scaling_factor: The constant in ``exp(-c KL)``.
-        num_buckets: Clusters; by default a tenth of the size of a set, and at least 2.
+        num_buckets: Number of clusters; by default a tenth of the size of a set, at least 2.
 
     Raises:
-        UserError: mauve-text is not installed, or the sets do not compare.
+        UserError: mauve-text is not installed, or the sets are not comparable.
     """
     compute = _load().compute_mauve
     count = len(real.vectors)
@@ -70,6 +70,7 @@ def mauve_score(
         raise UserError(f"mauve: {real.description}, against {samples.description}")
     if len(seeds) < 2:
         raise UserError(f"mauve: {len(seeds)} seeds; allowed: 2 or more, for the spread")
+    # Cluster and compare once per seed of k-means; the spread is reported with the mean.
     buckets = num_buckets or max(2, round(count / 10))
     values = tuple(
         float(

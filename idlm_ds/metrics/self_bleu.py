@@ -1,4 +1,4 @@
-"""How alike the sequences of a set are: BLEU of each against all others."""
+"""Self-BLEU: similarity of the sequences of a set."""
 
 import torch
 from jaxtyping import Float64, Int, Int64
@@ -6,25 +6,25 @@ from torch import Generator, Tensor
 
 from idlm_ds.noise import derive_seed
 
-ALMOST_NONE = 0.1
-"""Matches counted where there are none, so that one empty order does not hide the others."""
+MIN_MATCHES = 0.1
+"""Number of matches assumed where there are none, so that one order does not hide the others."""
 
 
 def self_bleu(
     tokens: Int[Tensor, "B L"], *, order: int = 4, limit: int = 1000, seed: int = 0
 ) -> Float64[Tensor, " N"]:
-    """BLEU of each sequence with all others of the set as its references, in token ids.
+    """Compute the BLEU of each sequence with all others as references, on token ids.
 
     arXiv:1802.01886v1, with the geometric mean of clipped precisions up to ``order``-grams.
-    Lengths are equal, so the brevity penalty is 1. Higher is less varied; the value also grows
-    with the set, so compare sets of one size and length. Values share their references: a standard
-    error over them ignores that.
+    Lengths are equal, so the brevity penalty is 1. Higher means less diverse. The value grows with
+    the set, so compare sets of equal size and length. Values share their references, which a
+    standard error over them ignores.
 
     Args:
         tokens: The set.
-        order: Longest n-grams.
-        limit: Sequences taken from a larger set, chosen by ``seed``.
-        seed: Names the choice.
+        order: Length of the longest n-grams.
+        limit: Number of sequences that are drawn from a larger set.
+        seed: Seed of that draw.
 
     Precision: float64.
 
@@ -38,30 +38,32 @@ def self_bleu(
         generator = Generator().manual_seed(derive_seed(seed, "self_bleu"))
         chosen = torch.randperm(batch, generator=generator)[:limit].sort().values
         tokens = tokens[chosen.to(tokens.device)]
+    # Number the n-grams of each order from those of the order below and one more token.
     logs = []
     names = torch.zeros_like(tokens, dtype=torch.int64)
     for n in range(1, order + 1):
         last = tokens[:, n - 1 :]
         code = names[:, : last.shape[1]] * (tokens.max() + 1) + last
         names = torch.unique(code, return_inverse=True)[1]
-        matches = _clipped_matches(names).clamp(min=ALMOST_NONE)
+        matches = _clipped_matches(names).clamp(min=MIN_MATCHES)
         logs.append((matches / last.shape[1]).log())
     return torch.stack(logs).mean(dim=0).exp()
 
 
 def _clipped_matches(names: Int64[Tensor, "B M"]) -> Float64[Tensor, " B"]:
-    """Count each row's values, each at most as often as the one other row richest in it has it.
+    """Count the values of each row, each at most as often as it occurs in any one other row.
 
-    The two largest counts of a value decide that for every row, so no pair of rows is compared.
+    The two largest counts of a value decide that for every row, so no pairs are compared.
     """
     batch = len(names)
     kinds = int(names.max()) + 1
     rows = torch.arange(batch, device=names.device)[:, None]
     cells, counts = torch.unique(rows * kinds + names, return_counts=True)
     row, kind = cells // kinds, cells % kinds
-    # Cells of one value side by side, the largest count first.
+    # Sort (row, value) cells by value, the largest count first.
     order = torch.argsort(kind * (int(counts.max()) + 1) - counts)
     row, kind, counts = row[order], kind[order], counts[order]
+    # The largest and the second largest count of each value.
     is_first = torch.ones_like(kind, dtype=torch.bool)
     is_first[1:] = kind[1:] != kind[:-1]
     is_second = torch.zeros_like(is_first)
@@ -69,6 +71,7 @@ def _clipped_matches(names: Int64[Tensor, "B M"]) -> Float64[Tensor, " B"]:
     largest, second = counts.new_zeros(kinds), counts.new_zeros(kinds)
     largest[kind[is_first]] = counts[is_first]
     second[kind[is_second]] = counts[is_second]
+    # The largest count in another row is the second one for the row that has the largest.
     elsewhere = torch.where(is_first, second[kind], largest[kind])
     matches = torch.zeros(batch, dtype=torch.float64, device=names.device)
     return matches.index_add_(0, row, torch.minimum(counts, elsewhere).double())

@@ -1,1 +1,1 @@
-"""Survival probability of a token over diffusion time."""
+"""Noise schedules: survival probability of a token as a function of diffusion time."""

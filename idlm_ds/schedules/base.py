@@ -1,4 +1,4 @@
-"""What a noise schedule provides."""
+"""Base class of noise schedules."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,23 +10,23 @@ from idlm_ds.tensor_types import Time
 
 @dataclass(frozen=True, slots=True)
 class ScheduleAt:
-    """A schedule read at some times."""
+    """Values of a schedule at given times."""
 
     alpha: Time
-    """Probability that a token is still itself: 1 or nearly so at t=0, nearly 0 at t=1."""
+    """Survival probability of a token: 1 or nearly 1 at t=0, nearly 0 at t=1."""
 
     dalpha: Time
     """Time derivative of ``alpha``, negative."""
 
     masked: Time
-    """``1 - alpha``, computed without the cancellation of that subtraction near t=0."""
+    """``1 - alpha``, computed without cancellation near t=0."""
 
     sigma: Time
-    """Total noise ``-log alpha``, what time-conditioned networks are shown."""
+    """Total noise ``-log alpha``, the input of time-conditioned networks."""
 
 
 class NoiseSchedule(ABC):
-    """A decreasing map from diffusion time to survival probability."""
+    """Decreasing function from diffusion time to survival probability."""
 
     @abstractmethod
     def at(self, t: Time) -> ScheduleAt:
@@ -40,9 +40,9 @@ class NoiseSchedule(ABC):
         """Return the time at which the survival probability is ``alpha``."""
 
     def target(self, s: Time) -> ScheduleAt:
-        """Evaluate the schedule where a reverse step ends, time 0 meaning clean text.
+        """Evaluate the schedule at the end of a reverse step, with no noise at time 0.
 
-        Some schedules leave a little noise at t=0; a chain that walks to 0 has to remove it.
+        Some schedules leave a little noise at t=0, which a reverse chain that ends at 0 removes.
         """
         at_s = self.at(s)
         is_clean = s == 0

@@ -1,4 +1,4 @@
-"""The schedule on which the survival probability falls like a quarter of a cosine."""
+"""Cosine schedule: the survival probability follows a quarter period of a cosine."""
 
 import math
 from dataclasses import dataclass
@@ -24,6 +24,7 @@ class Cosine(NoiseSchedule):
     def at(self, t: Time) -> ScheduleAt:
         """See base class."""
         scale, angle = 1.0 - self.eps, 0.5 * math.pi * t
+        # 1 - cos(x) = 2 sin(x/2)^2 keeps its relative accuracy near 0.
         masked = 2.0 * scale * torch.sin(0.5 * angle) ** 2
         return ScheduleAt(
             alpha=self.eps + scale * torch.cos(angle),

@@ -1,9 +1,9 @@
-"""The clock of Duo: Gaussian noise on one-hot vectors, seen as noise on tokens.
+"""Clocks of Duo: the noise on tokens that Gaussian noise on one-hot vectors amounts to.
 
-A one-hot vector with Gaussian noise, ``alpha~ e_k + sigma~ xi``, has its largest entry at k with
-some probability, and otherwise at any other of the N entries equally often. So its argmax is a
-token under uniform noise, whose survival probability is a function of the log noise-to-signal
-ratio ``gamma`` alone (arXiv:2506.10892).
+The largest entry of a one-hot vector with Gaussian noise, ``alpha~ e_k + sigma~ xi``, is entry k
+with some probability, and otherwise each of the other entries with equal probability. Its argmax
+is therefore a token under uniform noise, whose survival probability depends on the log
+noise-to-signal ratio ``gamma`` only (arXiv:2506.10892).
 """
 
 from abc import abstractmethod
@@ -18,13 +18,13 @@ from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.tensor_types import Time
 
 REACH = 12.0
-"""The normal density is integrated this far out; what lies beyond weighs under 1e-32."""
+"""Range of the integral over the normal density; the rest contributes less than 1e-32."""
 
 NODES = 401
-"""Trapezoid nodes; against 8001 of them nothing changes above 1e-14."""
+"""Nodes of the trapezoid rule; 8001 nodes change the result by less than 1e-14."""
 
 LOWEST, HIGHEST = -40.0, 40.0
-"""Where ``gamma`` is looked for; the survival probability is 1 and 0 there in float64."""
+"""Search range of ``gamma``; the survival probability at its ends is 1 and 0 in float64."""
 
 BISECTIONS = 64
 
@@ -32,9 +32,9 @@ BISECTIONS = 64
 @final
 @dataclass(frozen=True, slots=True)
 class GaussianMap:
-    """Survival probability of the argmax as a function of ``gamma``, and back.
+    """Survival probability of the argmax as a function of ``gamma``, and its inverse.
 
-    Exact by quadrature: no table, nothing to cache, any vocabulary.
+    Computed by quadrature to float64 accuracy, without a table, for any vocabulary size.
     """
 
     vocab_size: int
@@ -44,23 +44,24 @@ class GaussianMap:
             raise ValueError(f"vocab_size must be at least 2, got {self.vocab_size}")
 
     def masked(self, gamma: Time) -> Time:
-        """One minus the survival probability.
+        """Compute one minus the survival probability.
 
-        Precision: float64; relative near gamma's lower end, where it is small.
+        Precision: float64; the relative error stays small where the value is small.
         """
         u, weight = self._nodes(gamma)
         lost = -torch.expm1(self._log_rest(gamma, u))
         return self._scale * (weight * lost).sum(-1)
 
     def slope(self, gamma: Time) -> Time:
-        """Derivative of the survival probability by ``gamma``, negative."""
+        """Differentiate the survival probability with respect to ``gamma``; negative."""
         u, weight = self._nodes(gamma)
+        # d/d gamma of the integrand, integrated by parts over the normal density.
         mu = _signal(gamma)[:, None]
         lost = -torch.expm1(self._log_rest(gamma, u))
         return self._scale * (weight * (0.5 * mu * u) * lost).sum(-1)
 
     def gamma(self, masked: Time) -> Time:
-        """Invert ``masked`` by bisection, to the last bit of ``gamma``.
+        """Invert ``masked`` by bisection, to float64 accuracy.
 
         Args:
             masked: One minus the survival probability, in (0, 1).
@@ -83,25 +84,25 @@ class GaussianMap:
         return u, weight / weight.sum()
 
     def _log_rest(self, gamma: Time, u: Tensor) -> Tensor:
-        """Log probability that every other entry stays below ``mu + u``; (B, nodes)."""
+        """Return the log probability that all other entries are below ``mu + u``; (B, nodes)."""
         at_node = _signal(gamma)[:, None] + u
         return (self.vocab_size - 1) * torch.special.log_ndtr(at_node)
 
 
 class DuoClock(NoiseSchedule):
-    """A schedule on tokens that also says how much Gaussian noise it stands for."""
+    """Schedule on tokens that also provides the equivalent Gaussian noise."""
 
     @abstractmethod
     def gamma(self, t: Time) -> Time:
-        """Log noise-to-signal ratio at ``t``."""
+        """Return the log noise-to-signal ratio at ``t``."""
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class GaussianClock(DuoClock):
-    """``gamma`` rises linearly with time; the published runs train on this.
+    """Clock on which ``gamma`` is linear in time, as in published training runs.
 
-    A narrow range leaves out both ends, where there is little to learn.
+    The default range leaves out both ends, where there is little to learn.
     """
 
     map: GaussianMap
@@ -116,7 +117,7 @@ class GaussianClock(DuoClock):
             )
 
     def at(self, t: Time) -> ScheduleAt:
-        """See base class; the derivative is that of the exact map."""
+        """See base class; the derivative is computed from the exact map."""
         gamma = self.gamma(t)
         masked = self.map.masked(gamma)
         return ScheduleAt(
@@ -139,7 +140,7 @@ class GaussianClock(DuoClock):
 @final
 @dataclass(frozen=True, slots=True)
 class TokenClock(DuoClock):
-    """A schedule given on tokens, and the Gaussian noise that amounts to it."""
+    """Clock of a given schedule on tokens, with the Gaussian noise that matches it."""
 
     map: GaussianMap
     schedule: NoiseSchedule
@@ -163,5 +164,5 @@ class TokenClock(DuoClock):
 
 
 def _signal(gamma: Time) -> Time:
-    """Signal-to-noise amplitude ``exp(-gamma / 2)``."""
+    """Return the signal-to-noise amplitude ``exp(-gamma / 2)``."""
     return torch.exp(-0.5 * gamma.double())

@@ -1,4 +1,4 @@
-"""The schedule on which the total noise grows by a constant factor per unit of time."""
+"""Geometric schedule: the total noise grows exponentially with time."""
 
 import math
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from idlm_ds.tensor_types import Time
 class Geometric(NoiseSchedule):
     """``sigma_t = sigma_min^(1 - t) sigma_max^t``, SEDD's other schedule (arXiv:2310.16834).
 
-    A little noise is left at t=0: the survival probability there is ``exp(-sigma_min)``.
+    Some noise remains at t=0, where the survival probability is ``exp(-sigma_min)``.
     """
 
     sigma_min: float = 1e-4

@@ -1,4 +1,4 @@
-"""The schedule on which the survival probability falls linearly."""
+"""Log-linear schedule: the survival probability falls linearly with time."""
 
 from dataclasses import dataclass
 from typing import final

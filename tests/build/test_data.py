@@ -13,9 +13,9 @@ from idlm_ds.build.data import find_corpus, load_windows
 from idlm_ds.build.locate import ASSETS
 from idlm_ds.data.prepare import hub
 from idlm_ds.data.prepare.documents import Reading
-from idlm_ds.data.prepare.hub import HubData, Preset
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.request import Request, make_plan
+from idlm_ds.data.prepare.hub import HubSource, Preset
+from idlm_ds.data.prepare.plan import PrepareOptions, make_plan
+from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
 from idlm_ds.data.prepared import PreparedRows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows
@@ -49,17 +49,17 @@ def folder(tmp_path) -> Path:
     return made(tmp_path)
 
 
-def made(tmp_path: Path, **asked: object) -> Path:
+def made(tmp_path: Path, **options: object) -> Path:
     records = [{"text": f"{i}: my fellow citizens. " * 9} for i in range(60)]
     source = jsonl(tmp_path / "a.jsonl", records)
-    request = Request(source=[str(source)], length=LENGTH, **asked)
-    prepare(make_plan(request, TOKENIZER, lambda: None), tmp_path / "out", Watch())
+    request = PrepareOptions(source=[str(source)], length=LENGTH, **options)
+    prepare(make_plan(request, TOKENIZER, lambda: None), tmp_path / "out", PrepareCallbacks())
     return tmp_path / "out"
 
 
-def load(corpus: object, **asked: object) -> tuple:
-    length = asked.pop("length", LENGTH)
-    world = asked.pop("world", Ranks())
+def load(corpus: object, **options: object) -> tuple:
+    length = options.pop("length", LENGTH)
+    world = options.pop("world", Ranks())
     return load_windows(recipe(corpus, length), TOKENIZER, num_heldout=4, world=world)
 
 
@@ -86,8 +86,8 @@ def test_altered_shards_are_refused_by_hash_in_one_line(folder):
     content = bytearray(path.read_bytes())
     content[100] ^= 4
     path.write_bytes(content)
-    told = r"^data\.corpus: .*train-00000\.bin was altered after preparation: SHA-256 [^\n]*$"
-    with pytest.raises(UserError, match=told):
+    message = r"^data\.corpus: .*train-00000\.bin was altered after preparation: SHA-256 [^\n]*$"
+    with pytest.raises(UserError, match=message):
         load(folder)
 
 
@@ -129,10 +129,12 @@ def test_a_data_set_can_be_streamed_without_preparation(tmp_path, monkeypatch):
     records = [{"text": f"{i}: my fellow citizens. " * 9} for i in range(60)]
     source = jsonl(tmp_path / "a.jsonl", records)
 
-    def opened(preset: Preset, split: str, revision: str | None, how: Reading, key: str) -> HubData:
+    def opened(
+        preset: Preset, split: str, revision: str | None, reading: Reading, key: str
+    ) -> HubSource:
         assert (preset.name, split, revision, key) == ("lab/set", "train", "v1", "data.corpus")
         rows = datasets.load_dataset("json", data_files=str(source), split="train", streaming=True)
-        return HubData(preset, split, revision, how, rows)
+        return HubSource(preset, split, revision, reading, rows)
 
     monkeypatch.setattr(hub, "open_hub", opened)
     monkeypatch.setattr(data, "HF_HOME", str(tmp_path))

@@ -9,16 +9,16 @@ from idlm_ds.errors import UserError
 
 
 def test_the_published_judge_goes_by_its_short_name(monkeypatch):
-    asked = []
+    specs = []
 
     def locate(spec: str, key: str):
-        asked.append((spec, key))
+        specs.append((spec, key))
         return ASSETS / "judge"
 
     monkeypatch.setattr(judges, "locate", locate)
     load_judge("gpt2-large", "cpu", "--judge")
     load_judge("assets:judge", "cpu", "--judge")
-    assert [spec for spec, _ in asked] == ["hf:openai-community/gpt2-large", "assets:judge"]
+    assert [spec for spec, _ in specs] == ["hf:openai-community/gpt2-large", "assets:judge"]
 
 
 def test_a_packed_judge_says_how_to_unpack_it(tmp_path):

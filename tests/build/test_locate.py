@@ -43,9 +43,9 @@ def test_assets_and_paths_are_found_and_others_refused_by_key(tmp_path):
 
 def test_a_repository_is_read_from_the_cache_and_told_by_its_commit(hub):
     snapshot = cache(hub, "lab/mdlm", COMMIT, "config.json", "model.safetensors")
-    found = locate("hf:lab/mdlm", "teacher.path")
-    assert found == snapshot
-    assert revision_of("hf:lab/mdlm", found) == COMMIT
+    path = locate("hf:lab/mdlm", "teacher.path")
+    assert path == snapshot
+    assert revision_of("hf:lab/mdlm", path) == COMMIT
     assert revision_of("assets:teacher", ASSETS / "teacher") is None
 
 
@@ -71,23 +71,23 @@ def test_nonsense_is_no_repository(spec, hub):
 
 
 def test_code_and_weights_that_are_not_wanted_are_not_fetched(hub, monkeypatch):
-    asked = []
+    requests = []
 
     def download(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.append((revision, allow_patterns))
+        requests.append((revision, allow_patterns))
         return str(folder)
 
     folder = cache(hub, "lab/model", COMMIT)
     monkeypatch.setattr("idlm_ds.build.locate.snapshot_download", download)
     locate("hf:lab/model", "data.tokenizer", wants_weights=False)
-    assert asked == [(None, ["*.json", "*.txt", "*.model"])]
+    assert requests == [(None, ["*.json", "*.txt", "*.model"])]
     locate("hf:lab/model@v1", "teacher.path")
-    assert asked[1:] == [
+    assert requests[1:] == [
         ("v1", ["*.json", "*.txt", "*.model"]),
         (COMMIT, ["*.safetensors"]),
         (COMMIT, ["pytorch_model.bin"]),
     ]
     (folder / "model.safetensors").touch()
-    asked.clear()
+    requests.clear()
     locate("hf:lab/model", "teacher.path")
-    assert [patterns for _, patterns in asked[1:]] == [["*.safetensors"]]
+    assert [patterns for _, patterns in requests[1:]] == [["*.safetensors"]]

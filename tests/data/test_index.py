@@ -27,13 +27,13 @@ def folder(prepared, tmp_path) -> Path:
 
 def verdict(folder: Path) -> str | None:
     """What a run that opens the folder is told."""
-    told = None
+    message = None
     try:
         check_hashes(read_index(folder, KEY), folder, KEY)
     except UserError as error:
-        told = str(error)
-    assert told is None or (told.startswith(f"{KEY}: ") and "\n" not in told)
-    return told
+        message = str(error)
+    assert message is None or (message.startswith(f"{KEY}: ") and "\n" not in message)
+    return message
 
 
 def test_what_was_written_is_read_back(folder):
@@ -41,7 +41,7 @@ def test_what_was_written_is_read_back(folder):
     index = read_index(folder, KEY)
     assert index.length == 8
     assert index.has_spans
-    assert {part.file for part in index.parts} >= {"train-00000.bin", "train-00000.spans"}
+    assert {part.file for part in index.files} >= {"train-00000.bin", "train-00000.spans"}
     assert verdict(folder) is None
 
 
@@ -55,9 +55,9 @@ def test_no_flipped_bit_goes_unnoticed(prepared, where, bit, which):
     spoilt[int(where * len(spoilt))] ^= 1 << bit
     path.write_bytes(spoilt)
     try:
-        told = verdict(prepared)
-        assert told is not None
-        assert path.name in told
+        message = verdict(prepared)
+        assert message is not None
+        assert path.name in message
     finally:
         path.write_bytes(original)
 
@@ -90,9 +90,9 @@ def test_two_shards_that_changed_places_are_noticed(tmp_path):
 )
 def test_an_index_that_is_none_is_one_line(folder, content):
     (folder / "index.json").write_bytes(content)
-    told = verdict(folder)
-    assert told is not None
-    assert "index.json" in told
+    message = verdict(folder)
+    assert message is not None
+    assert "index.json" in message
 
 
 def rewrite(folder: Path, **changes: object) -> None:

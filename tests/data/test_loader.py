@@ -85,12 +85,14 @@ def test_micro_batches_say_which_rows_and_samples_they_are(world, micro):
     rows, samples = [], []
     for rank in range(world):
         for phase, batch in enumerate(loader(rank=rank, world=world, micro=micro).batches(5, 7), 5):
-            for one in batch.micro_batches:
+            for micro_batch in batch.micro_batches:
                 whole = torch.from_numpy(WINDOWS.take(range(phase * 8, phase * 8 + 8)))
-                assert one.tokens.equal(whole[one.rows])
-                assert list(one.samples) == [phase * 8 + row for row in range(8)[one.rows]]
-                rows += [(phase, row) for row in range(8)[one.rows]]
-                samples += one.samples
+                assert micro_batch.tokens.equal(whole[micro_batch.rows])
+                assert list(micro_batch.samples) == [
+                    phase * 8 + row for row in range(8)[micro_batch.rows]
+                ]
+                rows += [(phase, row) for row in range(8)[micro_batch.rows]]
+                samples += micro_batch.samples
     assert sorted(rows) == [(phase, row) for phase in (5, 6) for row in range(8)]
     assert sorted(samples) == list(range(40, 56))
 
@@ -107,8 +109,8 @@ def test_starting_at_a_phase_is_going_on_from_it():
     resumed = list(loader().batches(4, 9))
     assert len(resumed) == 5
     for left, right in zip(through[4:], resumed, strict=True):
-        for one, other in zip(left.micro_batches, right.micro_batches, strict=True):
-            assert same(one, other)
+        for micro_batch, other in zip(left.micro_batches, right.micro_batches, strict=True):
+            assert same(micro_batch, other)
 
 
 def test_no_phases_give_no_batches():

@@ -41,8 +41,10 @@ def loader(rows: Rows, *, batch: int, micro: int, rank: int, world: int) -> Load
 def together(ranks: list[list[MicroBatch]], batch: int) -> list[list[int]]:
     """What all ranks hold of a global batch, in the order of its rows."""
     whole: list[list[int]] = [[] for _ in range(batch)]
-    for one in (one for rank in ranks for one in rank):
-        for row, tokens in zip(range(batch)[one.rows], one.tokens.tolist(), strict=True):
+    for micro_batch in (micro_batch for rank in ranks for micro_batch in rank):
+        for row, tokens in zip(
+            range(batch)[micro_batch.rows], micro_batch.tokens.tolist(), strict=True
+        ):
             assert not whole[row]
             whole[row] = tokens
     return whole
@@ -99,9 +101,9 @@ def test_reading_ahead_changes_nothing(count, interruptions):
     for start, end in zip(edges, edges[1:], strict=False):
         reader = loader(prepared(count, 0), batch=4, micro=2, rank=0, world=2)
         for phase, batch in enumerate(reader.batches(start, end), start=start):
-            for one, other in zip(batch.micro_batches, reader.read(phase), strict=True):
-                assert one.tokens.equal(other.tokens)
-                assert list(one.samples) == list(other.samples)
+            for micro_batch, other in zip(batch.micro_batches, reader.read(phase), strict=True):
+                assert micro_batch.tokens.equal(other.tokens)
+                assert list(micro_batch.samples) == list(other.samples)
 
 
 @cases(100)
@@ -127,10 +129,10 @@ def test_masks_travel_with_their_rows(world):
     for rank in range(world):
         reader = loader(rows, batch=4, micro=2, rank=rank, world=world)
         for batch in reader.batches(0, 6):
-            for one in batch.micro_batches:
-                assert one.scored is not None
-                assert one.scored.dtype == torch.bool
-                first, stop = spans[rows.order(one.samples)].T[:, :, None]
+            for micro_batch in batch.micro_batches:
+                assert micro_batch.scored is not None
+                assert micro_batch.scored.dtype == torch.bool
+                first, stop = spans[rows.order(micro_batch.samples)].T[:, :, None]
                 position = np.arange(5)
                 expected = (first <= position) & (position < stop)
-                assert (one.scored.numpy() == expected).all()
+                assert (micro_batch.scored.numpy() == expected).all()

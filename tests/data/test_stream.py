@@ -22,7 +22,7 @@ def source(tmp_path) -> Path:
     return jsonl(tmp_path / "a.jsonl", records)
 
 
-def opened(source: Path, *, heldout: int = 0, places: str = "places") -> StreamRows:
+def opened(source: Path, *, heldout: int = 0, bookmarks: str = "bookmarks") -> StreamRows:
     documents = datasets.load_dataset("json", data_files=str(source), split="train", streaming=True)
     return StreamRows(
         documents,
@@ -30,7 +30,7 @@ def opened(source: Path, *, heldout: int = 0, places: str = "places") -> StreamR
         length=LENGTH,
         name="toy",
         heldout=heldout,
-        places=source.parent / places,
+        bookmarks=source.parent / bookmarks,
     )
 
 
@@ -71,12 +71,12 @@ def test_the_first_rows_are_held_out(source):
 
 
 def test_a_run_that_goes_on_starts_at_the_place_left_behind(source, monkeypatch):
-    monkeypatch.setattr(stream, "EVERY", 50)
-    monkeypatch.setattr(stream, "TOGETHER", 8)
+    monkeypatch.setattr(stream, "ROWS_PER_BOOKMARK", 50)
+    monkeypatch.setattr(stream, "DOCUMENTS_AT_ONCE", 8)
     opened(source).take(range(700, 705))
-    (file,) = (source.parent / "places").iterdir()
-    places = json.loads(file.read_text())
-    assert len(places) > 5
+    (file,) = (source.parent / "bookmarks").iterdir()
+    bookmarks = json.loads(file.read_text())
+    assert len(bookmarks) > 5
     seen: list[str] = []
     encode = LetterEncoder.encode
 
@@ -90,9 +90,9 @@ def test_a_run_that_goes_on_starts_at_the_place_left_behind(source, monkeypatch)
 
 
 def test_damaged_places_cost_time_and_nothing_else(source, monkeypatch):
-    monkeypatch.setattr(stream, "EVERY", 50)
+    monkeypatch.setattr(stream, "ROWS_PER_BOOKMARK", 50)
     opened(source).take(range(300, 305))
-    (file,) = (source.parent / "places").iterdir()
+    (file,) = (source.parent / "bookmarks").iterdir()
     for content in ("", "[]", "{"):
         file.write_text(content)
         assert opened(source).take(range(300, 305)).tolist() == expected(305)[300:]
@@ -115,7 +115,7 @@ def test_a_stream_that_breaks_off_is_one_line(tmp_path):
         length=LENGTH,
         name="toy",
         heldout=0,
-        places=tmp_path,
+        bookmarks=tmp_path,
     )
     with pytest.raises(UserError, match=r"^data\.corpus: the stream broke off: connection reset$"):
         broken.take(range(1))

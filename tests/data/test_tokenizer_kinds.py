@@ -14,10 +14,10 @@ from transformers import GPT2TokenizerFast
 
 import idlm_ds
 from idlm_ds.data.corpus import read_corpus
-from idlm_ds.data.prepare.documents import Found
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.sources import Corpus, Every
+from idlm_ds.data.prepare.documents import KeptDocument
+from idlm_ds.data.prepare.plan import PreparationPlan
+from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+from idlm_ds.data.prepare.sources import Corpus, HoldOutEvery
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from tests.data.test_tokenizer import save_tokenizer
@@ -30,20 +30,20 @@ SAID = ["My fellow citizens,\n\n  the state — of 1862.", "", " two  spaces "]
 def gpt2_files(folder: Path, names: tuple[str, str] = ("vocab.json", "merges.txt")) -> Path:
     """The embedded byte-level BPE, as the two files GPT-2 came in."""
     folder.mkdir()
-    told = json.loads((ASSETS / "tokenizer" / "tokenizer.json").read_text("utf-8"))
-    words = told["model"]["vocab"] | {t["content"]: t["id"] for t in told["added_tokens"]}
-    merges = [m if isinstance(m, str) else " ".join(m) for m in told["model"]["merges"]]
-    (folder / names[0]).write_text(json.dumps(words), "utf-8")
+    content = json.loads((ASSETS / "tokenizer" / "tokenizer.json").read_text("utf-8"))
+    vocab = content["model"]["vocab"] | {t["content"]: t["id"] for t in content["added_tokens"]}
+    merges = [m if isinstance(m, str) else " ".join(m) for m in content["model"]["merges"]]
+    (folder / names[0]).write_text(json.dumps(vocab), "utf-8")
     (folder / names[1]).write_text("\n".join(["#version: 0.2", *merges, ""]), "utf-8")
     return folder
 
 
 def bert_files(
-    folder: Path, words: tuple[str, ...] = ("my", "fell", "##ow", ",", "citizens")
+    folder: Path, vocab: tuple[str, ...] = ("my", "fell", "##ow", ",", "citizens")
 ) -> Path:
     folder.mkdir()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    (folder / "vocab.txt").write_text("\n".join([*special, *words]), "utf-8")
+    (folder / "vocab.txt").write_text("\n".join([*special, *vocab]), "utf-8")
     return folder
 
 
@@ -52,9 +52,14 @@ def model() -> bytes:
     writer = io.BytesIO()
     texts = (d.text[:2000] for d in read_corpus(ASSETS / "sotu.jsonl.xz")[:40])
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(texts), model_writer=writer, vocab_size=300, minloglevel=2,
-        user_defined_symbols=["[MASK]"], num_threads=1, max_sentence_length=5000,
-    )  # fmt: skip
+        sentence_iterator=iter(texts),
+        model_writer=writer,
+        vocab_size=300,
+        minloglevel=2,
+        user_defined_symbols=["[MASK]"],
+        num_threads=1,
+        max_sentence_length=5000,
+    )
     return writer.getvalue()
 
 
@@ -106,14 +111,16 @@ def test_words_added_later_keep_their_ids(tmp_path):
 def test_ids_may_go_beyond_the_number_of_words(tmp_path):
     folder = save_tokenizer(tmp_path / "words", eos_token="<eos>", unk_token="<unk>")
     file = folder / "tokenizer.json"
-    told = json.loads(file.read_text())
-    told["model"]["vocab"]["far"] = 70_000
-    file.write_text(json.dumps(told))
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["far"] = 70_000
+    file.write_text(json.dumps(content))
     tokenizer = Tokenizer(folder)
     assert (len(tokenizer), tokenizer.num_ids) == (6, 70_001)
-    source = Listed([Found(("a far b",))] * 4)
-    plan = Plan(corpus=Corpus([(source, Every(4))]), tokenizer=tokenizer, length=5)
-    assert prepare(plan, tmp_path / "out", Watch()).dtype == "<u4"
+    source = Listed([KeptDocument(("a far b",))] * 4)
+    plan = PreparationPlan(
+        corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=tokenizer, length=5
+    )
+    assert prepare(plan, tmp_path / "out", PrepareCallbacks()).dtype == "<u4"
 
 
 def test_berts_words_lie_between_two_begins_as_public_models_know_them(tmp_path):
@@ -147,9 +154,9 @@ def test_a_mask_that_no_file_names_is_found_by_what_it_is_called(tmp_path):
     folder = save_tokenizer(tmp_path / "words", eos_token="<eos>", unk_token="<unk>")
     assert Tokenizer(folder).mask_id is None
     file = folder / "tokenizer.json"
-    told = json.loads(file.read_text())
-    told["model"]["vocab"]["<|mdm_mask|>"] = 5
-    file.write_text(json.dumps(told))
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["<|mdm_mask|>"] = 5
+    file.write_text(json.dumps(content))
     assert Tokenizer(folder).mask_id == 5
 
 
@@ -174,10 +181,10 @@ def test_no_document_can_name_a_special_token_into_the_data(tmp_path, kind, mode
     tokenizer = Tokenizer(folder)
     named = ["a <|endoftext|> [CLS] [SEP] <s> </s> b"]
     encoder = pickle.loads(pickle.dumps(tokenizer.encoder()))
-    for one in (tokenizer.encoder(), encoder):
-        (ids,) = one.encode(named)
+    for each in (tokenizer.encoder(), encoder):
+        (ids,) = each.encode(named)
         assert not {tokenizer.eos_id, tokenizer.bos_id} & set(ids)
-        assert one.encode(["My fellow"]) == tokenizer.encode(["My fellow"])
+        assert each.encode(["My fellow"]) == tokenizer.encode(["My fellow"])
 
 
 def test_prompts_can_still_name_special_tokens():

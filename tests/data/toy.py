@@ -9,10 +9,10 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 from idlm_ds.data.index import Index
-from idlm_ds.data.prepare.documents import Found, Record
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.sources import Corpus, Every, Moved
+from idlm_ds.data.prepare.documents import KeptDocument, Record
+from idlm_ds.data.prepare.plan import PreparationPlan
+from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+from idlm_ds.data.prepare.sources import Corpus, HoldOutEvery, OnPosition
 from tests.data.letters import LetterTokenizer
 
 
@@ -35,26 +35,26 @@ class Listed:
     fails_at: int | None = None
     size: int | None = None
     state: str = "listed"
-    about: dict[str, Any] = field(default_factory=lambda: {"files": []})
+    description: dict[str, Any] = field(default_factory=lambda: {"files": []})
 
-    def read(self, moved: Moved) -> Iterator[Record]:
+    def read(self, on_position: OnPosition) -> Iterator[Record]:
         for at, record in enumerate(self.records):
             if at == self.fails_at:
                 raise KeyboardInterrupt
-            moved(at)
+            on_position(at)
             yield record
 
 
-def plan(texts: Sequence[str], *, fails_at: int | None = None, **asked: Any) -> Plan:
+def plan(texts: Sequence[str], *, fails_at: int | None = None, **options: Any) -> PreparationPlan:
     """A plan for texts that are documents, every third one held out."""
-    source = Listed([Found((text,)) for text in texts], fails_at)
-    usual = {"length": 6, "tokenizer": LetterTokenizer(), "shard_bytes": 64}
-    return Plan(corpus=Corpus([(source, Every(3))]), **{**usual, **asked})
+    source = Listed([KeptDocument((text,)) for text in texts], fails_at)
+    defaults = {"length": 6, "tokenizer": LetterTokenizer(), "shard_bytes": 64}
+    return PreparationPlan(corpus=Corpus([(source, HoldOutEvery(3))]), **{**defaults, **options})
 
 
-def make(folder: Path, texts: Sequence[str], **asked: Any) -> Index:
+def make(folder: Path, texts: Sequence[str], **options: Any) -> Index:
     """Prepare texts."""
-    return prepare(plan(texts, **asked), folder, Watch())
+    return prepare(plan(texts, **options), folder, PrepareCallbacks())
 
 
 def contents(folder: Path) -> dict[str, bytes]:

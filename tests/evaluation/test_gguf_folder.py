@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from idlm_ds.build.judges import open_judge
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.gguf_folder import SEPARATOR, convert_gguf
-from idlm_ds.metrics.judge import Judge
 
 WORDS = [SEPARATOR, "<|im_start|>", *"abc0123Ġ", "ab", "Ġab", "12"]
 MERGES = ["a b", "Ġ ab", "1 2"]
@@ -103,7 +103,7 @@ def gguf_name(name):
 def test_the_folder_holds_the_same_model(model, tmp_path):
     parameters = convert_gguf(write_gguf(tmp_path / "m.gguf", model), tmp_path / "folder")
     assert parameters == sum(p.numel() for p in model.parameters())
-    judge = Judge.load(tmp_path / "folder")
+    judge = open_judge(tmp_path / "folder")
     ids = torch.tensor([[0, 2, 3, 10, 11, 5, 6, 7, 1, 4]])
     with torch.no_grad():
         expected, got = model(input_ids=ids).logits, judge.model(input_ids=ids).logits
@@ -116,14 +116,14 @@ def test_the_folder_holds_the_same_model(model, tmp_path):
 @pytest.mark.parametrize("model", [True], indirect=True)
 def test_the_tokenizer_splits_digits_and_frames_texts_by_the_separator(model, tmp_path):
     convert_gguf(write_gguf(tmp_path / "m.gguf", model), tmp_path / "folder")
-    judge = Judge.load(tmp_path / "folder")
+    judge = open_judge(tmp_path / "folder")
     encoded = judge.encode([f"ab ab12{SEPARATOR}c"])
     tokens = [WORDS[i] for i in encoded.ids[0].tolist()]
     assert tokens == [SEPARATOR, "ab", "Ġab", "1", "2", SEPARATOR, "c"]
     assert judge.prefix_bos
     assert judge.tokenizer.decode(encoded.ids[0, 1:5]) == "ab ab12"
     convert_gguf(write_gguf(tmp_path / "gpt2.gguf", model, pre="gpt-2"), tmp_path / "gpt2")
-    ids = Judge.load(tmp_path / "gpt2").encode(["ab12"]).ids[0, 1:]
+    ids = open_judge(tmp_path / "gpt2").encode(["ab12"]).ids[0, 1:]
     assert [WORDS[i] for i in ids.tolist()] == ["ab", "12"]
 
 

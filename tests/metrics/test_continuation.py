@@ -64,54 +64,56 @@ class Inconsistent(Joint):
 ROW = torch.tensor([2, 0, 1, 1])
 
 
-def bound(denoiser: Joint, asked: list[int], row: Tensor = ROW, draws: int = 15, **more):
+def bound(denoiser: Joint, open_positions: list[int], row: Tensor = ROW, draws: int = 15, **more):
     settings = {"noise": Noise([5]), "batch": 512} | more
-    where = torch.tensor(asked)
+    where = torch.tensor(open_positions)
     return continuation_bound(PROCESS, denoiser, row, where, draws=draws, **settings)
 
 
-def conditional(joint: Joint, asked: list[int]) -> float:
+def conditional(joint: Joint, open_positions: list[int]) -> float:
     """Exact log-probability of what is asked, given the rest."""
-    context = [MASK if i in asked else t for i, t in enumerate(ROW.tolist())]
+    context = [MASK if i in open_positions else t for i, t in enumerate(ROW.tolist())]
     return math.log(joint.marginal(ROW.tolist()) / joint.marginal(context))
 
 
-@pytest.mark.parametrize("asked", [[3], [2, 3], [0, 1, 3], [0, 1, 2, 3]], ids=str)
-def test_of_consistent_answers_the_bound_is_the_log_likelihood(asked):
-    joint, sets = Joint(), 2 ** len(asked) - 1
-    found = bound(joint, asked, draws=sets)
-    assert found.nats == pytest.approx(conditional(joint, asked), abs=1e-12)
+@pytest.mark.parametrize("open_positions", [[3], [2, 3], [0, 1, 3], [0, 1, 2, 3]], ids=str)
+def test_of_consistent_answers_the_bound_is_the_log_likelihood(open_positions):
+    joint, sets = Joint(), 2 ** len(open_positions) - 1
+    estimate = bound(joint, open_positions, draws=sets)
+    assert estimate.nats == pytest.approx(conditional(joint, open_positions), abs=1e-12)
     # All sets there are, each once, and nothing is left to chance.
-    assert (found.se, found.evaluations) == (0.0, sets)
+    assert (estimate.se, estimate.evaluations) == (0.0, sets)
     assert len({tuple(x.tolist()) for x in joint.seen}) == sets
 
 
 @pytest.mark.parametrize("draws", [2, 5])
 def test_some_of_the_sets_are_right_on_average(draws):
-    joint, asked, runs = Joint(), [0, 1, 2, 3], 500
-    found = [bound(joint, asked, draws=draws, noise=Noise([seed])) for seed in range(runs)]
-    values = torch.tensor([one.nats for one in found], dtype=torch.float64)
+    joint, open_positions, runs = Joint(), [0, 1, 2, 3], 500
+    estimates = [
+        bound(joint, open_positions, draws=draws, noise=Noise([seed])) for seed in range(runs)
+    ]
+    values = torch.tensor([estimate.nats for estimate in estimates], dtype=torch.float64)
     se = values.std().item() / runs**0.5
-    assert within_standard_errors(values.mean().item(), conditional(joint, asked), se)
+    assert within_standard_errors(values.mean().item(), conditional(joint, open_positions), se)
     # What is told of one run's error is no smaller than its error.
-    told = torch.tensor([one.se for one in found], dtype=torch.float64)
-    assert told.square().mean().sqrt() > 0.95 * values.std()
-    assert all(one.evaluations == draws for one in found)
+    errors = torch.tensor([estimate.se for estimate in estimates], dtype=torch.float64)
+    assert errors.square().mean().sqrt() > 0.95 * values.std()
+    assert all(estimate.evaluations == draws for estimate in estimates)
 
 
 def test_it_is_the_mean_over_all_orders_of_revealing():
-    network, asked = Inconsistent(), [0, 2, 3]
+    network, open_positions = Inconsistent(), [0, 2, 3]
     each = []
-    for order in itertools.permutations(asked):
-        x = [MASK if i in asked else t for i, t in enumerate(ROW.tolist())]
+    for order in itertools.permutations(open_positions):
+        x = [MASK if i in open_positions else t for i, t in enumerate(ROW.tolist())]
         total = 0.0
         for position in order:
             scores = torch.tensor(network.answer(x, position)[:WORDS])
             total += scores.log_softmax(0)[ROW[position]].item()
             x[position] = ROW[position].item()
         each.append(total)
-    assert bound(network, asked).nats == pytest.approx(sum(each) / len(each), rel=1e-6)
-    assert abs(sum(each) / len(each) - conditional(Joint(), asked)) > 0.1
+    assert bound(network, open_positions).nats == pytest.approx(sum(each) / len(each), rel=1e-6)
+    assert abs(sum(each) / len(each) - conditional(Joint(), open_positions)) > 0.1
 
 
 def test_what_is_unknown_beside_the_question_stays_masked():
@@ -122,7 +124,7 @@ def test_what_is_unknown_beside_the_question_stays_masked():
 
 def test_sizes_of_the_masked_sets_are_stratified_and_weighed():
     joint = Joint()
-    found = bound(joint, [1, 2, 3], draws=6, batch=4)
+    estimate = bound(joint, [1, 2, 3], draws=6, batch=4)
     masked = [(x == MASK).sum().item() for x in joint.seen]
     assert sorted(masked) == [1, 1, 2, 2, 3, 3]
     assert joint.sizes == [4, 2]
@@ -131,7 +133,7 @@ def test_sizes_of_the_masked_sets_are_stratified_and_weighed():
         hidden = [i for i in range(LENGTH) if x[i] == MASK]
         picked = sum(joint.answer(x.tolist(), i)[ROW[i]] for i in hidden)
         values.append(3 / size * picked)
-    assert found.nats == pytest.approx(sum(values) / 6, abs=1e-12)
+    assert estimate.nats == pytest.approx(sum(values) / 6, abs=1e-12)
     # The time the network is shown is that at which as many are masked.
     for size, sigma in zip(masked, joint.sigmas, strict=True):
         assert sigma.item() == pytest.approx(-math.log(1 - size / LENGTH), abs=1e-12)
@@ -148,17 +150,17 @@ def test_the_batch_changes_nothing(draws):
 def test_ratios_of_sedd_count_by_their_shares():
     process = SEDD(vocab_size=WORDS + 1, schedule=LogLinear(1e-3), mask_id=MASK)
     settings = {"draws": 20, "noise": Noise([5]), "batch": 20}
-    found = continuation_bound(process, Joint(), ROW, torch.tensor([1, 2]), **settings)
-    assert found.nats == pytest.approx(bound(Joint(), [1, 2], draws=20).nats, abs=1e-12)
+    estimate = continuation_bound(process, Joint(), ROW, torch.tensor([1, 2]), **settings)
+    assert estimate.nats == pytest.approx(bound(Joint(), [1, 2], draws=20).nats, abs=1e-12)
 
 
-def surest_first(joint: Joint, asked: list[int]) -> Tensor:
+def surest_first(joint: Joint, open_positions: list[int]) -> Tensor:
     """The sequence that is written with the surest word first."""
-    x = [MASK if i in asked else t for i, t in enumerate(ROW.tolist())]
+    x = [MASK if i in open_positions else t for i, t in enumerate(ROW.tolist())]
     while MASK in x:
         options = [
             (value, i, word)
-            for i in asked
+            for i in open_positions
             if x[i] == MASK
             for word, value in enumerate(joint.answer(x, i)[:WORDS])
         ]
@@ -168,11 +170,11 @@ def surest_first(joint: Joint, asked: list[int]) -> Tensor:
 
 
 def test_greedy_is_what_the_surest_words_write():
-    joint, asked = Joint(), [1, 2, 3]
-    best = surest_first(joint, asked)
-    where = torch.tensor(asked)
+    joint, open_positions = Joint(), [1, 2, 3]
+    best = surest_first(joint, open_positions)
+    where = torch.tensor(open_positions)
     assert is_greedy(PROCESS, joint, best, where) == (True, 3)
-    for i in asked:
+    for i in open_positions:
         other = best.clone()
         other[i] = (best[i] + 1) % WORDS
         verdict, calls = is_greedy(PROCESS, joint, other, where)

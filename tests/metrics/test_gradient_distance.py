@@ -40,38 +40,38 @@ SAMPLES = ["1 1 1 1", "0 2", "2 0 0", "1 2"]
 
 
 def test_two_groups_give_the_product_of_their_differences():
-    found = gradient_distance(bigram_judge(TABLE), REAL, SAMPLES, groups=2)
+    distance = gradient_distance(bigram_judge(TABLE), REAL, SAMPLES, groups=2)
     even = mean_gradient(SAMPLES[0::2]) - mean_gradient(REAL[0::2])
     odd = mean_gradient(SAMPLES[1::2]) - mean_gradient(REAL[1::2])
-    assert found.value == pytest.approx((even @ odd).item(), rel=1e-5)
-    assert found.plug_in == pytest.approx(((even + odd) / 2).square().sum().item(), rel=1e-5)
-    assert math.isnan(found.se)
-    assert found.to_json()["se"] is None
-    assert (found.num_real, found.num_samples, found.judge) == (5, 4, "bigram")
+    assert distance.value == pytest.approx((even @ odd).item(), rel=1e-5)
+    assert distance.plug_in == pytest.approx(((even + odd) / 2).square().sum().item(), rel=1e-5)
+    assert math.isnan(distance.se)
+    assert distance.to_json()["se"] is None
+    assert (distance.num_real, distance.num_samples, distance.judge) == (5, 4, "bigram")
 
 
 def test_more_groups_give_the_mean_over_their_pairs():
     real, samples = REAL * 2, SAMPLES * 2
-    found = gradient_distance(bigram_judge(TABLE), real, samples, groups=4)
+    distance = gradient_distance(bigram_judge(TABLE), real, samples, groups=4)
     d = [mean_gradient(samples[k::4]) - mean_gradient(real[k::4]) for k in range(4)]
     pairs = [(d[j] @ d[k]).item() for j in range(4) for k in range(j)]
-    assert found.value == pytest.approx(sum(pairs) / 6, rel=1e-5)
+    assert distance.value == pytest.approx(sum(pairs) / 6, rel=1e-5)
 
 
 @pytest.mark.parametrize("batch", [1, 2, 5])
 def test_the_distance_does_not_depend_on_the_batch(batch):
     judge = bigram_judge(TABLE)
     expected = gradient_distance(judge, REAL * 3, SAMPLES * 3, groups=3, batch=100)
-    found = gradient_distance(judge, REAL * 3, SAMPLES * 3, groups=3, batch=batch)
-    assert found.value == pytest.approx(expected.value, rel=1e-5)
-    assert found.se == pytest.approx(expected.se, rel=1e-5)
+    distance = gradient_distance(judge, REAL * 3, SAMPLES * 3, groups=3, batch=batch)
+    assert distance.value == pytest.approx(expected.value, rel=1e-5)
+    assert distance.se == pytest.approx(expected.se, rel=1e-5)
 
 
 def test_texts_that_score_nothing_are_left_out():
     judge = bigram_judge(TABLE)
-    found = gradient_distance(judge, ["", *REAL, "1"], [*SAMPLES, "0"], groups=2)
-    assert found.value == gradient_distance(judge, REAL, SAMPLES, groups=2).value
-    assert (found.num_real, found.num_samples) == (5, 4)
+    distance = gradient_distance(judge, ["", *REAL, "1"], [*SAMPLES, "0"], groups=2)
+    assert distance.value == gradient_distance(judge, REAL, SAMPLES, groups=2).value
+    assert (distance.num_real, distance.num_samples) == (5, 4)
 
 
 def test_the_mask_decides_what_is_scored():
@@ -99,19 +99,19 @@ def test_the_estimate_is_unbiased_and_the_plug_in_is_not(tilt, generator):
         (q - p) * gradient(text) for p, q, text in zip(of_real, of_samples, WORLD, strict=True)
     )
     distance = exact.square().sum().item()
-    found = [
+    distances = [
         gradient_distance(
             judge, draw(of_real, 12, generator), draw(of_samples, 12, generator), groups=4
         )
         for _ in range(120)
     ]
-    values = torch.tensor([one.value for one in found], dtype=torch.float64)
+    values = torch.tensor([distance.value for distance in distances], dtype=torch.float64)
     se = values.std().item() / math.sqrt(len(values))
     assert within_standard_errors(values.mean().item(), distance, se)
-    plug_in = torch.tensor([one.plug_in for one in found]).mean().item()
+    plug_in = torch.tensor([distance.plug_in for distance in distances]).mean().item()
     assert plug_in > distance + 4 * se
     # Where the distance is small the jackknife is too careful, by less than a factor of 3.
-    variance = torch.tensor([one.se**2 for one in found]).mean().item()
+    variance = torch.tensor([distance.se**2 for distance in distances]).mean().item()
     assert 0.8 < variance / values.var().item() < 3
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from idlm_ds.build.judges import open_judge
 from idlm_ds.metrics.accumulate import PerplexityAccumulator
 from idlm_ds.metrics.judge import Judge, scored_targets
 
@@ -44,7 +45,7 @@ def by_hand(judge: Judge, ids: list[int], *, first: int = 1) -> tuple[float, int
 
 
 def test_score_equals_a_loop_over_tokens(folder):
-    judge = Judge.load(folder)
+    judge = open_judge(folder)
     nats, tokens = judge.score(TEXTS)
     assert nats.dtype == torch.float64
     expected = [by_hand(judge, ids_of(text)[:CONTEXT]) for text in TEXTS]
@@ -53,7 +54,7 @@ def test_score_equals_a_loop_over_tokens(folder):
 
 
 def test_a_bos_prefix_makes_the_first_token_a_target(folder):
-    judge = Judge.load(folder, prefix_bos=True)
+    judge = open_judge(folder, prefix_bos=True)
     nats, tokens = judge.score(TEXTS)
     rows = [[2, *ids_of(text)][:CONTEXT] for text in TEXTS]
     expected = [by_hand(judge, row) for row in rows]
@@ -63,7 +64,7 @@ def test_a_bos_prefix_makes_the_first_token_a_target(folder):
 
 @pytest.mark.parametrize("prefix_bos", [False, True])
 def test_scores_do_not_depend_on_the_batch(folder, prefix_bos):
-    judge = Judge.load(folder, prefix_bos=prefix_bos)
+    judge = open_judge(folder, prefix_bos=prefix_bos)
     nats, tokens = judge.score(TEXTS, batch=1)
     for batch in (3, 8):
         again, counts = judge.score(TEXTS, batch=batch)
@@ -72,7 +73,7 @@ def test_scores_do_not_depend_on_the_batch(folder, prefix_bos):
 
 
 def test_a_judge_that_knows_nothing_has_perplexity_of_its_vocabulary(folder):
-    judge = Judge.load(folder)
+    judge = open_judge(folder)
     for weight in judge.model.parameters():
         weight.zero_()
     nats, tokens = judge.score(["a b c <eos> d", "e f"])
@@ -162,9 +163,9 @@ def test_the_folder_says_whether_a_bos_goes_in_front(folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "prefixed")
     path = copy / "tokenizer_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"add_bos_token": True}))
-    assert not Judge.load(folder).prefix_bos
-    assert Judge.load(copy).prefix_bos
-    assert not Judge.load(copy, prefix_bos=False).prefix_bos
+    assert not open_judge(folder).prefix_bos
+    assert open_judge(copy).prefix_bos
+    assert not open_judge(copy, prefix_bos=False).prefix_bos
 
 
 def test_a_folder_with_a_weight_missing_is_refused(folder, tmp_path):
@@ -173,36 +174,36 @@ def test_a_folder_with_a_weight_missing_is_refused(folder, tmp_path):
     del weights["transformer.h.1.ln_2.weight"]
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"lacks 1 weights, such as transformer\.h\.1\.ln_2"):
-        Judge.load(copy)
+        open_judge(copy)
 
 
 def test_the_name_holds_the_hash_of_the_weights(folder):
     digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    assert Judge.load(folder).name == f"tiny@{digest[:12]}"
+    assert open_judge(folder).name == f"tiny@{digest[:12]}"
 
 
 def test_no_texts_give_no_scores(folder):
-    nats, tokens = Judge.load(folder).score([])
+    nats, tokens = open_judge(folder).score([])
     assert (len(nats), len(tokens)) == (0, 0)
 
 
 def test_a_folder_that_cannot_judge_is_refused_by_name(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
-        Judge.load(tmp_path / "nowhere")
+        open_judge(tmp_path / "nowhere")
     for name in ("config.json", "tokenizer.json", "model.safetensors"):
         copy = tmp_path / f"without-{name}"
         shutil.copytree(folder, copy)
         (copy / name).unlink()
         with pytest.raises(FileNotFoundError, match=r"safetensors" if "model" in name else name):
-            Judge.load(copy)
+            open_judge(copy)
 
 
 def test_a_bos_that_does_not_exist_is_refused(tmp_path):
     folder = save_judge(tmp_path / "no-bos", bos=False)
     with pytest.raises(ValueError, match="has no BOS"):
-        Judge.load(folder, prefix_bos=True)
+        open_judge(folder, prefix_bos=True)
 
 
 def test_a_batch_of_nothing_is_refused(folder):
     with pytest.raises(ValueError, match="batch=0"):
-        Judge.load(folder).score(["a"], batch=0)
+        open_judge(folder).score(["a"], batch=0)

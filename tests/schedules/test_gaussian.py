@@ -162,11 +162,11 @@ def test_the_clock_defaults_to_the_published_range():
 @pytest.mark.parametrize("schedule", [LogLinear(), Cosine()])
 @pytest.mark.parametrize("vocab_size", [3, 50258])
 def test_a_clock_of_tokens_stands_for_noise_that_loses_as_much(schedule, vocab_size):
-    words = GaussianMap(vocab_size)
-    clock = TokenClock(words, schedule)
+    gaussian = GaussianMap(vocab_size)
+    clock = TokenClock(gaussian, schedule)
     t = torch.linspace(1e-3, 1, 23, dtype=torch.float64)
     at = schedule.at(t)
-    torch.testing.assert_close(words.masked(clock.gamma(t)), at.masked, rtol=1e-11, atol=0)
+    torch.testing.assert_close(gaussian.masked(clock.gamma(t)), at.masked, rtol=1e-11, atol=0)
     for name in ("alpha", "dalpha", "masked", "sigma"):
         assert getattr(clock.at(t), name).equal(getattr(at, name))
     assert clock.inverse(at.alpha).equal(schedule.inverse(at.alpha))

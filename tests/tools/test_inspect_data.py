@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 import idlm_ds
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.request import Request, make_plan
+from idlm_ds.data.prepare.plan import PreparationPlan, PrepareOptions, make_plan
+from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
 from idlm_ds.data.tokenizer import Tokenizer
 from tests.data.toy import jsonl
 
@@ -23,17 +22,17 @@ ROOT = Path(idlm_ds.__file__).parents[1]
 TEXT = "My fellow citizens. "
 
 
-def plan(folder: Path, **asked: object) -> Plan:
+def plan(folder: Path, **options: object) -> PreparationPlan:
     records = [{"text": f"{i} {TEXT * (i % 9 + 1)}"} for i in range(99)]
     source = jsonl(folder / "a.jsonl", [*records, {"text": "\0"}])
-    request = Request(source=[str(source)], length=32, **asked)
+    request = PrepareOptions(source=[str(source)], length=32, **options)
     return make_plan(request, Tokenizer(ROOT / "idlm_ds" / "assets" / "tokenizer"), lambda: None)
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
-    prepare(plan(folder), folder / "out", Watch())
+    prepare(plan(folder), folder / "out", PrepareCallbacks())
     return folder / "out"
 
 
@@ -46,12 +45,12 @@ def test_one_screen_says_what_there_is(folder, monkeypatch, capsys):
     assert run([folder, "--verify", "--samples", 1], monkeypatch, inspect_data) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith(f"{folder}: ")
-    told = dict(line.strip().split(maxsplit=1) for line in out[1:9])
-    assert told["packing"] == "wrap, framed, documents end with eos"
-    assert told["source"] == "1 files: a.jsonl"
-    assert told["documents"] == "100 read = 99 kept + 1 dropped"
-    assert told["dropped"] == "1 NUL"
-    assert told["files"] == "3, sizes and SHA-256 as in the index"
+    fields = dict(line.strip().split(maxsplit=1) for line in out[1:9])
+    assert fields["packing"] == "wrap, framed, documents end with eos"
+    assert fields["source"] == "1 files: a.jsonl"
+    assert fields["documents"] == "100 read = 99 kept + 1 dropped"
+    assert fields["dropped"] == "1 NUL"
+    assert fields["files"] == "3, sizes and SHA-256 as in the index"
     # A document has 5 to 6 tokens a sentence, one to nine times, and its end.
     bars = [line.split() for line in out if line.endswith("#")]
     assert [bar[0] for bar in bars] == ["8", "16", "32"]
@@ -60,7 +59,7 @@ def test_one_screen_says_what_there_is(folder, monkeypatch, capsys):
 
 
 def test_padded_rows_are_measured_by_their_spans(tmp_path, monkeypatch, capsys):
-    prepare(plan(tmp_path, pack="pad"), tmp_path / "out", Watch())
+    prepare(plan(tmp_path, pack="pad"), tmp_path / "out", PrepareCallbacks())
     assert run([tmp_path / "out", "--samples", 0], monkeypatch, inspect_data) == 0
     out = capsys.readouterr().out
     assert "cut at a row's end" in out
@@ -85,8 +84,8 @@ def test_another_tokenizer_in_the_folder_is_named_with_both_hashes(folder, monke
     shutil.rmtree(folder / "tokenizer")
     save_tokenizer(folder / "tokenizer", eos_token="<eos>", unk_token="<unk>")
     assert run([folder], monkeypatch, inspect_data) == 2
-    assert "is tokenizer" in (told := capsys.readouterr().err)
-    assert Tokenizer(folder / "tokenizer").fingerprint[:12] in told
+    assert "is tokenizer" in (stderr := capsys.readouterr().err)
+    assert Tokenizer(folder / "tokenizer").fingerprint[:12] in stderr
 
 
 @pytest.mark.parametrize("path", ["/nowhere", str(ROOT)])

@@ -36,20 +36,20 @@ def run(arguments: list[object], monkeypatch, tool=prepare_data) -> int:
     return ended.value.code
 
 
-def asked(source: object, output: Path, *more: object) -> list[object]:
-    usual = ["--tokenizer", "assets:tokenizer", "--length", 32, "--workers", 1]
-    return ["--source", source, "--output", output, *usual, *more]
+def arguments_for(source: object, output: Path, *more: object) -> list[object]:
+    defaults = ["--tokenizer", "assets:tokenizer", "--length", 32, "--workers", 1]
+    return ["--source", source, "--output", output, *defaults, *more]
 
 
 def test_one_command_prepares_a_corpus_and_says_what_became_of_it(
     source, tmp_path, monkeypatch, capsys
 ):
-    assert run(asked(source, tmp_path / "out"), monkeypatch) == 0
-    told = capsys.readouterr().out.splitlines()
+    assert run(arguments_for(source, tmp_path / "out"), monkeypatch) == 0
+    printed = capsys.readouterr().out.splitlines()
     index = json.loads((tmp_path / "out" / "index.json").read_text())
-    assert told[0].startswith(f"{tmp_path / 'out'}: ")
-    assert told[0].split(" rows of 32 tokens, fingerprint ")[1]
-    assert told[1:] == [
+    assert printed[0].startswith(f"{tmp_path / 'out'}: ")
+    assert printed[0].split(" rows of 32 tokens, fingerprint ")[1]
+    assert printed[1:] == [
         "documents: 62 read, 60 kept, 0 repaired",
         "  dropped             1  duplicate id",
         "  dropped             1  empty",
@@ -61,7 +61,7 @@ def test_prompts_and_answers_are_padded_without_being_asked(tmp_path, monkeypatc
     records = [{"q": TEXT, "a": "It is strong."}] * 25
     source = jsonl(tmp_path / "a.jsonl", records)
     fields = ["--prompt-field", "q", "--answer-field", "a", "--heldout-last", 5]
-    assert run(asked(source, tmp_path / "out", *fields), monkeypatch) == 0
+    assert run(arguments_for(source, tmp_path / "out", *fields), monkeypatch) == 0
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     assert index["pack"] == "pad"
     assert index["splits"]["train"][0]["spans"]["bytes"] == 20 * 8
@@ -92,7 +92,7 @@ def test_prompts_and_answers_are_padded_without_being_asked(tmp_path, monkeypatc
 def test_a_mistake_is_one_line_and_exit_code_2(
     source, tmp_path, monkeypatch, capsys, more, complaint
 ):
-    assert run([*asked(source, tmp_path / "out"), *more], monkeypatch) == 2
+    assert run([*arguments_for(source, tmp_path / "out"), *more], monkeypatch) == 2
     errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert len(errors) == 1
     assert complaint in errors[0]
@@ -125,15 +125,15 @@ def kill_at(shard: Path, process: subprocess.Popen) -> list[str]:
 
 def test_killed_and_run_again_the_bytes_are_the_same(speeches, tmp_path, monkeypatch):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert run(asked(speeches, whole, "--shard-mb", 0.1), monkeypatch) == 0
-    process = start([*asked(speeches, cut, "--shard-mb", 0.1), "--workers", 2])
+    assert run(arguments_for(speeches, whole, "--shard-mb", 0.1), monkeypatch) == 0
+    process = start([*arguments_for(speeches, cut, "--shard-mb", 0.1), "--workers", 2])
     workers = kill_at(cut / "train-00001.bin", process)
     assert not (cut / "index.json").exists()
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and any(Path(f"/proc/{w}").exists() for w in workers):
         time.sleep(0.05)
     assert not [w for w in workers if Path(f"/proc/{w}").exists()]
-    assert run(asked(speeches, cut, "--shard-mb", 0.1), monkeypatch) == 0
+    assert run(arguments_for(speeches, cut, "--shard-mb", 0.1), monkeypatch) == 0
     left = contents(cut).keys() - contents(whole).keys()
     assert all(name.endswith(".tmp") for name in left)
     assert contents(whole).items() <= contents(cut).items()

@@ -1,1 +1,1 @@
-"""Preparation of a corpus: what runs once, before training."""
+"""Preparation of a corpus, which runs once before training."""

@@ -1,4 +1,4 @@
-"""Bytes out of files, packed or not, without ever holding more than was agreed."""
+"""Read plain and compressed files in bounded memory."""
 
 import gzip
 import lzma
@@ -10,13 +10,16 @@ from typing import IO
 import pyarrow as pa
 
 CHUNK = 1 << 20
+"""Bytes read at a time."""
+
 XZ_MEMORY = 256 << 20
-"""Largest dictionary an xz file may ask for."""
+"""Memory limit of the xz decompressor, in bytes; files with larger dictionaries are refused."""
 
-PACKED = (".gz", ".zst", ".xz")
+COMPRESSED = (".gz", ".zst", ".xz")
+"""Suffixes of compressed files."""
 
-BOMB = 64
-"""A line this many times too long is no text but what a packed file blew up to."""
+BOMB_FACTOR = 64
+"""A line longer than this many times the limit is taken for a decompression bomb."""
 
 
 class DamagedError(Exception):
@@ -24,25 +27,25 @@ class DamagedError(Exception):
 
 
 class TooLong:
-    """Stands for a line that was longer than agreed."""
+    """Placeholder for a line above the length limit."""
 
 
-def chunks(path: Path, moved: Callable[[int], None]) -> Iterator[bytes]:
-    """Read a file, unpacking it if its name says so.
+def chunks(path: Path, on_position: Callable[[int], None]) -> Iterator[bytes]:
+    """Read a file in chunks, decompressing it by its suffix.
 
     Args:
         path: The file.
-        moved: Told the position in the file after each chunk.
+        on_position: Called with the position in the (compressed) file after each chunk.
 
     Raises:
-        DamagedError: It is packed and is cut short or damaged.
-        OSError: It cannot be read at all.
+        DamagedError: The file is compressed and is truncated or damaged.
+        OSError: The file cannot be opened or read.
     """
-    unpack = {".gz": _gz, ".zst": _zst, ".xz": _xz}.get(path.suffix, _plain)
+    decompress = {".gz": _gz, ".zst": _zst, ".xz": _xz}.get(path.suffix, _plain)
     with path.open("rb") as file:
         try:
-            for chunk in unpack(file):
-                moved(file.tell())
+            for chunk in decompress(file):
+                on_position(file.tell())
                 yield chunk
         except EOFError as error:
             raise DamagedError("cut short") from error
@@ -56,41 +59,43 @@ def _plain(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
 
 
 def _gz(file: IO[bytes]) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=file) as unpacked:
-        yield from _plain(unpacked)
+    with gzip.GzipFile(fileobj=file) as decompressed:
+        yield from _plain(decompressed)
 
 
 def _zst(file: IO[bytes]) -> Iterator[bytes]:
     try:
-        with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as unpacked:
-            while chunk := unpacked.read(CHUNK):
+        with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as decompressed:
+            while chunk := decompressed.read(CHUNK):
                 yield chunk
     except OSError as error:
         raise DamagedError("cut short" if "Truncated" in str(error) else "damaged") from error
 
 
 def _xz(file: IO[bytes]) -> Iterator[bytes]:
-    packed = b""
-    while packed := packed or file.read(CHUNK):
+    compressed = b""
+    # A file may hold several xz streams one after the other.
+    while compressed := compressed or file.read(CHUNK):
         stream = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
         while not stream.eof:
-            if stream.needs_input and not packed and not (packed := file.read(CHUNK)):
+            if stream.needs_input and not compressed and not (compressed := file.read(CHUNK)):
                 raise EOFError
-            if chunk := stream.decompress(packed, CHUNK):
+            if chunk := stream.decompress(compressed, CHUNK):
                 yield chunk
-            packed = b""
-        packed = stream.unused_data.lstrip(b"\0")
+            compressed = b""
+        # Zero bytes between streams are padding of the xz format.
+        compressed = stream.unused_data.lstrip(b"\0")
 
 
 def lines(pieces: Iterable[bytes], longest: int) -> Iterator[bytes | TooLong]:
-    """Cut a stream at newlines, which are left out.
+    """Split a byte stream into lines without their newlines.
 
     Args:
         pieces: The stream, in pieces of any size.
-        longest: Most bytes of a line.
+        longest: Length limit of a line in bytes; longer ones are skipped without being held.
 
     Raises:
-        DamagedError: A line does not end within many times that.
+        DamagedError: A line is longer than ``BOMB_FACTOR`` times the limit.
     """
     line, length = bytearray(), 0
     for piece in pieces:
@@ -98,10 +103,11 @@ def lines(pieces: Iterable[bytes], longest: int) -> Iterator[bytes | TooLong]:
         for end in ends:
             yield TooLong() if length + len(end) > longest else bytes(line) + end
             line, length = bytearray(), 0
+        # The unfinished line at the end of the piece.
         length += len(rest)
         if length <= longest:
             line += rest
-        elif length > BOMB * longest:
+        elif length > BOMB_FACTOR * longest:
             raise DamagedError("one endless line")
     if length:
         yield TooLong() if length > longest else bytes(line)

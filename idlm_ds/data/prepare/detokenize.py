@@ -1,4 +1,4 @@
-"""Text that was taken apart into words, put together again."""
+"""Undo the tokenization of corpora that are published as separated words."""
 
 import re
 from collections.abc import Callable
@@ -30,9 +30,9 @@ _LM1B: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 
 def lm1b(text: str) -> str:
-    """Join what LM1B sets apart: links, clitics, marks, brackets, signs of money.
+    """Rejoin what LM1B separates: links, clitics, punctuation, brackets, currency signs.
 
-    The rules are applied one after another, in the order in which public models' data had them.
+    The rules apply one after another, in the order used for the data of public models.
     """
     for pattern, to in _LM1B:
         text = pattern.sub(to, text)

@@ -1,4 +1,4 @@
-"""Texts into tokens, by as many processes as asked, in the order they came in."""
+"""Encode texts in parallel worker processes, in a fixed order."""
 
 import multiprocessing
 import os
@@ -14,56 +14,55 @@ from typing import Any
 import numpy as np
 
 from idlm_ds.data.prepare.detokenize import DETOKENIZERS
-from idlm_ds.data.prepare.packing import Encoded
-from idlm_ds.data.prepare.wordwise import Wordwise
-from idlm_ds.data.vocabulary import Encoder
+from idlm_ds.data.prepare.packing import EncodedTexts
+from idlm_ds.data.prepare.wordwise import WordCache
+from idlm_ds.data.tokenizer_backends import Encoder
 from idlm_ds.errors import UserError
 from idlm_ds.startup import keep_to_one_thread
 
 
 class TextEncoder:
-    """All that is done to a text; it can be sent to another process."""
+    """Detokenizer and encoder of a text, picklable for worker processes."""
 
     def __init__(self, encoder: Encoder, dtype: str, detokenizer: str | None = None) -> None:
         """See class.
 
         Args:
-            encoder: What turns text into ids.
-            dtype: The integers they become.
-            detokenizer: What is done to a text first, by its name.
+            encoder: Encoder of the tokenizer.
+            dtype: Integer type of the tokens.
+            detokenizer: Name of a function in ``DETOKENIZERS`` that is applied to a text first.
         """
         self._encoder = encoder
         self._dtype = dtype
         self._detokenizer = detokenizer
-        self._wordwise = Wordwise(encoder, dtype) if encoder.is_wordwise else None
+        self._word_cache = WordCache(encoder, dtype) if encoder.is_wordwise else None
 
-    def encode(self, texts: Sequence[str]) -> Encoded:
+    def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """Turn texts into tokens."""
         if self._detokenizer is not None:
             texts = [DETOKENIZERS[self._detokenizer](text) for text in texts]
-        if self._wordwise is not None:
-            return self._wordwise.encode(texts)
+        if self._word_cache is not None:
+            return self._word_cache.encode(texts)
         ids = self._encoder.encode(texts)
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         tokens = np.fromiter(chain.from_iterable(ids), self._dtype, int(lengths.sum()))
-        return Encoded(tokens, lengths)
+        return EncodedTexts(tokens, lengths)
 
 
 def encode_all(
     encoder: TextEncoder, groups: Iterable[Sequence[str]], *, workers: int
-) -> Iterator[Encoded]:
-    """Encode groups of texts.
+) -> Iterator[EncodedTexts]:
+    """Encode groups of texts, in the order of the groups.
 
-    What comes out does not depend on the number of workers: a text is encoded on its own, and
-    groups come out in the order in which they went in.
+    The result does not depend on the number of workers, since each text is encoded on its own.
 
     Args:
-        encoder: What is done to each text.
-        groups: The texts; few are held at a time.
-        workers: Processes; with one, this one.
+        encoder: Encoder of the texts.
+        groups: Groups of texts; few are held at a time.
+        workers: Number of processes; with 1, the current process encodes.
 
     Raises:
-        UserError: A process died.
+        UserError: A worker died.
     """
     if workers == 1:
         yield from map(encoder.encode, groups)
@@ -71,13 +70,14 @@ def encode_all(
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(encoder,))
     try:
-        waiting: deque[Future[Encoded]] = deque()
+        # Two groups per worker in flight keep all busy and bound the memory.
+        pending: deque[Future[EncodedTexts]] = deque()
         for group in groups:
-            waiting.append(pool.submit(_encode, group))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(_encode, group))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
     except BrokenProcessPool as error:
         raise UserError(
             "--workers: one of them died, most likely for want of memory; the same command with "
@@ -88,24 +88,25 @@ def encode_all(
 
 
 _worker: dict[str, Any] = {}
-"""The encoder of this process, which every group it is given is for."""
+"""The encoder of a worker process."""
 
 
 def _start_worker(encoder: TextEncoder) -> None:
     keep_to_one_thread()
+    # Ctrl-C reaches all processes; the parent alone decides what happens.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     _worker["encoder"] = encoder
 
 
-def _leave_with_parent() -> None:
-    """End a worker whose parent was killed; it would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """End a worker whose parent was killed, which would otherwise wait for work forever."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
         os._exit(1)
 
 
-def _encode(texts: Sequence[str]) -> Encoded:
+def _encode(texts: Sequence[str]) -> EncodedTexts:
     encoder: TextEncoder = _worker["encoder"]
     return encoder.encode(texts)

@@ -1,4 +1,4 @@
-"""Data sets of the hub, read as a stream; nothing of them is kept."""
+"""Data sets of the Hugging Face hub, read as streams without a local copy."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -7,36 +7,37 @@ from typing import Any, final
 import datasets
 from huggingface_hub import HfApi
 
-from idlm_ds.data.prepare.documents import TEXT, Distinct, Reading, Record, from_mapping
-from idlm_ds.data.prepare.sources import Moved
+from idlm_ds.data.prepare.documents import TEXT, DuplicateFilter, Reading, Record, from_mapping
+from idlm_ds.data.prepare.sources import OnPosition
 from idlm_ds.errors import UserError
 
 PIECE = 1 << 16
+"""Minimum characters of a piece of one long text."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Preset:
-    """A corpus of the literature, as it is usually taken."""
+    """A data set and how it is usually split and read in the literature."""
 
     name: str
     config: str | None = None
     files: Mapping[str, str] | None = None
-    """Where each split is, for repositories that hold a program instead of data."""
+    """Files of each split, for repositories that hold a loading script instead of data."""
 
     heldout: str | None = None
-    """Split that is held out whole."""
+    """Name of the split that is held out."""
 
     heldout_last: int | None = None
-    """Documents at the end of the training split that are held out."""
+    """Number of documents at the end of the training split that are held out."""
 
     fields: tuple[str, ...] = TEXT
     detokenizer: str | None = None
     is_one_text: bool = False
-    """Whether its few documents are one long text, which is read in pieces cut before blanks and
-    has no ends of documents."""
+    """Whether the documents form one long text, which is read in pieces cut before blanks and
+    without end-of-text tokens."""
 
-    def place(self, split: str) -> str:
-        """Where a split is, for people."""
+    def location(self, split: str) -> str:
+        """Describe where a split is, for messages and the index."""
         if self.files is not None:
             return self.files[split]
         return self.name if self.config is None else f"{self.name}:{self.config}"
@@ -63,7 +64,7 @@ PRESETS = {
 
 
 def preset_of(spec: str) -> Preset:
-    """A preset by its name, or any data set as ``OWNER/NAME`` or ``OWNER/NAME:CONFIG``."""
+    """Return a preset by name, or any data set as ``OWNER/NAME`` or ``OWNER/NAME:CONFIG``."""
     if spec in PRESETS:
         return PRESETS[spec]
     name, _, config = spec.partition(":")
@@ -72,46 +73,46 @@ def preset_of(spec: str) -> Preset:
 
 @final
 @dataclass(frozen=True, slots=True)
-class HubData:
-    """One split of a data set; position is counted in its rows."""
+class HubSource:
+    """One split of a data set; positions are rows."""
 
     preset: Preset
     split: str
     revision: str | None
-    how: Reading
+    reading: Reading
     rows: Any
-    """The stream, a ``datasets.IterableDataset``."""
+    """Stream of records, a ``datasets.IterableDataset``."""
 
     @property
-    def about(self) -> dict[str, Any]:
-        """See ``Source``."""
+    def description(self) -> dict[str, Any]:
+        """See ``DocumentSource``."""
         return {
-            "hub": self.preset.place(self.split),
+            "hub": self.preset.location(self.split),
             "split": self.split,
             "revision": self.revision,
-            "fields": list(self.how.fields),
-            "longest": self.how.longest,
+            "fields": list(self.reading.fields),
+            "longest": self.reading.longest,
         }
 
     @property
     def state(self) -> str:
-        """See ``Source``."""
-        return repr(self.about)
+        """See ``DocumentSource``."""
+        return repr(self.description)
 
     @property
     def size(self) -> int | None:
-        """See ``Source``; None where the hub does not tell."""
-        told = (self.rows.info.splits or {}).get(self.split)
-        return told.num_examples if told is not None else None
+        """See ``DocumentSource``; None where the hub does not state it."""
+        split_info = (self.rows.info.splits or {}).get(self.split)
+        return split_info.num_examples if split_info is not None else None
 
-    def read(self, moved: Moved) -> Iterator[Record]:
-        """See ``Source``."""
-        distinct = Distinct()
+    def read(self, on_position: OnPosition) -> Iterator[Record]:
+        """See ``DocumentSource``."""
+        duplicates = DuplicateFilter()
         try:
-            for at, row in enumerate(self.rows, start=1):
-                moved(at)
+            for position, row in enumerate(self.rows, start=1):
+                on_position(position)
                 for piece in self._pieces(row):
-                    yield distinct.take(from_mapping(piece, self.how))
+                    yield duplicates.check(from_mapping(piece, self.reading))
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise UserError(
                 f"--source: {self.preset.name} broke off ({first_line(error)}); the same command "
@@ -122,21 +123,25 @@ class HubData:
         if not self.preset.is_one_text:
             yield row
             return
-        text = row[self.how.fields[0]]
+        # Cut at the first blank after every PIECE characters; the blank starts the next piece.
+        text = row[self.reading.fields[0]]
         start = 0
         while start < len(text):
             blank = text.find(" ", start + PIECE)
             stop = len(text) if blank < 0 else blank
-            yield {self.how.fields[0]: text[start:stop]}
+            yield {self.reading.fields[0]: text[start:stop]}
             start = stop
 
 
-def open_hub(preset: Preset, split: str, revision: str | None, how: Reading, key: str) -> HubData:
-    """Find one split of a data set.
+def open_hub(
+    preset: Preset, split: str, revision: str | None, reading: Reading, key: str
+) -> HubSource:
+    """Open one split of a data set as a stream.
 
     Raises:
         UserError: There is no such data set, configuration or split, or the hub cannot be reached.
     """
+    # A fixed commit, so that an interrupted preparation goes on with the same data.
     commit = revision if preset.files is not None else _commit(preset.name, revision)
     try:
         rows = datasets.load_dataset(
@@ -147,21 +152,21 @@ def open_hub(preset: Preset, split: str, revision: str | None, how: Reading, key
             streaming=True,
             revision=commit,
         )
-    except Exception as error:  # it raises a dozen kinds, some of them the base class
+    except Exception as error:  # datasets raises a dozen types, Exception among them
         raise UserError(
-            f"{key}: cannot open {preset.place(split)}, split {split}: {first_line(error)}"
+            f"{key}: cannot open {preset.location(split)}, split {split}: {first_line(error)}"
         ) from error
-    return HubData(preset, split, commit, how, rows)
+    return HubSource(preset, split, commit, reading, rows)
 
 
 def _commit(name: str, revision: str | None) -> str | None:
-    """The commit a revision stands for now; without a hub, the revision."""
+    """Return the commit a revision points to now; offline, the revision itself."""
     try:
         return HfApi().dataset_info(name, revision=revision).sha
-    except Exception:  # offline, or a folder on disk; opening it will say what is wrong
+    except Exception:  # offline, or a folder on disk; opening it reports real errors
         return revision
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one short line."""
+    """Return the first line of an error's message, at most 120 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:120]

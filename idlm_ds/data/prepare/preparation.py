@@ -1,4 +1,4 @@
-"""From documents to shards of rows."""
+"""Prepare a corpus: read, encode, pack and write its documents, resuming where it stopped."""
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -9,41 +9,40 @@ from typing import Any
 import numpy as np
 
 from idlm_ds.data.index import (
-    FILE,
-    JOURNAL,
+    INDEX_FILE,
+    JOURNAL_FILE,
     SPLITS,
-    TOKENIZER,
+    TOKENIZER_FOLDER,
     TRAIN,
     Index,
     is_prepared,
     read_index,
 )
-from idlm_ds.data.prepare.documents import Found, Lost, Record
+from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Record
 from idlm_ds.data.prepare.encoding import encode_all
-from idlm_ds.data.prepare.journal import Journal, clear, find_journal
-from idlm_ds.data.prepare.packing import Encoded, Packer
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.shards import ShardWriter
+from idlm_ds.data.prepare.packing import EncodedTexts, Packer
+from idlm_ds.data.prepare.plan import PreparationPlan
+from idlm_ds.data.prepare.shards import Journal, ShardWriter, delete_prepared, open_journal
 from idlm_ds.errors import UserError
 
 GROUP_DOCUMENTS, GROUP_CHARACTERS = 512, 1 << 18
-"""Where a group of documents ends, whoever encodes it; a shard ends where a group does."""
+"""Limits of a group of documents, the same for any number of workers; shards end with groups."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Watch:
-    """Who is told how it goes."""
+class PrepareCallbacks:
+    """Callbacks for the progress of a preparation."""
 
-    moved: Callable[[int], None] = lambda _: None
-    """Of the position in the source."""
+    on_position: Callable[[int], None] = lambda _: None
+    """Called with the position in the source."""
 
-    packed: Callable[[int], None] = lambda _: None
-    """Of tokens as they come."""
+    on_tokens: Callable[[int], None] = lambda _: None
+    """Called with the number of tokens of each group."""
 
 
 @dataclass(slots=True)
-class Tally:
-    """What became of the documents."""
+class DocumentCounts:
+    """Numbers of documents that were read, kept, repaired and dropped."""
 
     read: int = 0
     kept: Counter[str] = field(default_factory=Counter)
@@ -51,10 +50,10 @@ class Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     damaged: dict[str, str] = field(default_factory=dict)
 
-    def note(self, split: str, record: Record) -> None:
+    def add(self, split: str, record: Record) -> None:
         """Count one document."""
         self.read += 1
-        if isinstance(record, Lost):
+        if isinstance(record, DroppedDocument):
             self.dropped[record.reason] += 1
             if record.file is not None:
                 self.damaged[record.file] = record.reason
@@ -62,8 +61,8 @@ class Tally:
             self.kept[split] += 1
             self.repaired += record.is_repaired
 
-    def about(self, journal: Journal) -> dict[str, Any]:
-        """What the index says of it; kept and dropped add up to read."""
+    def summary(self, journal: Journal) -> dict[str, Any]:
+        """Return the entry of the index, in which kept and dropped add up to read."""
         unanswered = journal.unanswered
         kept = {name: self.kept[name] - unanswered[name] for name in SPLITS}
         dropped = self.dropped + Counter({"no room for an answer": sum(unanswered.values())})
@@ -78,18 +77,18 @@ class Tally:
 
 
 @dataclass(slots=True)
-class Group:
-    """Documents that are encoded together."""
+class DocumentGroup:
+    """Documents that are encoded together, in one task of a worker."""
 
     texts: list[str] = field(default_factory=list)
     splits: list[str] = field(default_factory=list)
     characters: int = 0
     stop: int = 0
-    """The document after its last one."""
+    """Number of the document after its last one."""
 
     @property
     def is_full(self) -> bool:
-        """Whether the next document begins another one."""
+        """Whether the next document starts another group."""
         return len(self.splits) >= GROUP_DOCUMENTS or self.characters >= GROUP_CHARACTERS
 
     def add(self, split: str, texts: tuple[str, ...], stop: int) -> None:
@@ -100,34 +99,41 @@ class Group:
         self.stop = stop
 
 
-def prepare(plan: Plan, folder: Path, watch: Watch, *, fresh: bool = False) -> Index:
-    """Write prepared data, going on where an interrupted preparation stopped.
+def prepare(
+    plan: PreparationPlan, folder: Path, progress: PrepareCallbacks, *, fresh: bool = False
+) -> Index:
+    """Write prepared data, resuming an interrupted preparation.
 
     Args:
-        plan: What is asked for.
-        folder: Where it goes.
-        watch: Who is told how it goes.
-        fresh: Whether to delete what an earlier preparation left there.
+        plan: Settings of the preparation.
+        folder: Output folder.
+        progress: Callbacks.
+        fresh: Whether to delete the output of an earlier preparation first.
 
     Raises:
-        UserError: The folder holds something else, a source cannot be read, or nothing came of it.
+        UserError: The folder holds other files, a source cannot be read, or no row came out.
     """
+    # A finished folder is only compared with the plan.
     if fresh and is_prepared(folder):
-        clear(folder)
+        delete_prepared(folder)
     _check_folder(folder)
-    if (folder / FILE).is_file() and not (folder / JOURNAL).is_file():
-        return _finished(plan, folder)
+    if (folder / INDEX_FILE).is_file() and not (folder / JOURNAL_FILE).is_file():
+        return _check_finished(plan, folder)
+
+    # Restore the state after the last finished shard, or start at the first document.
     folder.mkdir(parents=True, exist_ok=True)
-    journal, tally = find_journal(folder, plan.settings), Tally()
+    journal, counts = open_journal(folder, plan.settings), DocumentCounts()
     writer = ShardWriter(folder, journal, dtype=plan.dtype, shard_bytes=plan.shard_bytes)
     packers = {name: plan.packer(journal.carry[name]) for name in SPLITS}
-    for group, encoded in _encoded(plan, journal.next, tally, watch):
+
+    # Encode and pack group by group; a shard is committed at the end of a group.
+    for group, encoded in _encode_groups(plan, journal.next, counts, progress):
         _pack(group, encoded, packers, writer)
-        watch.packed(len(encoded.tokens))
+        progress.on_tokens(len(encoded.tokens))
         if writer.is_full:
             writer.commit(group.stop, packers)
-    writer.commit(tally.read, packers)
-    return _finish(plan, folder, journal, tally, writer)
+    writer.commit(counts.read, packers)
+    return _finish(plan, folder, journal, counts, writer)
 
 
 def _check_folder(folder: Path) -> None:
@@ -137,96 +143,115 @@ def _check_folder(folder: Path) -> None:
         raise UserError(f"--output: {folder} holds other files; name a new or empty folder")
 
 
-def _finished(plan: Plan, folder: Path) -> Index:
-    """What is there, if it is what was asked for."""
+def _check_finished(plan: PreparationPlan, folder: Path) -> Index:
+    """Return the index of finished data, after checking that it was made by an equal plan."""
     index = read_index(folder, "--output")
-    if index.words.sha256 != plan.tokenizer.fingerprint:
+    if index.tokenizer.sha256 != plan.tokenizer.fingerprint:
         raise UserError(
-            f"--output: {folder} was prepared by tokenizer {index.words.sha256[:12]}, --tokenizer "
-            f"is {plan.tokenizer.fingerprint[:12]}; start over with --fresh"
+            f"--output: {folder} was prepared by tokenizer {index.tokenizer.sha256[:12]}, "
+            f"--tokenizer is {plan.tokenizer.fingerprint[:12]}; start over with --fresh"
         )
-    asked = asdict(_index(plan, splits=index.splits, counts=index.counts))
+    expected = asdict(_index(plan, splits=index.splits, counts=index.counts))
     for key, value in asdict(index).items():
-        if key not in ("documents", "damaged") and asked[key] != value:
+        if key not in ("documents", "damaged") and expected[key] != value:
             raise UserError(
                 f"--output: {folder} was prepared with another {key}; start over with --fresh"
             )
     return index
 
 
-def _encoded(plan: Plan, start: int, tally: Tally, watch: Watch) -> Iterator[tuple[Group, Encoded]]:
-    ahead: deque[Group] = deque()
+def _encode_groups(
+    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: PrepareCallbacks
+) -> Iterator[tuple[DocumentGroup, EncodedTexts]]:
+    # Groups whose texts were handed to the encoder and have not come back; order is kept.
+    in_flight: deque[DocumentGroup] = deque()
 
     def texts() -> Iterator[list[str]]:
-        for group in _groups(plan, start, tally, watch):
-            ahead.append(group)
+        for group in _groups(plan, start, counts, progress):
+            in_flight.append(group)
             yield group.texts
 
     for encoded in encode_all(plan.encoder, texts(), workers=plan.workers):
-        yield ahead.popleft(), encoded
+        yield in_flight.popleft(), encoded
 
 
-def _groups(plan: Plan, start: int, tally: Tally, watch: Watch) -> Iterator[Group]:
-    """Documents from ``start`` on; those before it are counted only."""
-    group = Group()
-    for ordinal, (split, record) in enumerate(plan.corpus.read(watch.moved)):
-        tally.note(split, record)
-        if isinstance(record, Lost) or ordinal < start:
+def _groups(
+    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: PrepareCallbacks
+) -> Iterator[DocumentGroup]:
+    """Group the documents from ``start`` on; earlier ones are read again, but only counted."""
+    group = DocumentGroup()
+    # A document belongs to a group by its place in the corpus, so groups do not depend on workers.
+    for ordinal, (split, record) in enumerate(plan.corpus.read(progress.on_position)):
+        counts.add(split, record)
+        if isinstance(record, DroppedDocument) or ordinal < start:
             continue
         group.add(split, _texts(plan, record), ordinal + 1)
         if group.is_full:
             yield group
-            group = Group()
+            group = DocumentGroup()
     if group.splits:
         yield group
 
 
-def _texts(plan: Plan, record: Found) -> tuple[str, ...]:
+def _texts(plan: PreparationPlan, record: KeptDocument) -> tuple[str, ...]:
     if plan.separator is None:
         return record.texts
     prompt, answer = record.texts
     return prompt + plan.separator, answer
 
 
-def _pack(group: Group, encoded: Encoded, packers: dict[str, Packer], writer: ShardWriter) -> None:
-    texts_each = len(group.texts) // len(group.splits)
-    owners = np.repeat(np.array(group.splits), texts_each)
+def _pack(
+    group: DocumentGroup,
+    encoded: EncodedTexts,
+    packers: dict[str, Packer],
+    writer: ShardWriter,
+) -> None:
+    # A document has one text, or two if it is a prompt and an answer.
+    texts_per_document = len(group.texts) // len(group.splits)
+    split_of_text = np.repeat(np.array(group.splits), texts_per_document)
     for split in SPLITS:
-        mine = owners == split
-        if mine.any():
-            writer.add(split, packers[split].add(encoded.pick(mine)))
+        is_in_split = split_of_text == split
+        if is_in_split.any():
+            writer.add(split, packers[split].add(encoded.select(is_in_split)))
 
 
-def _finish(plan: Plan, folder: Path, journal: Journal, tally: Tally, writer: ShardWriter) -> Index:
-    documents = tally.about(journal)
+def _finish(
+    plan: PreparationPlan,
+    folder: Path,
+    journal: Journal,
+    counts: DocumentCounts,
+    writer: ShardWriter,
+) -> Index:
+    documents = counts.summary(journal)
     if not journal.shards[TRAIN]:
-        lost = ", ".join(f"{count} {reason}" for reason, count in documents["dropped"].items())
+        dropped = ", ".join(f"{count} {reason}" for reason, count in documents["dropped"].items())
         raise UserError(
             f"--source: not one row of {plan.length} tokens came of {documents['read']} documents "
-            f"({documents['train']} kept for training; dropped: {lost or 'none'})"
+            f"({documents['train']} kept for training; dropped: {dropped or 'none'})"
         )
     splits = {name: tuple(journal.shards[name]) for name in SPLITS}
     index = _index(
         plan,
         splits=splits,
-        counts=writer.count(plan.tokenizer.num_ids),
+        counts=writer.count_tokens(plan.tokenizer.num_ids),
         documents=documents,
-        damaged=tally.damaged,
+        damaged=counts.damaged,
     )
-    plan.tokenizer.save(folder / TOKENIZER)
+    # The journal goes last: while it exists, the folder counts as unfinished.
+    plan.tokenizer.save(folder / TOKENIZER_FOLDER)
     index.write(folder)
-    (folder / JOURNAL).unlink()
+    (folder / JOURNAL_FILE).unlink()
     return index
 
 
-def _index(plan: Plan, **found: Any) -> Index:
+def _index(plan: PreparationPlan, **results: Any) -> Index:
     return Index(
         length=plan.length,
         pack=plan.pack,
         framed=plan.framed,
         ends=plan.ends,
         dtype=plan.dtype,
-        words=plan.words,
-        source=plan.about,
-        **{"documents": {}, **found},
+        tokenizer=plan.tokenizer_record,
+        source=plan.source_record,
+        **{"documents": {}, **results},
     )

@@ -1,4 +1,4 @@
-"""Where documents come from, and which of them are held out."""
+"""Sources of documents, and the rules that split them into training and held-out ones."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
@@ -10,153 +10,172 @@ from typing import Any, Protocol, final
 from idlm_ds.data.index import HELDOUT, TRAIN
 from idlm_ds.data.prepare.documents import Reading, Record, read_documents
 
-Moved = Callable[[int], None]
-"""Told how far reading has come."""
+OnPosition = Callable[[int], None]
+"""Callback for the position that reading has reached."""
 
 
-class Source(Protocol):
-    """Documents that come in the same order each time."""
+class DocumentSource(Protocol):
+    """Documents in an order that is the same on every read."""
 
     @property
-    def about(self) -> dict[str, Any]:
-        """What it is, for the index."""
+    def description(self) -> dict[str, Any]:
+        """Entry of the source in the index."""
         ...
 
     @property
     def state(self) -> str:
-        """Changes when what it holds does, so that an interrupted preparation notices."""
+        """Value that changes with the content, so that an interrupted preparation notices."""
         ...
 
     @property
     def size(self) -> int | None:
-        """Where reading ends, in the unit of ``read``; None if nobody knows."""
+        """Last position of ``read``; None if unknown."""
         ...
 
-    def read(self, moved: Moved) -> Iterator[Record]:
-        """Give all documents, also those that cannot be used."""
+    def read(self, on_position: OnPosition) -> Iterator[Record]:
+        """Yield all documents, the unusable ones included."""
         ...
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Files:
-    """Files on disk, one after another; position is counted in their bytes."""
+class FileSource:
+    """Files on disk, one after another; positions are bytes."""
 
     paths: Sequence[Path]
-    how: Reading
+    reading: Reading
 
     @property
-    def about(self) -> dict[str, Any]:
-        """See ``Source``."""
+    def description(self) -> dict[str, Any]:
+        """See ``DocumentSource``."""
         files = [{"name": p.name, "bytes": p.stat().st_size} for p in self.paths]
-        return {"files": files, **asdict(self.how), "fields": list(self.how.fields)}
+        return {"files": files, **asdict(self.reading), "fields": list(self.reading.fields)}
 
     @property
     def state(self) -> str:
-        """See ``Source``: names, sizes and times of change."""
+        """See ``DocumentSource``; a hash of names, sizes, modification times and options."""
         stats = [(str(p), p.stat()) for p in self.paths]
         content = [(name, s.st_size, s.st_mtime_ns) for name, s in stats]
-        return hashlib.sha256(repr((content, self.how)).encode()).hexdigest()
+        return hashlib.sha256(repr((content, self.reading)).encode()).hexdigest()
 
     @property
     def size(self) -> int:
-        """See ``Source``."""
+        """See ``DocumentSource``."""
         return sum(p.stat().st_size for p in self.paths)
 
-    def read(self, moved: Moved) -> Iterator[Record]:
-        """See ``Source``."""
-        before = 0
+    def read(self, on_position: OnPosition) -> Iterator[Record]:
+        """See ``DocumentSource``."""
+        offset = 0
         for path in self.paths:
-            yield from read_documents(path, self.how, partial(_moved_from, before, moved))
-            before += path.stat().st_size
-            moved(before)
+            yield from read_documents(path, self.reading, partial(_shifted, offset, on_position))
+            offset += path.stat().st_size
+            on_position(offset)
 
 
-class Rule(Protocol):
-    """Which documents are held out."""
+class SplitRule(Protocol):
+    """Rule that decides which documents of a source are held out."""
 
     @property
-    def about(self) -> dict[str, int]:
-        """What it is, for the index."""
+    def description(self) -> dict[str, int]:
+        """Entry of the rule in the index."""
         ...
 
     def split(self, ordinal: int) -> str:
-        """The split of a document by its place in the source."""
+        """Return the split of the document at this place in the source."""
         ...
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Every:
-    """One document of so many is held out, so that all parts of a corpus are represented."""
+class HoldOutEvery:
+    """Hold out one document in ``stride``, so that all parts of a corpus are represented."""
 
     stride: int
 
     @property
-    def about(self) -> dict[str, int]:
-        """See ``Rule``."""
+    def description(self) -> dict[str, int]:
+        """See ``SplitRule``."""
         return {"every": self.stride}
 
     def split(self, ordinal: int) -> str:
-        """See ``Rule``."""
+        """See ``SplitRule``."""
         return HELDOUT if ordinal % self.stride == self.stride - 1 else TRAIN
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class From:
-    """All documents from some place on are held out."""
+class HoldOutFrom:
+    """Hold out all documents from ``first`` on."""
 
     first: int
 
     @property
-    def about(self) -> dict[str, int]:
-        """See ``Rule``."""
+    def description(self) -> dict[str, int]:
+        """See ``SplitRule``."""
         return {"from": self.first}
 
     def split(self, ordinal: int) -> str:
-        """See ``Rule``."""
+        """See ``SplitRule``."""
         return HELDOUT if ordinal >= self.first else TRAIN
 
 
-def count_documents(source: Source, moved: Moved = lambda _: None) -> int:
-    """Number of documents, usable or not."""
-    return sum(1 for _ in source.read(moved))
+@final
+@dataclass(frozen=True, slots=True)
+class OneSplit:
+    """Put every document of a source into the same split."""
+
+    name: str
+
+    @property
+    def description(self) -> dict[str, int]:
+        """See ``SplitRule``."""
+        return {"all": int(self.name == HELDOUT)}
+
+    def split(self, ordinal: int) -> str:
+        """See ``SplitRule``."""
+        del ordinal
+        return self.name
+
+
+def count_documents(source: DocumentSource, on_position: OnPosition = lambda _: None) -> int:
+    """Count the documents of a source, the unusable ones included."""
+    return sum(1 for _ in source.read(on_position))
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """Sources one after another, each with its rule."""
+    """Sources one after another, each with its split rule."""
 
-    members: Sequence[tuple[Source, Rule]]
+    members: Sequence[tuple[DocumentSource, SplitRule]]
 
     @property
-    def about(self) -> list[dict[str, Any]]:
-        """What it is, for the index."""
-        return [{**source.about, "heldout": rule.about} for source, rule in self.members]
+    def description(self) -> list[dict[str, Any]]:
+        """Entries of all sources in the index."""
+        return [
+            {**source.description, "heldout": rule.description} for source, rule in self.members
+        ]
 
     @property
     def state(self) -> str:
-        """See ``Source``."""
-        content = [(source.state, rule.about) for source, rule in self.members]
+        """See ``DocumentSource``."""
+        content = [(source.state, rule.description) for source, rule in self.members]
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
     @property
     def size(self) -> int | None:
-        """See ``Source``."""
+        """See ``DocumentSource``."""
         sizes = [source.size or 0 for source, _ in self.members]
         return sum(sizes) if all(sizes) else None
 
-    def read(self, moved: Moved) -> Iterator[tuple[str, Record]]:
-        """Give all documents with their splits."""
-        before = 0
+    def read(self, on_position: OnPosition) -> Iterator[tuple[str, Record]]:
+        """Yield all documents with their splits."""
+        offset = 0
         for source, rule in self.members:
-            told = partial(_moved_from, before, moved)
-            for ordinal, record in enumerate(source.read(told)):
+            for ordinal, record in enumerate(source.read(partial(_shifted, offset, on_position))):
                 yield rule.split(ordinal), record
-            before += source.size or 0
+            offset += source.size or 0
 
 
-def _moved_from(start: int, moved: Moved, at: int) -> None:
-    moved(start + at)
+def _shifted(offset: int, on_position: OnPosition, position: int) -> None:
+    on_position(offset + position)

@@ -26,10 +26,10 @@ def test_groups_come_out_as_they_went_in():
     groups = [[LETTERS[i % 20 :], "", LETTERS[: i % 7]] for i in range(30)]
     encoder = TextEncoder(LetterEncoder(), "<u2")
     alone, together = (list(encode_all(encoder, groups, workers=n)) for n in (1, 2))
-    for one, other, texts in zip(alone, together, groups, strict=True):
-        assert (one.tokens == other.tokens).all()
-        assert one.lengths.tolist() == other.lengths.tolist() == [len(text) for text in texts]
-        assert one.tokens.dtype == other.tokens.dtype == np.dtype("<u2")
+    for left, right, texts in zip(alone, together, groups, strict=True):
+        assert (left.tokens == right.tokens).all()
+        assert left.lengths.tolist() == right.lengths.tolist() == [len(text) for text in texts]
+        assert left.tokens.dtype == right.tokens.dtype == np.dtype("<u2")
 
 
 def test_few_groups_are_held_at_a_time():

@@ -13,7 +13,7 @@ import pytest
 
 import idlm_ds
 from idlm_ds.data.index import read_index
-from idlm_ds.data.prepare.documents import Found, Lost, Reading, read_documents
+from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Reading, read_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from tests.data.fuzz import TEXT, document, sound_files, spoilt
 
@@ -41,9 +41,9 @@ def prepare(output: Path, *sources: object, limit_s: float = 60) -> dict:
     )
     assert done.returncode == 0, done.stderr
     assert time.perf_counter() - started < limit_s
-    told = dict(read_index(output, "x").documents)
-    assert told["read"] == told["kept"] + sum(told["dropped"].values())
-    return told | {"memory": int(done.stdout.splitlines()[-1]) * 1024}
+    counts = dict(read_index(output, "x").documents)
+    assert counts["read"] == counts["kept"] + sum(counts["dropped"].values())
+    return counts | {"memory": int(done.stdout.splitlines()[-1]) * 1024}
 
 
 def fuzz_documents(folder: Path, count: int) -> None:
@@ -57,19 +57,19 @@ def fuzz_documents(folder: Path, count: int) -> None:
     seen: Counter[str] = Counter()
     began = time.perf_counter()
     for record in read_documents(path, Reading()):
-        if isinstance(record, Found):
+        if isinstance(record, KeptDocument):
             (ids,) = encoder.encode(record.texts)
             assert all(0 <= token < len(tokenizer) for token in ids)
             assert tokenizer.eos_id not in ids
-        seen["kept" if isinstance(record, Found) else record.reason] += 1
+        seen["kept" if isinstance(record, KeptDocument) else record.reason] += 1
         assert time.perf_counter() - began < LIMIT_S
         began = time.perf_counter()
     assert sum(seen.values()) == count + 1
-    told = prepare(folder / "out", path, limit_s=60 + count / 50)
-    assert told["read"] == count + 1
-    assert told["kept"] == seen.pop("kept")
-    assert told["dropped"] == dict(seen)
-    assert told["memory"] < 1 << 30
+    counts = prepare(folder / "out", path, limit_s=60 + count / 50)
+    assert counts["read"] == count + 1
+    assert counts["kept"] == seen.pop("kept")
+    assert counts["dropped"] == dict(seen)
+    assert counts["memory"] < 1 << 30
 
 
 def damage_files(folder: Path, count: int) -> None:
@@ -82,7 +82,7 @@ def damage_files(folder: Path, count: int) -> None:
         path.write_bytes(spoilt(source.read_bytes(), r))
         began = time.perf_counter()
         for record in read_documents(path, Reading()):
-            assert isinstance(record, Found | Lost)
+            assert isinstance(record, KeptDocument | DroppedDocument)
         assert time.perf_counter() - began < LIMIT_S
 
 
@@ -123,8 +123,8 @@ def test_every_kind_of_hostile_document_has_its_reason(tmp_path):
     ]
     (tmp_path / "hostile.jsonl").write_bytes(b"\n".join([*lines, good * 0]))
     (tmp_path / "cut.jsonl.gz").write_bytes(gzip.compress((good + b"\n") * 5000)[:-20])
-    told = prepare(tmp_path / "out", tmp_path / "cut.jsonl.gz", tmp_path / "hostile.jsonl")
-    assert told["dropped"] == {
+    counts = prepare(tmp_path / "out", tmp_path / "cut.jsonl.gz", tmp_path / "hostile.jsonl")
+    assert counts["dropped"] == {
         "NUL": 1,
         "cut short": 1,
         "duplicate id": 1,
@@ -135,8 +135,8 @@ def test_every_kind_of_hostile_document_has_its_reason(tmp_path):
         "too long": 1,
         "wrong type": 1,
     }
-    assert told["repaired"] == 1
-    assert told["memory"] < 1 << 30
+    assert counts["repaired"] == 1
+    assert counts["memory"] < 1 << 30
     assert read_index(tmp_path / "out", "x").damaged == {
         str(tmp_path / "cut.jsonl.gz"): "cut short"
     }

@@ -6,7 +6,7 @@ import datasets
 import pytest
 
 from idlm_ds.data.prepare import hub
-from idlm_ds.data.prepare.documents import Found, Lost, Reading
+from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Reading
 from idlm_ds.data.prepare.hub import PRESETS, Preset, open_hub, preset_of
 from idlm_ds.errors import UserError
 from tests.data.toy import jsonl
@@ -28,16 +28,20 @@ def on_disk(folder: Path, **splits: list) -> Preset:
     return Preset(name="json", files=files)
 
 
-def read(preset: Preset, split: str = "train", how: Reading | None = None) -> list:
-    source = open_hub(preset, split, None, how or Reading(fields=preset.fields), "--source")
+def read(preset: Preset, split: str = "train", reading: Reading | None = None) -> list:
+    source = open_hub(preset, split, None, reading or Reading(fields=preset.fields), "--source")
     return list(source.read(lambda _: None))
 
 
 def test_rows_are_documents(tmp_path):
     rows = [{"text": "a", "id": "1"}, {"text": None, "id": "2"}, {"text": "b", "id": "1"}]
     preset = on_disk(tmp_path, train=rows, test=[{"text": "c", "id": "1"}])
-    assert read(preset) == [Found(("a",), "1"), Lost("no text"), Lost("duplicate id")]
-    assert read(preset, "test") == [Found(("c",), "1")]
+    assert read(preset) == [
+        KeptDocument(("a",), "1"),
+        DroppedDocument("no text"),
+        DroppedDocument("duplicate id"),
+    ]
+    assert read(preset, "test") == [KeptDocument(("c",), "1")]
 
 
 def test_one_long_text_is_cut_before_blanks(tmp_path, monkeypatch):
@@ -67,8 +71,8 @@ def test_what_cannot_be_opened_is_one_line(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", fail)
     with pytest.raises(UserError) as caught:
         open_hub(Preset(name="lab/set", config="part"), "train", None, Reading(), "--source")
-    told = str(caught.value)
-    assert told == "--source: cannot open lab/set:part, split train: first line"
+    message = str(caught.value)
+    assert message == "--source: cannot open lab/set:part, split train: first line"
 
 
 def test_a_stream_that_breaks_off_says_that_it_can_go_on():
@@ -77,9 +81,9 @@ def test_a_stream_that_breaks_off_says_that_it_can_go_on():
         raise OSError("connection reset")
 
     stream = datasets.IterableDataset.from_generator(rows)
-    source = hub.HubData(Preset(name="lab/set"), "train", None, Reading(), stream)
+    source = hub.HubSource(Preset(name="lab/set"), "train", None, Reading(), stream)
     reader = source.read(lambda _: None)
-    assert next(reader) == Found(("a",))
+    assert next(reader) == KeptDocument(("a",))
     with pytest.raises(UserError, match=r"lab/set broke off \(connection reset\); the"):
         next(reader)
 
@@ -93,16 +97,16 @@ def test_the_commit_is_part_of_what_it_is(monkeypatch, tmp_path):
             assert (name, revision) == ("lab/set", "main")
             return Told()
 
-    asked = {}
+    arguments = {}
 
     def load(*args: object, **kwargs: object) -> datasets.IterableDataset:
-        asked.update(kwargs)
+        arguments.update(kwargs)
         return datasets.IterableDataset.from_generator(lambda: iter(()))
 
     monkeypatch.setattr(hub, "HfApi", Somebody)
     monkeypatch.setattr(datasets, "load_dataset", load)
     source = open_hub(Preset(name="lab/set"), "train", "main", Reading(), "--source")
-    assert asked["revision"] == "c0ffee"
-    assert asked["streaming"] is True
-    assert source.about["revision"] == "c0ffee"
+    assert arguments["revision"] == "c0ffee"
+    assert arguments["streaming"] is True
+    assert source.description["revision"] == "c0ffee"
     assert "c0ffee" in source.state

@@ -3,20 +3,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idlm_ds.data.prepare.packing import Encoded, Layout, Packed, Padding, Wrapping
+from idlm_ds.data.prepare.packing import EncodedTexts, PackedRows, PadPacker, RowLayout, WrapPacker
 from tests.data.letters import BOS, EOS, PAD
 from tests.data.toy import cases
 
 TEXTS = st.lists(st.lists(st.integers(3, 60_000), max_size=30), max_size=12)
 
 
-def layout(length: int, *, framed: bool = True, ends: bool = True) -> Layout:
-    return Layout(length=length, bos=BOS, eos=EOS, pad=PAD, framed=framed, ends=ends)
+def layout(length: int, *, framed: bool = True, ends: bool = True) -> RowLayout:
+    return RowLayout(length=length, bos=BOS, eos=EOS, pad=PAD, framed=framed, ends=ends)
 
 
-def encoded(texts: list[list[int]]) -> Encoded:
+def encoded(texts: list[list[int]]) -> EncodedTexts:
     tokens = np.array([t for text in texts for t in text], dtype=np.uint16)
-    return Encoded(tokens, np.array([len(text) for text in texts], dtype=np.int64))
+    return EncodedTexts(tokens, np.array([len(text) for text in texts], dtype=np.int64))
 
 
 def in_groups(texts: list[list[int]], cuts: list[int]) -> list[list[list[int]]]:
@@ -24,7 +24,7 @@ def in_groups(texts: list[list[int]], cuts: list[int]) -> list[list[list[int]]]:
     return [texts[a:b] for a, b in zip(edges, edges[1:], strict=False)]
 
 
-def rows_of(packed: list[Packed], length: int) -> list[list[int]]:
+def rows_of(packed: list[PackedRows], length: int) -> list[list[int]]:
     return np.concatenate([np.empty((0, length), int), *(p.rows for p in packed)]).tolist()
 
 
@@ -43,7 +43,7 @@ def test_wrapped_text_is_all_documents_end_to_end_however_they_come(
     got, carry = [], []
     for group in in_groups(texts, cuts):
         # A packer made anew of what was carried is one that was interrupted there.
-        packer = Wrapping(shape, carry)
+        packer = WrapPacker(shape, carry)
         got.append(packer.add(encoded(group)))
         carry = packer.carry
     stream = [t for text in texts for t in [*text, *([EOS] if ends else [])]]
@@ -58,7 +58,7 @@ def test_wrapped_text_is_all_documents_end_to_end_however_they_come(
 @cases(300)
 @given(texts=TEXTS, length=st.integers(4, 12), framed=st.booleans(), ends=st.booleans())
 def test_padded_text_is_one_document_a_row(texts, length, framed, ends):
-    got = Padding(layout(length, framed=framed, ends=ends), prompted=False).add(encoded(texts))
+    got = PadPacker(layout(length, framed=framed, ends=ends), prompted=False).add(encoded(texts))
     room = length - framed - ends
     expected, stops = [], []
     for text in texts:
@@ -76,7 +76,7 @@ def test_padded_text_is_one_document_a_row(texts, length, framed, ends):
 def test_an_answer_is_what_the_loss_is_about_and_one_without_room_is_left_out(pairs):
     length, room = 9, 7
     texts = encoded([text for pair in pairs for text in pair])
-    got = Padding(layout(length), prompted=True).add(texts)
+    got = PadPacker(layout(length), prompted=True).add(texts)
     expected, spans = [], []
     for prompt, answer in pairs:
         if len(prompt) < room:
@@ -92,6 +92,6 @@ def test_an_answer_is_what_the_loss_is_about_and_one_without_room_is_left_out(pa
 
 @pytest.mark.parametrize("dtype", ["<u2", "<u4"])
 def test_rows_keep_the_integers_of_their_tokens(dtype):
-    texts = Encoded(np.arange(3, 40).astype(dtype), np.array([37]))
-    assert Wrapping(layout(5)).add(texts).rows.dtype == dtype
-    assert Padding(layout(5), prompted=False).add(texts).rows.dtype == dtype
+    texts = EncodedTexts(np.arange(3, 40).astype(dtype), np.array([37]))
+    assert WrapPacker(layout(5)).add(texts).rows.dtype == dtype
+    assert PadPacker(layout(5), prompted=False).add(texts).rows.dtype == dtype

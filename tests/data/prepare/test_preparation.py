@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 
 import idlm_ds
 from idlm_ds.data.index import HELDOUT, TRAIN, read_index
-from idlm_ds.data.prepare.documents import Found, Lost, Reading
-from idlm_ds.data.prepare.plan import Plan
-from idlm_ds.data.prepare.preparation import Watch, prepare
-from idlm_ds.data.prepare.sources import Corpus, Every, Files, From, count_documents
+from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Reading
+from idlm_ds.data.prepare.plan import PreparationPlan
+from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+from idlm_ds.data.prepare.sources import (
+    Corpus,
+    FileSource,
+    HoldOutEvery,
+    HoldOutFrom,
+    count_documents,
+)
 from idlm_ds.data.prepared import span_array, token_array
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
@@ -37,22 +43,23 @@ def stream(texts: list[str]) -> list[int]:
 def test_every_document_is_in_one_split_and_every_token_of_it_in_a_row(tmp_path):
     texts = ["abc", "defgh", "xyz", "ijklmnop", "q", "uvw"]
     index = make(tmp_path, texts, length=5)
-    for split, mine in ((TRAIN, ["abc", "defgh", "ijklmnop", "q"]), (HELDOUT, ["xyz", "uvw"])):
+    for split, texts_of_split in (
+        (TRAIN, ["abc", "defgh", "ijklmnop", "q"]),
+        (HELDOUT, ["xyz", "uvw"]),
+    ):
         got = rows(tmp_path, split)
         assert all(row[0] == BOS and row[-1] == EOS for row in got)
         inside = [t for row in got for t in row[1:-1]]
-        assert inside == stream(mine)[: len(inside)]
-        assert len(stream(mine)) - len(inside) < 3
-    assert index.documents == {
-        "read": 6, "kept": 6, "train": 4, "heldout": 2, "repaired": 0, "truncated": 0,
-        "dropped": {},
-    }  # fmt: skip
+        assert inside == stream(texts_of_split)[: len(inside)]
+        assert len(stream(texts_of_split)) - len(inside) < 3
+    counts = {"read": 6, "kept": 6, "train": 4, "heldout": 2, "repaired": 0, "truncated": 0}
+    assert index.documents == counts | {"dropped": {}}
     assert index.dtype == "<u2"
-    counts = np.fromfile(tmp_path / "token-counts.bin", "<i8")
+    occurrences = np.fromfile(tmp_path / "token-counts.bin", "<i8")
     every = np.array(
         [t for split in (TRAIN, HELDOUT) for row in rows(tmp_path, split) for t in row]
     )
-    assert counts.tolist() == np.bincount(every, minlength=40).tolist()
+    assert occurrences.tolist() == np.bincount(every, minlength=40).tolist()
 
 
 @cases(80)
@@ -76,17 +83,19 @@ def test_what_is_finished_is_not_encoded_again(tmp_path):
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         make(cut, texts, fails_at=30)
-    watch = Watch(packed=seen.append)
-    prepare(plan(texts), cut, watch)
+    progress = PrepareCallbacks(on_tokens=seen.append)
+    prepare(plan(texts), cut, progress)
     assert 0 < sum(seen) < sum(map(len, texts)) / 2
     assert contents(cut) == contents(tmp_path / "whole")
 
 
-def real_plan(folder: Path, **asked) -> Plan:
-    files = Files([folder / "a.jsonl"], Reading())
+def real_plan(folder: Path, **changes) -> PreparationPlan:
+    files = FileSource([folder / "a.jsonl"], Reading())
     tokenizer = Tokenizer(ASSETS / "tokenizer")
-    usual = {"length": 16, "shard_bytes": 2000}
-    return Plan(corpus=Corpus([(files, Every(5))]), tokenizer=tokenizer, **usual | asked)
+    defaults = {"length": 16, "shard_bytes": 2000}
+    return PreparationPlan(
+        corpus=Corpus([(files, HoldOutEvery(5))]), tokenizer=tokenizer, **defaults | changes
+    )
 
 
 def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
@@ -95,22 +104,25 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
     made = []
     for workers in (1, 2, 3):
         out = tmp_path / str(workers)
-        prepare(real_plan(tmp_path, workers=workers), out, Watch())
+        prepare(real_plan(tmp_path, workers=workers), out, PrepareCallbacks())
         made.append(contents(out))
     assert made[0] == made[1] == made[2]
     assert len([name for name in made[0] if name.startswith("train-")]) == 3
 
 
 def test_an_answer_carries_its_mask(tmp_path):
-    source = Listed([Found(("ab", "cde")), Found(("f", "g")), Found(("abcdefghij", "k"))] * 2)
-    asked = Plan(
-        corpus=Corpus([(source, From(3))]),
+    source = Listed(
+        [KeptDocument(("ab", "cde")), KeptDocument(("f", "g")), KeptDocument(("abcdefghij", "k"))]
+        * 2
+    )
+    preparation = PreparationPlan(
+        corpus=Corpus([(source, HoldOutFrom(3))]),
         tokenizer=LetterTokenizer(),
         length=10,
         pack="pad",
         separator=" ",
     )
-    index = prepare(asked, tmp_path, Watch())
+    index = prepare(preparation, tmp_path, PrepareCallbacks())
     letters = {c: i + 3 for i, c in enumerate(LETTERS)}
     first = [BOS, *(letters[c] for c in "ab cde"), EOS, PAD, PAD]
     second = [BOS, *(letters[c] for c in "f g"), EOS, *[PAD] * 5]
@@ -125,14 +137,21 @@ def test_an_answer_carries_its_mask(tmp_path):
 
 
 def test_kept_and_dropped_add_up_to_read(tmp_path):
-    records = [Found(("abcdef",)), Lost("NUL"), Found(("ab",), None, True), Lost("cut short", "x")]
+    records = [
+        KeptDocument(("abcdef",)),
+        DroppedDocument("NUL"),
+        KeptDocument(("ab",), None, True),
+        DroppedDocument("cut short", "x"),
+    ]
     source = Listed(records * 5)
-    asked = Plan(corpus=Corpus([(source, Every(4))]), tokenizer=LetterTokenizer(), length=6)
-    told = prepare(asked, tmp_path, Watch()).documents
-    assert told["read"] == 20 == told["kept"] + sum(told["dropped"].values())
-    assert told["dropped"] == {"NUL": 5, "cut short": 5}
-    assert told["repaired"] == 5
-    assert told["kept"] == told[TRAIN] + told[HELDOUT]
+    preparation = PreparationPlan(
+        corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=LetterTokenizer(), length=6
+    )
+    counts = prepare(preparation, tmp_path, PrepareCallbacks()).documents
+    assert counts["read"] == 20 == counts["kept"] + sum(counts["dropped"].values())
+    assert counts["dropped"] == {"NUL": 5, "cut short": 5}
+    assert counts["repaired"] == 5
+    assert counts["kept"] == counts[TRAIN] + counts[HELDOUT]
     assert read_index(tmp_path, "x").damaged == {"x": "cut short"}
 
 
@@ -150,32 +169,32 @@ def test_doing_it_again_changes_nothing_and_asking_for_something_else_is_refused
     again = make(tmp_path, texts)
     assert again.fingerprint == made.fingerprint
     assert contents(tmp_path) == before
-    for asked, complaint in [
+    for changes, complaint in [
         ({"length": 7}, "another length"),
         ({"pack": "pad"}, "another pack"),
         ({"ends": False}, "another ends"),
         ({"tokenizer": LetterTokenizer("other")}, r"by tokenizer [0-9a-f]{12}, .* [0-9a-f]{12}"),
     ]:
         with pytest.raises(UserError, match=f"^--output: .*{complaint}.*--fresh$"):
-            make(tmp_path, texts, **asked)
+            make(tmp_path, texts, **changes)
     assert contents(tmp_path) == before
-    assert prepare(plan(texts, length=7), tmp_path, Watch(), fresh=True).length == 7
+    assert prepare(plan(texts, length=7), tmp_path, PrepareCallbacks(), fresh=True).length == 7
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaint"),
+    ("changes", "complaint"),
     [
         ({"length": 7}, "another length: 6, now 7"),
         ({"shard_bytes": 128}, "another shard size: 64, now 128"),
         ({"tokenizer": LetterTokenizer("other")}, "another tokenizer: "),
     ],
 )
-def test_an_interrupted_preparation_goes_on_only_as_it_began(tmp_path, asked, complaint):
+def test_an_interrupted_preparation_goes_on_only_as_it_began(tmp_path, changes, complaint):
     texts = ["abcdefgh"] * 30
     with pytest.raises(KeyboardInterrupt):
         make(tmp_path, texts, fails_at=25)
     with pytest.raises(UserError, match=complaint):
-        make(tmp_path, texts, **asked)
+        make(tmp_path, texts, **changes)
 
 
 def test_a_finished_shard_that_was_altered_stops_the_rest(tmp_path):
@@ -198,21 +217,23 @@ def test_other_peoples_files_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         make(tmp_path, ["abc"] * 9)
     with pytest.raises(UserError, match="holds other files"):
-        prepare(plan(["abc"] * 9), tmp_path, Watch(), fresh=True)
+        prepare(plan(["abc"] * 9), tmp_path, PrepareCallbacks(), fresh=True)
     with pytest.raises(UserError, match="is no folder"):
         make(tmp_path / "thesis.txt", ["abc"] * 9)
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
 
 
 def test_nothing_at_all_is_an_error_that_says_why(tmp_path):
-    source = Listed([Lost("empty")] * 3 + [Lost("NUL"), Found(("a",))])
-    asked = Plan(corpus=Corpus([(source, Every(9))]), tokenizer=LetterTokenizer(), length=64)
+    source = Listed([DroppedDocument("empty")] * 3 + [DroppedDocument("NUL"), KeptDocument(("a",))])
+    preparation = PreparationPlan(
+        corpus=Corpus([(source, HoldOutEvery(9))]), tokenizer=LetterTokenizer(), length=64
+    )
     with pytest.raises(UserError, match=r"not one row of 64 .* 5 documents .* 1 NUL, 3 empty\)$"):
-        prepare(asked, tmp_path, Watch())
+        prepare(preparation, tmp_path, PrepareCallbacks())
 
 
 @pytest.mark.parametrize(
-    ("asked", "complaint"),
+    ("changes", "complaint"),
     [
         ({"length": 2}, "at least 3 here, got 2"),
         ({"length": 0, "framed": False}, "at least 1 here"),
@@ -220,28 +241,31 @@ def test_nothing_at_all_is_an_error_that_says_why(tmp_path):
         ({"separator": " "}, "one pair a row; use pad"),
     ],
 )
-def test_a_layout_without_room_for_text_is_refused(asked, complaint):
+def test_a_layout_without_room_for_text_is_refused(changes, complaint):
     with pytest.raises(UserError, match=complaint):
-        plan(["abc"], **asked)
+        plan(["abc"], **changes)
 
 
 def test_the_last_documents_can_be_held_out(tmp_path):
-    source = Listed([Found((text,)) for text in ("abc", "def", "ghi", "jkl")])
+    source = Listed([KeptDocument((text,)) for text in ("abc", "def", "ghi", "jkl")])
     assert count_documents(source) == 4
-    asked = Plan(
-        corpus=Corpus([(source, From(3))]), tokenizer=LetterTokenizer(), length=3, framed=False
+    preparation = PreparationPlan(
+        corpus=Corpus([(source, HoldOutFrom(3))]),
+        tokenizer=LetterTokenizer(),
+        length=3,
+        framed=False,
     )
-    prepare(asked, tmp_path, Watch())
+    prepare(preparation, tmp_path, PrepareCallbacks())
     assert [t for row in rows(tmp_path, HELDOUT) for t in row] == stream(["jkl"])[:3]
 
 
 def test_the_index_says_where_everything_came_from(tmp_path):
     jsonl(tmp_path / "a.jsonl", [{"text": "My fellow citizens"}] * 12)
-    prepare(real_plan(tmp_path), tmp_path / "out", Watch())
-    told = json.loads((tmp_path / "out" / "index.json").read_text())
+    prepare(real_plan(tmp_path), tmp_path / "out", PrepareCallbacks())
+    index = json.loads((tmp_path / "out" / "index.json").read_text())
     size = (tmp_path / "a.jsonl").stat().st_size
-    (source,) = told["source"]["corpus"]
+    (source,) = index["source"]["corpus"]
     assert source["files"] == [{"name": "a.jsonl", "bytes": size}]
     assert source["heldout"] == {"every": 5}
-    assert told["words"]["size"] == 2048
-    assert Tokenizer(tmp_path / "out" / "tokenizer").fingerprint == told["words"]["sha256"]
+    assert index["words"]["size"] == 2048
+    assert Tokenizer(tmp_path / "out" / "tokenizer").fingerprint == index["words"]["sha256"]

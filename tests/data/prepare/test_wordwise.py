@@ -13,9 +13,9 @@ from tokenizers import Tokenizer as Backend
 import idlm_ds
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.prepare import wordwise
-from idlm_ds.data.prepare.wordwise import Wordwise, cut
+from idlm_ds.data.prepare.wordwise import WordCache, cut
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.data.vocabulary import FastEncoder, is_wordwise
+from idlm_ds.data.tokenizer_backends import HuggingFaceEncoder, is_wordwise
 from tests.data.test_tokenizer_kinds import bert_files
 from tests.data.toy import cases
 
@@ -31,28 +31,28 @@ AWKWARD = st.text(
 TEXTS = st.lists(AWKWARD | st.text(max_size=30) | st.lists(AWKWARD).map(" ".join), max_size=5)
 
 
-def plain(encoder: FastEncoder, texts: list[str]) -> tuple[list[int], list[int]]:
+def plain(encoder: HuggingFaceEncoder, texts: list[str]) -> tuple[list[int], list[int]]:
     ids = encoder.encode(texts)
     return [t for row in ids for t in row], [len(row) for row in ids]
 
 
-def by_words(encoder: FastEncoder, texts: list[str]) -> tuple[list[int], list[int]]:
-    got = Wordwise(encoder, "<u2").encode(texts)
+def by_words(encoder: HuggingFaceEncoder, texts: list[str]) -> tuple[list[int], list[int]]:
+    got = WordCache(encoder, "<u2").encode(texts)
     return got.tokens.tolist(), got.lengths.tolist()
 
 
 @pytest.fixture(scope="module")
-def bert(tmp_path_factory) -> FastEncoder:
+def bert(tmp_path_factory) -> HuggingFaceEncoder:
     return Tokenizer(bert_files(tmp_path_factory.mktemp("bert") / "x")).encoder()
 
 
 @pytest.fixture(scope="module")
-def composing() -> FastEncoder:
+def composing() -> HuggingFaceEncoder:
     """GPT-2's way with words, after a normalizer that joins letters and marks."""
-    told = json.loads((ASSETS / "tokenizer" / "tokenizer.json").read_text("utf-8"))
-    backend = Backend.from_str(json.dumps(told))
+    content = json.loads((ASSETS / "tokenizer" / "tokenizer.json").read_text("utf-8"))
+    backend = Backend.from_str(json.dumps(content))
     backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    return FastEncoder(backend.to_str(), True)
+    return HuggingFaceEncoder(backend.to_str(), True)
 
 
 @cases(500)
@@ -78,11 +78,11 @@ def test_nor_do_they_after_normalizing(composing, texts):
 
 def test_a_real_corpus_comes_out_the_same_however_much_is_remembered(monkeypatch):
     texts = [d.text for d in read_corpus(ASSETS / "sotu.jsonl.xz")[:6]]
-    monkeypatch.setattr(wordwise, "REMEMBERED", 50_000)
-    encoder = Wordwise(GPT2, "<u2")
+    monkeypatch.setattr(wordwise, "CACHE_LIMIT", 50_000)
+    encoder = WordCache(GPT2, "<u2")
     for text in texts:
         assert encoder.encode([text]).tokens.tolist() == GPT2.encode([text])[0]
-    assert encoder._held < 400_000
+    assert encoder._size < 400_000
     assert encoder.encode([]).lengths.tolist() == []
     assert encoder.encode(["", " "]).lengths.tolist() == [0, len(GPT2.encode([" "])[0])]
 
@@ -95,19 +95,19 @@ def test_a_cut_loses_nothing_and_stands_before_a_word(text):
     assert all(word and not word[0].isspace() for word in words)
 
 
-def told(backend: Backend) -> dict:
+def content(backend: Backend) -> dict:
     return json.loads(backend.to_str())
 
 
 def backend() -> Backend:
-    made = Backend(models.BPE({"a": 0, "b": 1}, []))
-    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    made.decoder = decoders.ByteLevel()
-    return made
+    backend = Backend(models.BPE({"a": 0, "b": 1}, []))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    return backend
 
 
 def test_only_what_is_known_to_stop_at_blanks_is_cut():
-    assert is_wordwise(told(backend()))
+    assert is_wordwise(content(backend()))
     for pre_tokenizer in (
         pre_tokenizers.ByteLevel(add_prefix_space=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
@@ -116,7 +116,7 @@ def test_only_what_is_known_to_stop_at_blanks_is_cut():
     ):
         other = backend()
         other.pre_tokenizer = pre_tokenizer
-        assert not is_wordwise(told(other))
+        assert not is_wordwise(content(other))
     for change in (
         lambda b: setattr(b, "normalizer", normalizers.Replace(" ", "_")),
         lambda b: setattr(b, "normalizer", normalizers.Strip()),
@@ -126,16 +126,16 @@ def test_only_what_is_known_to_stop_at_blanks_is_cut():
     ):
         other = backend()
         change(other)
-        assert not is_wordwise(told(other))
+        assert not is_wordwise(content(other))
     special = backend()
     special.add_special_tokens(["<s> </s>"])
-    assert is_wordwise(told(special))
+    assert is_wordwise(content(special))
     text = "a <s> </s> b"
-    spelling = FastEncoder(special.to_str(), True)
+    spelling = HuggingFaceEncoder(special.to_str(), True)
     assert spelling.is_wordwise
     assert by_words(spelling, [text]) == plain(spelling, [text])
-    assert not FastEncoder(special.to_str(), False).is_wordwise
+    assert not HuggingFaceEncoder(special.to_str(), False).is_wordwise
 
 
 def test_tokens_are_the_integers_asked_for():
-    assert Wordwise(GPT2, "<u4").encode(["a b"]).tokens.dtype == np.dtype("<u4")
+    assert WordCache(GPT2, "<u4").encode(["a b"]).tokens.dtype == np.dtype("<u4")
