@@ -17,6 +17,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import RoleEngine
 from idlm_ds.errors import UserError
+from idlm_ds.evaluation.controls import RunEvaluation
 from idlm_ds.evaluation.report import report
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
@@ -70,17 +71,14 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     folder = _save_student(program.student, teacher, tokenizer, session)
     if isinstance(program, SelfDistillProgram):
         program.teacher.reload(teacher.model.weights)
-    report(
-        recipe,
-        session.options.output,
-        program.teacher,
-        program.student,
-        teacher.process,
-        tokenizer,
-        judge,
-        heldout,
+    evaluation = RunEvaluation(
+        recipe=recipe,
+        process=teacher.process,
+        tokenizer=tokenizer,
+        judge=judge,
         world=world,
     )
+    report(evaluation, session.options.output, program.student, program.teacher, heldout)
     return folder
 
 
