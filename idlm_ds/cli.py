@@ -4,9 +4,10 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from idlm_ds.errors import NumericsError, UnsafeCheckpointError, UserError
+from idlm_ds.options import add_options, read_options
 from idlm_ds.recipes.load import AnyRecipe
 from idlm_ds.startup import is_first_rank, prepare_environment, world_size
 
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from idlm_ds.build.engines import EngineSetup
     from idlm_ds.runs.session import Session
 
+T = TypeVar("T")
+
 EXIT_CODES = {UnsafeCheckpointError: 4, UserError: 2, NumericsError: 6}
-"""The first class that fits counts."""
+"""Of an error of several of these classes, the first counts."""
 EXIT_INTERRUPTED = 130
 
 
@@ -50,49 +53,21 @@ def training_parser(description: str, *, recipe: str) -> Parser:
     return parser
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """How a checkpoint is read that does not tell everything, and what launchers inject."""
-    parser.add_argument(
-        "--process", choices=("mdlm", "sedd", "udlm", "duo"), help="where a checkpoint tells none"
-    )
-    parser.add_argument("--tokenizer", help="its folder or hub name (default: the checkpoint's)")
-    parser.add_argument("--length", type=int, help="tokens of a sequence (default: as in training)")
-    parser.add_argument("--batch-size", type=int, default=32, dest="batch")
+def parse_options(cls: type[T], description: str, argv: Sequence[str]) -> T:
+    """Read the options of a program that are the fields of a dataclass.
+
+    Args:
+        cls: The dataclass; see ``options.add_options``.
+        description: The program's docstring, of which the first line is shown by ``--help``.
+        argv: The command line.
+
+    Raises:
+        UserError: An option is unknown, missing or out of range.
+    """
+    parser = Parser(description=description.splitlines()[0])
+    add_options(parser, cls)
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
-
-
-def add_grid_options(parser: argparse.ArgumentParser) -> None:
-    """Checkpoints, and every way to draw from each; see ``evaluation.grid.Grid``."""
-    parser.add_argument(
-        "--checkpoint",
-        nargs="+",
-        default=[],
-        dest="checkpoints",
-        help="model folders or files of any layout, hf:OWNER/NAME[@REVISION], assets:teacher",
-    )
-    parser.add_argument("--steps", nargs="+", type=int, default=[8])
-    parser.add_argument(
-        "--sampler",
-        nargs="+",
-        default=["ancestral"],
-        choices=("ancestral", "greedy", "analytic", "euler"),
-        dest="samplers",
-        help="greedy is ancestral with the likeliest token in the last step",
-    )
-    parser.add_argument(
-        "--precision",
-        nargs="+",
-        default=["float64"],
-        choices=("float64", "float32"),
-        dest="precisions",
-        help="of the draws; float32 repeats the bias of published samplers",
-    )
-    parser.add_argument("--temperature", nargs="+", type=float, default=[1.0], dest="temperatures")
-    parser.add_argument(
-        "--nucleus", nargs="+", type=float, default=[1.0], dest="nuclei", help="mass that is kept"
-    )
-    parser.add_argument("--seed", nargs="+", type=int, default=[0], dest="seeds")
-    add_model_options(parser)
+    return read_options(cls, vars(parser.parse_args(argv)))
 
 
 def train(

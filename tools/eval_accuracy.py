@@ -10,35 +10,18 @@ and verdicts are written to OUTPUT/items; questions that have been answered are 
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from idlm_ds.cli import Parser, add_grid_options, launch
-
-
-def make_parser() -> Parser:
-    """Arguments of this program."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add_grid_options(parser)
-    parser.add_argument("--data", type=Path, required=True, help="JSON lines")
-    parser.add_argument("--limit", type=int, help="questions to ask (default: all of the file)")
-    parser.add_argument(
-        "--bos", action="store_true", help="sequences begin with BOS, as framed training data does"
-    )
-    parser.add_argument("--output", type=Path, default=Path("results/accuracy"))
-    return parser
+from idlm_ds.cli import launch, parse_options
+from idlm_ds.evaluation.options import AccuracyOptions
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
-    args = vars(make_parser().parse_args(argv))
-    del args["local_rank"]
+    options = parse_options(AccuracyOptions, __doc__, argv)
 
     from idlm_ds.engine.dist import in_world
-    from idlm_ds.evaluation.accuracy import AccuracyOptions, run_accuracy
-    from idlm_ds.evaluation.grid import Grid
+    from idlm_ds.evaluation.accuracy import run_accuracy
 
-    asked = {name: args.pop(name) for name in ("data", "limit", "bos", "output")}
-    options = AccuracyOptions(draws=Grid(**args, num_samples=1), **asked)
     with in_world() as world:
         run_accuracy(options, world)
 

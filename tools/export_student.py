@@ -6,11 +6,12 @@ python tools/export_student.py runs/mine/checkpoints/step-4000 --output exported
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from idlm_ds.cli import Parser, launch
-
-CHAIN = ("steps", "sampler", "tail", "precision", "temperature", "nucleus")
+from idlm_ds.evaluation.options import ChainOptions
+from idlm_ds.options import add_options, read_options
 
 
 def main(argv: Sequence[str]) -> None:
@@ -29,18 +30,14 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--license", help="of the weights, as the hub calls it (e.g. mit)")
     parser.add_argument("--base-model", help="the teacher's repository on the hub")
     chain = parser.add_argument_group("how generate() samples by default")
-    chain.add_argument("--steps", type=int, default=8)
-    chain.add_argument("--sampler", choices=("ancestral", "analytic", "euler"), default="ancestral")
-    chain.add_argument("--tail", choices=("ancestral", "greedy", "none"), default="ancestral")
-    chain.add_argument("--precision", choices=("float64", "float32"), default="float64")
-    chain.add_argument("--temperature", type=float, default=1.0)
-    chain.add_argument("--nucleus", type=float, default=1.0)
+    add_options(chain, ChainOptions)
     args = vars(parser.parse_args(argv))
+    settings = asdict(read_options(ChainOptions, args))
 
     from idlm_ds.export.write import ExportOptions, export
 
-    settings = {name: args.pop(name) for name in CHAIN}
-    options = ExportOptions(chain=settings, **args)
+    own = {name: value for name, value in args.items() if name not in settings}
+    options = ExportOptions(chain=settings, **own)
     student = export(options)
     files = len(list(options.output.glob("*.safetensors")))
     about = student.about

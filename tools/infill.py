@@ -10,48 +10,18 @@ shown; --ends says that it is not.
 """
 
 from collections.abc import Sequence
-from dataclasses import fields
-from pathlib import Path
 
-from idlm_ds.cli import Parser, add_model_options, launch
-
-
-def make_parser() -> Parser:
-    """Arguments of this program."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    add_model_options(parser)
-    parser.add_argument(
-        "--checkpoint", required=True, help="model folder or file, hf:OWNER/NAME, or assets:teacher"
-    )
-    parser.add_argument("--text", nargs="+", required=True, dest="texts", help="with ___ for gaps")
-    parser.add_argument("--gap", type=int, default=4, help="tokens of a gap without a number")
-    parser.add_argument("--ends", action="store_true", help="texts are whole: end of text follows")
-    parser.add_argument(
-        "--bos", action="store_true", help="sequences begin with BOS, as framed training data does"
-    )
-    parser.add_argument("--steps", type=int, default=8)
-    parser.add_argument("--num-samples", type=int, default=1, help="of each text")
-    parser.add_argument(
-        "--sampler", default="ancestral", choices=("ancestral", "greedy", "analytic", "euler")
-    )
-    parser.add_argument("--precision", default="float64", choices=("float64", "float32"))
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--nucleus", type=float, default=1.0, help="mass of tokens kept")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, help="JSON file with texts and what filled them")
-    return parser
+from idlm_ds.cli import launch, parse_options
+from idlm_ds.evaluation.options import InfillOptions
 
 
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
-    args = vars(make_parser().parse_args(argv))
-    del args["local_rank"]
+    options = parse_options(InfillOptions, __doc__, argv)
 
-    from idlm_ds.evaluation.completion import Draws
-    from idlm_ds.evaluation.infill import InfillOptions, run_infill
+    from idlm_ds.evaluation.infill import run_infill
 
-    draw = Draws(**{f.name: args.pop(f.name) for f in fields(Draws)})
-    run_infill(InfillOptions(draw=draw, **args))
+    run_infill(options)
 
 
 if __name__ == "__main__":

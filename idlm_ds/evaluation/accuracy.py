@@ -1,7 +1,7 @@
-"""How many questions of a file a saved model answers rightly.
+"""The share of the questions in a file that saved models answer correctly.
 
-A prompt is a question and a newline, as in TinyGSM, and the model writes on behind it up to the end
-of text. What an answer is, ``metrics/answers.py`` says; nothing that was written is run.
+A prompt is a question and a newline, as in TinyGSM, and the model continues it up to the end of
+text. ``metrics/answers.py`` reads the answer; nothing that was written is run.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,14 @@ from tqdm import tqdm
 from idlm_ds.console import say
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
+from idlm_ds.evaluation.cell import Cell, by_setting
 from idlm_ds.evaluation.completion import Completer, Speed
-from idlm_ds.evaluation.grid import Grid, Source, find_source
+from idlm_ds.evaluation.options import AccuracyOptions
 from idlm_ds.evaluation.questions import PROMPT, Question, read_questions
-from idlm_ds.evaluation.store import Cell, by_setting
-from idlm_ds.evaluation.table import Row, to_text, write_results
-from idlm_ds.files import write_atomic
+from idlm_ds.evaluation.row import Row, setting_columns, with_error
+from idlm_ds.evaluation.sources import Source, find_source, sampler_configs
+from idlm_ds.evaluation.store import write_text
+from idlm_ds.evaluation.table import to_text, write_results
 from idlm_ds.metrics.accumulate import MeanAccumulator
 from idlm_ds.metrics.answers import answer_in, is_same, wilson
 from idlm_ds.provenance import describe_machine
@@ -48,28 +50,8 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AccuracyOptions:
-    """Which questions, and how answers are drawn."""
-
-    draws: Grid
-    output: Path
-    data: Path
-    limit: int | None
-    """Questions to take from the beginning of the file."""
-
-    bos: bool
-    """Whether sequences begin with BOS, as framed training data does."""
-
-    def __post_init__(self) -> None:
-        if not self.draws.checkpoints:
-            raise UserError("--checkpoint: name at least one")
-        if self.limit is not None and self.limit < 1:
-            raise UserError(f"--limit: must be at least 1, got {self.limit}")
-
-
 def run_accuracy(options: AccuracyOptions, world: World) -> None:
-    """Answer what has not been answered yet, then write and print the table.
+    """Answer the questions without an answer on disk, then write and print the table.
 
     Collective: every rank must call. Each answers its share of every batch of questions; answers
     do not depend on how many there are.
@@ -77,17 +59,19 @@ def run_accuracy(options: AccuracyOptions, world: World) -> None:
     Raises:
         UserError: A file, a name or a combination of options cannot be used.
     """
-    questions = read_questions(options.data)
-    asked = range(len(questions))[: options.limit]
-    draws = replace(options.draws, num_samples=len(questions))
-    sources = [find_source(spec, draws) for spec in draws.checkpoints]
+    questions, configs = read_questions(options.data), sampler_configs(options.grid)
+    chosen = range(len(questions))[: options.limit]
+    sources = [
+        find_source(spec, options.model, configs, seeds=options.seeds, num_samples=len(questions))
+        for spec in options.checkpoints
+    ]
     for source in sources:
-        _check_room(source, [questions[i] for i in asked], options)
+        _check_room(source, [questions[i] for i in chosen], options)
     rows: list[Row] = []
     for source in sources:
-        answered = _answer(source, questions, asked, options, world)
+        answers = _answer(source, questions, chosen, options, world)
         if world.is_first:
-            rows += _rows(answered, asked, options, world)
+            rows += _rows(answers, chosen, options, world)
     if world.is_first:
         settings = {"data": str(options.data), "prompt": PROMPT, "bos": options.bos}
         write_results(
@@ -110,11 +94,11 @@ def _check_room(source: Source, questions: Sequence[Question], options: Accuracy
 
 
 Item = dict[str, Any]
-"""A line of the file that is kept of a cell."""
+"""A line of the file of a cell: a question and what the model answered."""
 
 
 def items_path(cell: Cell, questions: Sequence[Question], options: AccuracyOptions) -> Path:
-    """Where a cell's answers are; questions and prompts are in its name, too."""
+    """Path of a cell's answers; its name depends on questions and prompts, too."""
     content = [[PROMPT, options.bos], *(asdict(q) for q in questions)]
     digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
     return options.output / "items" / f"{cell.key}-{digest}.jsonl"
@@ -134,29 +118,26 @@ def _write_items(path: Path, items: Mapping[int, Item]) -> None:
     lines = [
         json.dumps(items[i], ensure_ascii=False, allow_nan=False) + "\n" for i in sorted(items)
     ]
-    try:
-        write_atomic(path, "".join(lines).encode())
-    except OSError as error:
-        raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
+    write_text(path, "".join(lines))
 
 
 def _answer(
     source: Source,
     questions: Sequence[Question],
-    asked: Sequence[int],
+    chosen: Sequence[int],
     options: AccuracyOptions,
     world: World,
 ) -> dict[Cell, dict[int, Item]]:
-    """Collective: all answers of a model, on the first rank; written down batch by batch."""
+    """Collective: give the first rank all answers of a model; it writes them batch by batch."""
     paths = {cell: items_path(cell, questions, options) for cell in source.cells}
     done = {cell: _read_items(path) if world.is_first else {} for cell, path in paths.items()}
     missing: list[list[int]] = world.agree(
-        [[i for i in asked if i not in d] for d in done.values()]
+        [[i for i in chosen if i not in d] for d in done.values()]
     )
     if not any(missing):
         return done
     network = source.opened.load(world.device)
-    at_once = options.draws.batch * world.size
+    at_once = options.batch * world.size
     with tqdm(total=sum(map(len, missing)), unit="question", disable=not world.is_first) as bar:
         for (cell, path), which in zip(paths.items(), missing, strict=True):
             chain = source.cells[cell]
@@ -185,10 +166,10 @@ def _together(
     options: AccuracyOptions,
     world: World,
 ) -> dict[int, Item]:
-    """Collective: each rank answers every so many of some questions; all get all answers."""
+    """Collective: answer questions, each rank every ``world.size``-th; all get all answers."""
     began = time.perf_counter()
-    mine = _items(which[world.rank :: world.size], model, questions, options.draws.batch)
-    items = [item for share in world.gather(mine) for item in share]
+    local_items = _items(which[world.rank :: world.size], model, questions, options.batch)
+    items = [item for share in world.gather(local_items) for item in share]
     seconds = (time.perf_counter() - began) / len(items)
     return {item["index"]: item | {"seconds": seconds} for item in items}
 
@@ -220,23 +201,20 @@ def _items(
 
 
 def _rows(
-    answered: Mapping[Cell, Mapping[int, Item]],
-    asked: Sequence[int],
+    answers: Mapping[Cell, Mapping[int, Item]],
+    chosen: Sequence[int],
     options: AccuracyOptions,
     world: World,
 ) -> list[Row]:
-    """One row for all seeds of a setting."""
+    """Make one row for all seeds of a setting."""
     rows: list[Row] = []
-    for cells in by_setting(answered):
-        fields = asdict(cells[0])
-        del fields["seed"]
+    for cells in by_setting(answers):
         rows.append(
             {
-                **fields,
-                "num_samples": len(asked),
-                "seeds": [cell.seed for cell in cells],
+                **setting_columns(cells),
+                "num_samples": len(chosen),
                 "data": str(options.data),
-                **_figures([[answered[cell][i] for i in asked] for cell in cells]),
+                **_figures([[answers[cell][i] for i in chosen] for cell in cells]),
                 "machine": describe_machine(world.device.type, world.size),
             }
         )
@@ -244,13 +222,13 @@ def _rows(
 
 
 def _figures(runs: Sequence[Sequence[Item]]) -> Row:
-    """Figures of runs over the same questions; each counts once, by its mean over runs."""
+    """Compute figures of runs over the same questions; each counts once, by its mean over runs."""
     shares = [
         statistics.fmean(item["is_correct"] for item in items) for items in zip(*runs, strict=True)
     ]
-    seen = MeanAccumulator()
-    seen.update(torch.tensor(shares, dtype=torch.float64))
-    accuracy = seen.compute()
+    mean = MeanAccumulator()
+    mean.update(torch.tensor(shares, dtype=torch.float64))
+    accuracy = mean.compute()
     interval = wilson(accuracy.value, accuracy.count)
     items = [item for run in runs for item in run]
     speed = Speed(
@@ -260,8 +238,7 @@ def _figures(runs: Sequence[Sequence[Item]]) -> Row:
         seconds=sum(item["seconds"] for item in items),
     )
     return {
-        "accuracy": accuracy.value,
-        "accuracy_se": accuracy.se if accuracy.count > 1 else None,
+        **with_error("accuracy", accuracy),
         "accuracy_low": interval.low,
         "accuracy_high": interval.high,
         "answered": statistics.fmean(item["answer"] is not None for item in items),

@@ -7,17 +7,27 @@ from pathlib import Path
 from typing import Any
 
 from idlm_ds.errors import UserError
+from idlm_ds.evaluation.row import Row
 from idlm_ds.evaluation.store import read_json
-from idlm_ds.evaluation.table import Row, with_error
+from idlm_ds.evaluation.table import value_with_error
 
 SETTINGS = (
-    "model", "family", "sampler", "precision", "steps", "temperature", "nucleus", "num_samples",
-    "length", "judge",
-)  # fmt: skip
-"""What two rows must agree in to be compared, as far as both have it."""
+    "model",
+    "family",
+    "sampler",
+    "precision",
+    "steps",
+    "temperature",
+    "nucleus",
+    "num_samples",
+    "length",
+    "judge",
+    "masking",
+)
+"""Settings in which two rows must agree to be compared."""
 
 STANDARD_ERRORS = 2.0
-"""How many standard errors of a difference count as more than noise."""
+"""Standard errors above which a difference counts as more than noise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,8 @@ def _by_setting(file: ResultFile, keys: Sequence[str]) -> dict[tuple[Any, ...], 
     for row in file.rows:
         setting = tuple(row.get(key) for key in keys)
         if setting in rows:
-            told = ", ".join(f"{k}={v}" for k, v in zip(keys, setting, strict=True))
-            raise UserError(f"{file.name}: two rows of {told}; --ignore fewer settings")
+            shared = ", ".join(f"{k}={v}" for k, v in zip(keys, setting, strict=True))
+            raise UserError(f"{file.name}: two rows of {shared}; --ignore fewer settings")
         rows[setting] = row
     return rows
 
@@ -90,12 +100,12 @@ def _compared(
     files: Sequence[ResultFile],
 ) -> Row:
     figures = [_figure(row, metric) for row in rows]
-    told: dict[str, Any] = {**dict(zip(keys, setting, strict=True)), "metric": metric}
+    compared: dict[str, Any] = {**dict(zip(keys, setting, strict=True)), "metric": metric}
     for file, figure in zip(files, figures, strict=True):
-        told[file.name] = None if figure is None else with_error(*figure)
+        compared[file.name] = None if figure is None else value_with_error(*figure)
     for file, figure in zip(files[1:], figures[1:], strict=True):
-        told[f"{file.name} - {files[0].name}"] = _difference(figures[0], figure)
-    return told
+        compared[f"{file.name} - {files[0].name}"] = _difference(figures[0], figure)
+    return compared
 
 
 def _figure(row: Row | None, metric: str) -> tuple[float, float | None] | None:
@@ -120,6 +130,6 @@ def _difference(
 
 
 def columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Headings of all columns but settings that nobody has."""
+    """Headings of the columns in which some row has a value."""
     names = dict.fromkeys(key for row in rows for key in row)
     return {name: name for name in names if any(row.get(name) is not None for row in rows)}

@@ -1,54 +1,92 @@
-"""The figures a run ends with: teacher, student and the honest controls under one judge."""
+"""What a run ends with: its networks and the honest controls, measured under one judge."""
 
-import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import final
 
-import torch
-from torch import Tensor
+from torch import nn
 
+from idlm_ds.build.processes import make_sampler_config
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.trio import Borrowed, Learner
-from idlm_ds.evaluation.row import Row
-from idlm_ds.metrics.accumulate import Estimate, MeanAccumulator, PerplexityAccumulator
-from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
+from idlm_ds.evaluation.cell import Cell
+from idlm_ds.evaluation.draw import LoadedModel, SampleSet, draw_cell
+from idlm_ds.evaluation.row import Row, judge_columns, sample_columns
+from idlm_ds.evaluation.score import score_set
+from idlm_ds.evaluation.sources import sampler_settings, token_cell
+from idlm_ds.metrics.accumulate import MeanAccumulator
+from idlm_ds.metrics.entropy import unigram_entropy
 from idlm_ds.metrics.judge import Judge
-from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.batched import sample_batched
-from idlm_ds.samplers.config import SamplerConfig
+from idlm_ds.processes.base import Process
+from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.tensor_types import TokenIds
+
+HELD_OUT = "held-out"
+
+MATCHED_STEPS = 8
+"""The student's steps whose entropy the matched teacher has; the most where it takes no 8."""
 
 CLOSE_ENOUGH = 0.005
 """Nats of entropy within which two sets count as matched."""
 
 MAX_CORRECTIONS = 2
-
 FIRST_GUESS = 0.85
 COLDEST, HOTTEST = 0.2, 2.0
 
 TYPICAL_SLOPE = 0.9
-"""Nats of entropy a unit of temperature, to begin with."""
+"""Nats of entropy a unit of temperature, before two tries have measured it."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Protocol:
-    """How samples are drawn and judged."""
+def match(entropy_at: Callable[[float], float], target: float, guess: float) -> float:
+    """Find the temperature whose samples have an entropy.
 
-    num_samples: int
-    length: int
-    student_steps: Sequence[int]
-    teacher_steps: Sequence[int]
-    matched_steps: Sequence[int]
-    target_steps: int
-    """The student's step count whose entropy the tempered teacher is given."""
+    Entropy rises with temperature nearly linearly here, so a secant step or two from a fair guess
+    suffice.
 
-    batch: int
-    seed: int
+    Args:
+        entropy_at: Draws a set at a temperature and measures its entropy.
+        target: The entropy.
+        guess: The first temperature that is tried.
 
-    chain: SamplerConfig
-    """How samples are drawn; steps and temperature are set row by row."""
+    Returns:
+        Of the temperatures tried, the one that came nearest.
+
+    Units: nats.
+    """
+    entropies = {guess: entropy_at(guess)}
+    last, slope = guess, TYPICAL_SLOPE
+    for _ in range(MAX_CORRECTIONS):
+        miss = entropies[last] - target
+        guess = min(HOTTEST, max(COLDEST, last - miss / slope))
+        if abs(miss) < CLOSE_ENOUGH or guess in entropies:
+            break
+        entropies[guess] = entropy_at(guess)
+        rise = (entropies[guess] - entropies[last]) / (guess - last)
+        last, slope = guess, rise if rise > 0 else TYPICAL_SLOPE
+    return min(entropies, key=lambda temperature: abs(entropies[temperature] - target))
+
+
+@dataclass(frozen=True, slots=True)
+class LiveNetwork:
+    """A network on its engine, as a source of samples."""
+
+    name: str
+    """As people read it."""
+
+    stream: str
+    """Names its random numbers and the files of its samples."""
+
+    borrow: Callable[[], AbstractContextManager[nn.Module]]
+    """Lends the network with the weights to be measured."""
+
+
+@contextmanager
+def averaged(role: Learner) -> Iterator[nn.Module]:
+    """Lend a network at its running mean."""
+    with role.ema.in_place():
+        yield role.module
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,142 +94,97 @@ class Measured:
     """A row of the report and the texts behind it."""
 
     row: Row
-    texts: list[str]
+    texts: Sequence[str]
+    stream: str | None
+    """Of the network; None for text that nothing sampled."""
 
 
 @final
-class Evaluation:
-    """Draws and scores sets of samples, each rank its share."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunEvaluation:
+    """Draws and scores what a run's report shows, each rank its share."""
 
-    def __init__(
-        self,
-        process: Process,
-        tokenizer: Tokenizer,
-        judge: Judge,
-        protocol: Protocol,
-        *,
-        world: World,
-    ) -> None:
-        self._process = process
-        self._tokenizer = tokenizer
-        self._judge = judge
-        self._protocol = protocol
-        self._world = world
+    recipe: DistillRecipe
+    process: Process
+    tokenizer: Tokenizer
+    judge: Judge
+    world: World
 
-    def run(self, teacher: Borrowed, student: Learner, heldout: Tensor) -> Iterator[Measured]:
+    def measure(self, student: Learner, teacher: Borrowed, heldout: TokenIds) -> Iterator[Measured]:
         """Yield one measurement after the other, students first.
 
         Collective: every rank must draw all of them; the yielded values are the same on all.
 
         Args:
-            teacher: The network that was distilled.
-            student: What came of it; it is taken at its running mean.
+            student: The distilled network.
+            teacher: The network it was distilled from.
             heldout: (num_samples, length) windows of unseen text.
         """
-        yield self._score("held_out", heldout)
-        target = math.nan
-        for steps in self._protocol.student_steps:
-            with student.ema.in_place():
-                measured = self.sample("student", student.module, steps)
-            if steps == self._protocol.target_steps:
-                target = measured.row.entropy
+        section = self.recipe.eval
+        distilled = LiveNetwork("student", "student", lambda: averaged(student))
+        original = LiveNetwork("teacher", "teacher", lambda: nullcontext(teacher.module))
+        matched = replace(original, name="teacher (matched)", stream="teacher_matched")
+        yield self._score(None, *token_cell(HELD_OUT, heldout, self.tokenizer))
+        entropies: dict[int, float] = {}
+        for steps in section.steps:
+            measured = self._score(distilled, *self._draw(distilled, steps))
+            entropies[steps] = measured.row["entropy"]
             yield measured
-        for steps in self._protocol.teacher_steps:
-            yield self.sample("teacher", teacher.module, steps)
+        for steps in section.teacher_steps:
+            yield self._score(original, *self._draw(original, steps))
+        target = entropies.get(MATCHED_STEPS, entropies[section.steps[-1]])
         temperature = FIRST_GUESS
-        for steps in self._protocol.matched_steps:
-            matched = self.match(teacher.module, steps, target, temperature)
-            temperature = matched.row.temperature
-            yield matched
+        for steps in section.matched_steps:
+            cell, samples = self._draw_matched(matched, steps, target, temperature)
+            temperature = cell.temperature
+            yield self._score(matched, cell, samples)
 
-    def sample(
-        self, model: str, denoiser: Denoiser, steps: int, temperature: float = 1.0
-    ) -> Measured:
-        """Collective: draw a whole set and score it."""
-        began = time.perf_counter()
-        stream = f"{model}/{steps}"
-        chain = replace(self._protocol.chain, steps=steps, temperature=temperature)
-        tokens, nfe = self._draw(denoiser, chain, stream)
-        seconds = time.perf_counter() - began
-        return self._score(model, tokens, chain=chain, nfe=nfe, seconds=seconds)
+    def _draw_matched(
+        self, network: LiveNetwork, steps: int, target: float, guess: float
+    ) -> tuple[Cell, SampleSet]:
+        """Draw at the temperature that gives an entropy.
 
-    def match(self, denoiser: Denoiser, steps: int, target: float, guess: float) -> Measured:
-        """Collective: draw the teacher's set at the temperature that gives it an entropy.
-
-        Entropy rises with temperature nearly linearly here, so a secant step or two from a fair
-        guess suffice. The same random numbers serve every temperature, and whole sets are drawn:
-        small ones miss the target by more than the tolerance. What comes nearest is kept.
+        The same random numbers serve every temperature, and whole sets are drawn: small ones miss
+        the target by more than the tolerance.
         """
-        nearest = last = self.sample("teacher_matched", denoiser, steps, guess)
-        slope = TYPICAL_SLOPE
-        for _ in range(MAX_CORRECTIONS):
-            at, missed = last.row.temperature, last.row.entropy - target
-            guess = min(HOTTEST, max(COLDEST, at - missed / slope))
-            if abs(missed) < CLOSE_ENOUGH or guess == at:
-                break
-            last, before = self.sample("teacher_matched", denoiser, steps, guess), last
-            nearest = min(nearest, last, key=lambda m: abs(m.row.entropy - target))
-            rise = (last.row.entropy - before.row.entropy) / (guess - at)
-            slope = rise if rise > 0 else TYPICAL_SLOPE
-        return nearest
+        tries: dict[float, tuple[Cell, SampleSet]] = {}
 
-    def _draw(self, denoiser: Denoiser, chain: SamplerConfig, stream: str) -> tuple[Tensor, float]:
-        count = self._protocol.num_samples
-        shares = [range(rank, count, self._world.size) for rank in range(self._world.size)]
-        sampled = sample_batched(
-            self._process,
-            denoiser,
-            shares[self._world.rank],
-            chain,
-            length=self._protocol.length,
-            seed=self._protocol.seed,
-            stream=stream,
-            batch=self._protocol.batch,
-            device=self._world.device,
-            num_batches=-(-len(shares[0]) // self._protocol.batch),
+        def entropy_at(temperature: float) -> float:
+            tries[temperature] = self._draw(network, steps, temperature)
+            entropy = MeanAccumulator()
+            entropy.update(unigram_entropy(tries[temperature][1].tokens))
+            return entropy.compute().value
+
+        return tries[match(entropy_at, target, guess)]
+
+    def _draw(
+        self, network: LiveNetwork, steps: int, temperature: float = 1.0
+    ) -> tuple[Cell, SampleSet]:
+        section = self.recipe.eval
+        config = make_sampler_config(section, self.process)
+        config = replace(config, steps=steps, temperature=temperature)
+        cell = Cell(
+            model=network.name,
+            source=None,
+            family=self.recipe.process.name,
+            **sampler_settings(config),
+            seed=section.seed,
+            num_samples=section.num_samples,
+            length=self.recipe.data.length,
+            tokenizer=self.tokenizer.fingerprint[:16],
         )
-        tokens = torch.empty(count, self._protocol.length, dtype=torch.long)
-        for share, part in zip(shares, self._world.gather(sampled.tokens.numpy()), strict=True):
-            tokens[list(share)] = torch.from_numpy(part)
-        evaluations = self._world.sum(sampled.evaluations.sum())
-        return tokens, evaluations.item() / count
+        with network.borrow() as module:
+            samples = draw_cell(
+                cell,
+                config,
+                LoadedModel(self.process, module, self.tokenizer),
+                stream=f"{network.stream}/{steps}",
+                batch=section.batch,
+                ranks=self.world,
+            )
+        return cell, samples
 
-    def _score(
-        self,
-        model: str,
-        tokens: Tensor,
-        *,
-        chain: SamplerConfig | None = None,
-        nfe: float | None = None,
-        seconds: float | None = None,
-    ) -> Measured:
-        texts = self._tokenizer.decode(tokens.tolist())
-        gen_ppl = self._judge_share(texts)
-        entropy = MeanAccumulator()
-        entropy.update(unigram_entropy(tokens))
-        spread = entropy.compute()
-        row = Row(
-            model=model,
-            steps=chain.steps if chain else None,
-            nfe=nfe,
-            sampler=chain.label if chain else "none",
-            precision=chain.precision if chain else "none",
-            temperature=chain.temperature if chain else 1.0,
-            gen_ppl=gen_ppl.value,
-            gen_ppl_se=gen_ppl.se,
-            entropy=spread.value,
-            entropy_se=spread.se,
-            distinct_2=distinct_ngrams(tokens),
-            seconds=seconds,
-            num_samples=len(texts),
-            judge=self._judge.name,
-            seed=self._protocol.seed,
-        )
-        return Measured(row, texts)
-
-    def _judge_share(self, texts: Sequence[str]) -> Estimate:
-        mine = texts[self._world.rank :: self._world.size]
-        local = PerplexityAccumulator()
-        if mine:
-            local.update(*self._judge.score(mine, batch=32))
-        return PerplexityAccumulator.from_sums(self._world.sum(local.sums).cpu()).compute()
+    def _score(self, network: LiveNetwork | None, cell: Cell, samples: SampleSet) -> Measured:
+        scores = score_set(self.judge, samples.texts, ranks=self.world)
+        row = sample_columns([cell], [samples]) | judge_columns(self.judge, "published", [scores])
+        return Measured(row, samples.texts, network.stream if network else None)

@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
@@ -13,48 +13,74 @@ from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.data.windows import in_order, pack
 from idlm_ds.engine.dist import World
-from idlm_ds.evaluation.grid import GenPplOptions
-from idlm_ds.evaluation.store import Cell, Store, read_json, write_json
+from idlm_ds.evaluation.cell import Cell
+from idlm_ds.evaluation.options import Judging, Metric
+from idlm_ds.evaluation.store import Store, read_json, write_json
 from idlm_ds.metrics.features import Features, last_token_features
 from idlm_ds.metrics.gradient_distance import gradient_distance
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.metrics.mauve import mauve_score
 
+Passages: TypeAlias = Mapping[tuple[int, int], list[str]]
+"""Reference passages, keyed by (length, num_samples)."""
 
-def distances_of(
-    judge: Judge, cells: Sequence[Cell], store: Store, options: GenPplOptions, world: World
-) -> dict[Cell, dict[str, Any]]:
-    """Each cell against as much real text, by the metrics that were asked for.
 
-    Collective: every rank must call; each takes every so many cells.
-
-    Returns:
-        For each cell what each metric gave, under the metric's name.
+def reference_passages(
+    cells: Sequence[Cell], judging: Judging, tokenizer_spec: str | None
+) -> Passages:
+    """Cut real text into as many passages of as many tokens as each cell has.
 
     Raises:
-        UserError: The reference cannot be read or is too short, or a package is missing.
+        UserError: The reference cannot be read or is too short.
     """
-    found: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}
-    if not options.metrics:
-        return {cell: found[cell.key] for cell in cells}
-    real = _references(cells, options)
-    measures: dict[str, Callable[[list[str], Sequence[str]], dict[str, object]]] = {
-        "mauve": _Mauve(judge, options.batch),
+    tokenizer = load_tokenizer(tokenizer_spec or "assets:tokenizer", "--tokenizer")
+    documents = read_corpus(locate(judging.reference, "--reference"))
+    if judging.heldout_every is not None:
+        _, documents = split_documents(documents, heldout_every=judging.heldout_every)
+    stream = pack(documents, tokenizer)
+    sizes = {(cell.length, cell.num_samples) for cell in cells}
+    return {size: tokenizer.decode(in_order(stream, *size).tolist()) for size in sizes}
+
+
+def distances_of(
+    judge: Judge,
+    cells: Sequence[Cell],
+    store: Store,
+    metrics: Sequence[Metric],
+    passages: Passages,
+    *,
+    batch: int,
+    world: World,
+) -> dict[Cell, dict[str, Any]]:
+    """Compare each cell with as much real text.
+
+    Collective: every rank must call; each takes every ``world.size``-th cell.
+
+    Returns:
+        For each cell the result of each metric, under the metric's name.
+
+    Raises:
+        UserError: A package is missing.
+    """
+    results: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}
+    measures: dict[Metric, Callable[[list[str], Sequence[str]], dict[str, object]]] = {
+        "mauve": _Mauve(judge, batch),
         "gm": partial(_gradients, judge),
     }
-    for metric in options.metrics:
+    for metric in metrics:
         for i, cell in enumerate(tqdm(cells, unit="set", desc=metric, disable=not world.is_first)):
             if i % world.size != world.rank:
                 continue
-            passages = real[cell.length, cell.num_samples]
-            file = store.score(cell, f"{judge.name}.{metric}-{_hash(passages)}")
+            real = passages[cell.length, cell.num_samples]
+            file = store.score(cell, f"{judge.name}.{metric}-{_hash(real)}")
             if not file.exists():
-                write_json(file, measures[metric](passages, store.read_samples(cell).texts))
-            found[cell.key][metric] = read_json(file)
-    for share in world.gather(found):
-        for key, told in share.items():
-            found[key] |= told
-    return {cell: found[cell.key] for cell in cells}
+                write_json(file, measures[metric](real, store.read_samples(cell).texts))
+            results[cell.key][metric] = read_json(file)
+    if metrics:
+        for share in world.gather(results):
+            for key, of_cell in share.items():
+                results[key] |= of_cell
+    return {cell: results[cell.key] for cell in cells}
 
 
 class _Mauve:
@@ -77,17 +103,6 @@ def _gradients(judge: Judge, real: Sequence[str], texts: Sequence[str]) -> dict[
     # What follows a BOS can have gradients a thousand times as long as the rest.
     bare = Judge(judge.model, judge.tokenizer, name=judge.name, context=judge.context)
     return gradient_distance(bare, real, texts).to_json()
-
-
-def _references(cells: Sequence[Cell], options: GenPplOptions) -> dict[tuple[int, int], list[str]]:
-    """As many real passages as there are samples, of as many tokens, for every such pair."""
-    tokenizer = load_tokenizer(options.tokenizer or "assets:tokenizer", "--tokenizer")
-    documents = read_corpus(locate(options.reference, "--reference"))
-    if options.heldout_every is not None:
-        _, documents = split_documents(documents, heldout_every=options.heldout_every)
-    stream = pack(documents, tokenizer)
-    sizes = {(cell.length, cell.num_samples) for cell in cells}
-    return {size: tokenizer.decode(in_order(stream, *size).tolist()) for size in sizes}
 
 
 def _hash(texts: Sequence[str]) -> str:

@@ -1,8 +1,8 @@
-"""The picture of a report: quality against steps, and quality against diversity."""
+"""Pictures of evaluations: quality against steps, and quality against diversity."""
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,127 +17,190 @@ from idlm_ds.evaluation.labels import lead, line_boxes, settle
 from idlm_ds.evaluation.row import Row
 from idlm_ds.files import write_atomic
 
+INSET = (0.08, 0.07, 0.38, 0.28)
+"""Left, bottom, width and height of an inset, as shares of its panel."""
+INSET_TOP = 0.42
+"""Where its title ends."""
+
 
 @dataclass(frozen=True, slots=True)
-class _Look:
-    colour: str
+class Look:
+    """How curves of a kind are drawn."""
+
+    colours: tuple[str, ...]
+    """Of the first, second, ... curve; those of Okabe and Ito and shades of them."""
+
     marker: str
-    fill: str
-    lines: tuple[str, ...]
-    """Line style of the first, second, ... series of this model."""
+    line: str = "none"
+    is_hollow: bool = False
 
 
-# Okabe-Ito colours, which the common kinds of colour blindness keep apart; shapes differ too.
-_LOOKS = {
-    "teacher": _Look("#0072B2", "o", "#0072B2", ("-", "--", ":", "-.")),
-    "student": _Look("#D55E00", "s", "#D55E00", ("-", "--", ":", "-.")),
-    "teacher_matched": _Look("#0072B2", "D", "white", ("none",)),
-    "held_out": _Look("#4D4D4D", "*", "#4D4D4D", ("none",)),
+# Okabe and Ito's colours stay apart under the common kinds of colour blindness; shapes differ too.
+LOOKS = {
+    "teacher": Look(("#0072B2", "#56B4E9", "#004166", "#3B8FC2", "#8CCBF0", "#00263B"), "o", "-"),
+    "teacher (matched)": Look(("#0072B2",), "D", is_hollow=True),
+    "student": Look(("#D55E00", "#E69F00", "#7A3600", "#F08A3C", "#A67C00", "#4A2000"), "s", "-"),
+    "real text": Look(("#4D4D4D",), "*"),
+    "control": Look(("#8C8C8C",), "x", ":"),
 }
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """A set of samples."""
+
+    entropy: float
+    entropy_se: float = 0.0
+    gen_ppl: float
+    gen_ppl_se: float = 0.0
+    steps: int | None = None
+    label: str = ""
+    """Written beside it; may be empty."""
+
+    @classmethod
+    def of(cls, row: Row, label: str) -> "Point":
+        """The figures of a row whose GenPPL is known; an unknown error has no bar."""
+        return cls(
+            entropy=row["entropy"],
+            entropy_se=row["entropy_se"] or 0.0,
+            gen_ppl=row["gen_ppl"],
+            gen_ppl_se=row["gen_ppl_se"] or 0.0,
+            steps=row["steps"],
+            label=label,
+        )
+
+    @property
+    def low(self) -> float:
+        """Lower end of the bar, which stops short of zero, since a logarithmic axis has none."""
+        return max(self.gen_ppl - self.gen_ppl_se, 0.1 * self.gen_ppl)
+
+    @property
+    def high(self) -> float:
+        """Upper end of the bar."""
+        return self.gen_ppl + self.gen_ppl_se
+
+
 @dataclass(frozen=True, slots=True)
-class _Series:
-    label: str
-    look: _Look
-    line: str
-    rows: tuple[Row, ...]
+class Curve:
+    """Sets that differ in one setting only, in its order."""
+
+    kind: str
+    """A key of ``LOOKS``."""
+
+    name: str
+    points: Sequence[Point]
 
 
-def draw_frontier(rows: Sequence[Row], path: Path) -> None:
-    """Draw GenPPL (log) against steps (log2), and against entropy, as a PNG.
+def draw_run(rows: Sequence[Row], path: Path) -> None:
+    """Draw a run's GenPPL (log) against steps (log2), and against entropy, as a PNG.
 
-    Bars are one standard error; held-out text is a line with its band, and a star. Points of
-    the right panel carry their steps.
+    Bars are one standard error; real text is a line with its band, and a star.
 
     Raises:
-        ValueError: there are no rows.
+        ValueError: There are no rows.
     """
-    if not rows:
-        raise ValueError("draw_frontier: no rows")
-    series = _group(rows)
-    held_out = tuple(row for row in rows if row.model == "held_out")
+    curves = run_curves(rows)
+    if not curves:
+        raise ValueError("draw_run: no rows")
     figure = Figure(figsize=(11.0, 5.0), dpi=150, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
-    _draw_steps(left, series, held_out)
-    _draw_plane(right, series, held_out)
-    _dress(figure, rows)
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="lower center", ncols=min(len(labels), 4), frameon=False, fontsize=10
-    )
-    # Room for the legend's lines; then the labels, which need the final size of the panels.
-    figure.tight_layout(rect=(0.0, 0.03 + 0.045 * math.ceil(len(labels) / 4), 1.0, 1.0), w_pad=2.5)
-    _label_steps(right, canvas.get_renderer(), series, held_out)
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png")
-    write_atomic(path, stream.getvalue())
+    _draw_steps(left, curves)
+    _draw_plane(right, curves)
+    right.set_xlabel("unigram entropy (nats)")
+    right.set_title("Quality against diversity (labels: steps)", fontsize=12)
+    for panel in (left, right):
+        _dress(panel, curves)
+        panel.tick_params(labelleft=True, labelsize=10)
+    _finish(figure, [left, right], canvas, {right: curves}, path)
 
 
-def _group(rows: Sequence[Row]) -> list[_Series]:
-    """Split rows into lines: one a model, or one a variant where a model has several.
+def draw_sweep(panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
+    """Draw GenPPL (log) against entropy as a PNG, one panel a judge; bars are one standard error.
 
-    Matched points stay one group: each has a temperature of its own.
+    A control lies far from everything else, so it is shown in an inset with the whole range.
+
+    Raises:
+        ValueError: There are no curves.
     """
-    series = []
-    for model in ("teacher", "teacher_matched", "student"):
-        mine = [row for row in rows if row.model == model]
-        variants: dict[tuple[str, str, str], list[Row]] = {}
-        for row in mine:
-            key = (row.sampler, row.precision, f"T={row.temperature:g}")
-            variants.setdefault(key if model != "teacher_matched" else ("", "", ""), []).append(row)
-        # A label names only what tells the variants apart.
+    if not any(panels.values()):
+        raise ValueError("draw_sweep: no curves")
+    figure = Figure(figsize=(1.5 + 5.8 * len(panels), 6.2), dpi=150, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    shown = {}
+    for panel, (judge, curves) in zip(axes, panels.items(), strict=True):
+        shown[panel] = [curve for curve in curves if curve.kind != "control"]
+        _draw_plane(panel, shown[panel])
+        _dress(panel, shown[panel])
+        panel.set_title(f"judge {judge}", fontsize=11)
+        panel.set_xlabel("unigram entropy (nats); labels: temperature")
+        if len(shown[panel]) < len(curves):
+            _draw_inset(panel, curves)
+    _finish(figure, list(axes), canvas, shown, path)
+
+
+def run_curves(rows: Sequence[Row]) -> list[Curve]:
+    """Split the rows of a run into curves: one a model, or one a variant where it has several.
+
+    Matched points stay one curve: each has a temperature of its own.
+    """
+    known = [row for row in rows if row["gen_ppl"] is not None]
+    real = [row for row in known if row["steps"] is None]
+    curves = [Curve("real text", row["model"], [Point.of(row, row["model"])]) for row in real]
+    for kind in ("teacher", "teacher (matched)", "student"):
+        of_kind = [row for row in known if row["model"] == kind]
+        variants: dict[tuple[str, ...], list[Row]] = {}
+        for row in of_kind:
+            key: tuple[str, ...] = (row["sampler"], row["precision"], f"T={row['temperature']:g}")
+            key = () if kind == "teacher (matched)" else key
+            variants.setdefault(key, []).append(row)
+        # A name says only what tells the variants apart.
         varying = [len(set(parts)) > 1 for parts in zip(*variants, strict=True)]
-        for i, (key, members) in enumerate(variants.items()):
-            told = [part for part, varies in zip(key, varying, strict=True) if varies]
-            look = _LOOKS[model]
-            label = ", ".join([mine[0].display_name, *told])
-            ordered = tuple(sorted(members, key=lambda row: row.steps or 0))
-            series.append(_Series(label, look, look.lines[i % len(look.lines)], ordered))
-    return series
+        for key, members in variants.items():
+            parts = [part for part, varies in zip(key, varying, strict=True) if varies]
+            ordered = sorted(members, key=lambda row: row["steps"])
+            points = [Point.of(row, str(row["steps"])) for row in ordered]
+            curves.append(Curve(kind, ", ".join([kind, *parts]), points))
+    return curves
 
 
-def _error(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
+def with_room_below(lowest: float, top: float) -> float:
+    """Where a logarithmic axis up to ``top`` must begin for an inset to fit below ``lowest``."""
+    return (lowest / top**INSET_TOP) ** (1 / (1 - INSET_TOP))
 
 
-def _log_bars(rows: Sequence[Row]) -> list[list[float]]:
-    """Give the bars' lengths; below, the bar stops short of zero, which a log axis lacks."""
-    up = [_error(row.gen_ppl_se) for row in rows]
-    return [[min(e, 0.9 * row.gen_ppl) for e, row in zip(up, rows, strict=True)], up]
+def _coloured(curves: Sequence[Curve]) -> Iterator[tuple[Curve, str]]:
+    counts: dict[str, int] = {}
+    for curve in curves:
+        colours, number = LOOKS[curve.kind].colours, counts.get(curve.kind, 0)
+        counts[curve.kind] = number + 1
+        yield curve, colours[number % len(colours)]
 
 
-def _draw_steps(axes: Axes, series: Sequence[_Series], held_out: Sequence[Row]) -> None:
-    for row in held_out:
-        low, high = _log_bars([row])
-        look = _LOOKS["held_out"]
-        bottom, top = row.gen_ppl - low[0], row.gen_ppl + high[0]
-        axes.axhspan(bottom, top, color=look.colour, alpha=0.18, linewidth=0)
-        label = row.display_name if row is held_out[0] else None
-        axes.axhline(row.gen_ppl, color=look.colour, linestyle="--", linewidth=1.3, label=label)
-    for one in series:
-        axes.errorbar(
-            [row.steps or 0 for row in one.rows],
-            [row.gen_ppl for row in one.rows],
-            yerr=_log_bars(one.rows),
-            label=one.label,
-            **_style(one.look, one.line),
-        )
+def _draw_steps(axes: Axes, curves: Sequence[Curve]) -> None:
+    for curve, colour in _coloured(curves):
+        if curve.kind != "real text":
+            _draw_bars(axes, curve, colour, [point.steps or 0 for point in curve.points])
+            continue
+        for point in curve.points:
+            axes.axhspan(point.low, point.high, color=colour, alpha=0.18, linewidth=0)
+            axes.axhline(
+                point.gen_ppl, label=curve.name, color=colour, linestyle="--", linewidth=1.3
+            )
     axes.set_xscale("log", base=2)
-    steps = sorted({row.steps for one in series for row in one.rows if row.steps})
+    steps = sorted({point.steps for curve in curves for point in curve.points if point.steps})
+    axes.set_xticks([])
     if steps:
-        ticks = _apart(steps)
+        ticks = _ticks_with_room(steps)
         axes.set_xticks(ticks, [str(step) for step in ticks])
         axes.set_xlim(steps[0] / 2**0.5, steps[-1] * 2**0.5)
-    else:
-        axes.set_xticks([])
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("sampling steps")
     axes.set_title("Quality against steps", fontsize=12)
 
 
-def _apart(steps: Sequence[int]) -> list[int]:
+def _ticks_with_room(steps: Sequence[int]) -> list[int]:
     """Keep the ticks whose labels have room, the last one always."""
     least = max(0.06 * math.log(steps[-1] / steps[0]), 0.01)
     kept = [steps[-1]]
@@ -147,91 +210,140 @@ def _apart(steps: Sequence[int]) -> list[int]:
     return kept[::-1]
 
 
-def _draw_plane(axes: Axes, series: Sequence[_Series], held_out: Sequence[Row]) -> None:
-    star = _Series("", _LOOKS["held_out"], "none", tuple(held_out))
-    for one in [*series, star] if held_out else series:
-        axes.errorbar(
-            [row.entropy for row in one.rows],
-            [row.gen_ppl for row in one.rows],
-            xerr=[_error(row.entropy_se) for row in one.rows],
-            yerr=_log_bars(one.rows),
-            **_style(one.look, one.line),
-        )
+def _draw_plane(axes: Axes, curves: Sequence[Curve], *, scale: float = 1.0) -> None:
+    for curve, colour in _coloured(curves):
+        entropies = [point.entropy for point in curve.points]
+        errors = [point.entropy_se for point in curve.points]
+        _draw_bars(axes, curve, colour, entropies, xerr=errors, scale=scale)
     axes.margins(x=0.1)
-    axes.set_xlabel("unigram entropy (nats)")
-    axes.set_title("Quality against diversity (labels: steps)", fontsize=12)
 
 
-def _style(look: _Look, line: str) -> dict[str, Any]:
-    return {
-        "color": look.colour,
-        "linestyle": line,
-        "linewidth": 1.6,
-        "marker": look.marker,
-        "markersize": 12 if look.marker == "*" else 7,
-        "markerfacecolor": look.fill,
-        "markeredgecolor": look.colour,
-        "markeredgewidth": 1.4,
-        "elinewidth": 1.2,
-        "capsize": 3,
-    }
-
-
-def _dress(figure: Figure, rows: Sequence[Row]) -> None:
-    low = min(row.gen_ppl - _log_bars([row])[0][0] for row in rows)
-    high = max(row.gen_ppl + _log_bars([row])[1][0] for row in rows)
-    pad = math.exp(max(0.07 * math.log(high / low), 0.05))
-    for panel in figure.axes:
-        panel.set_yscale("log")
-        panel.set_ylim(low / pad, high * pad)
-        # Powers of ten alone leave a narrow range with one tick or none.
-        few = LogLocator(base=10.0, subs=(1.0, 2.0, 5.0) if high / low < 3000 else (1.0,))
-        panel.yaxis.set_major_locator(few if high / low > 8 else AutoLocator())
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.yaxis.set_minor_locator(NullLocator())
-        panel.tick_params(labelleft=True, labelsize=10)
-        panel.grid(True, which="major", color="#DDDDDD", linewidth=0.7)
-        panel.set_axisbelow(True)
-        panel.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].set_ylabel("GenPPL (log, lower is more predictable)")
-
-
-def _label_steps(
-    axes: Axes, renderer: RendererAgg, series: Sequence[_Series], held_out: Sequence[Row]
+def _draw_bars(
+    axes: Axes,
+    curve: Curve,
+    colour: str,
+    x: Sequence[float],
+    *,
+    xerr: Sequence[float] | None = None,
+    scale: float = 1.0,
 ) -> None:
-    """Put each point's steps beside it, at the first place where it covers nothing."""
-    inside = axes.get_window_extent(renderer)
-    named = [(row, str(row.steps), one.look.colour) for one in series for row in one.rows]
-    named += [(row, row.display_name, _LOOKS["held_out"].colour) for row in held_out]
-    taken: list[BboxBase] = [box for row, _, _ in named for box in _point_boxes(axes, row)]
-    lines = [
-        axes.transData.transform([(row.entropy, row.gen_ppl) for row in one.rows])
-        for one in series
-        if one.line != "none"
-    ]
-    taken += [box for line in lines for box in line_boxes(line.tolist())]
-    for row, text, colour in named:
-        label = axes.annotate(
-            text,
-            (row.entropy, row.gen_ppl),
-            xytext=(0.0, 0.0),
-            textcoords="offset points",
-            ha="center",
-            va="center",
-            color=colour,
-            fontsize=9.5,
-        )
-        taken.append(settle(label, renderer, taken, inside))
-        lead(axes, label)
+    look, points = LOOKS[curve.kind], curve.points
+    below = [point.gen_ppl - point.low for point in points]
+    axes.errorbar(
+        x,
+        [point.gen_ppl for point in points],
+        xerr=xerr,
+        yerr=[below, [point.high - point.gen_ppl for point in points]],
+        label=curve.name,
+        color=colour,
+        linestyle=look.line,
+        linewidth=1.6 * scale,
+        marker=look.marker,
+        markersize=scale * (12 if look.marker == "*" else 7),
+        markerfacecolor="white" if look.is_hollow else colour,
+        markeredgecolor=colour,
+        markeredgewidth=1.4 * scale,
+        elinewidth=1.2 * scale,
+        capsize=3 * scale,
+        zorder=5 if look.marker == "*" else 3,
+    )
 
 
-def _point_boxes(axes: Axes, row: Row) -> list[Bbox]:
+def _dress(axes: Axes, curves: Sequence[Curve]) -> None:
+    points = [point for curve in curves for point in curve.points]
+    low, high = min(point.low for point in points), max(point.high for point in points)
+    pad = math.exp(max(0.07 * math.log(high / low), 0.05))
+    axes.set_yscale("log")
+    axes.set_ylim(low / pad, high * pad)
+    # Powers of ten alone leave a narrow range with one tick or none.
+    few = LogLocator(base=10.0, subs=(1.0, 2.0, 5.0) if high / low < 3000 else (1.0,))
+    axes.yaxis.set_major_locator(few if high / low > 8 else AutoLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.grid(True, which="major", color="#DDDDDD", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _draw_inset(panel: Axes, curves: Sequence[Curve]) -> None:
+    """Draw the whole range, small, below all that was drawn from a model."""
+    models = [curve for curve in curves if curve.kind not in ("control", "real text")]
+    if models:
+        lowest = min(point.low for curve in models for point in curve.points)
+        bottom, top = panel.get_ylim()
+        panel.set_ylim(bottom=min(bottom, with_room_below(lowest, top)))
+    inset = panel.inset_axes(INSET)
+    _draw_plane(inset, curves, scale=0.5)
+    _dress(inset, curves)
+    inset.tick_params(labelsize=7)
+    inset.set_title("with the control", fontsize=8.5)
+
+
+def _finish(
+    figure: Figure,
+    panels: Sequence[Axes],
+    canvas: FigureCanvasAgg,
+    labelled: Mapping[Axes, Sequence[Curve]],
+    path: Path,
+) -> None:
+    """Add legend and labels, and write the file whole or not at all."""
+    panels[0].set_ylabel("GenPPL (log, lower is more predictable)")
+    handles: dict[str, Any] = {}
+    insets: list[Any] = panels[0].child_axes
+    for axes in (panels[0], *insets):
+        for handle, name in zip(*axes.get_legend_handles_labels(), strict=True):
+            handles.setdefault(name, handle)
+    columns = min(len(handles), 2 * len(panels) + 1)
+    figure.legend(
+        handles.values(),
+        handles,
+        loc="lower center",
+        ncols=columns,
+        frameon=False,
+        fontsize=10,
+    )
+    # Room for the legend's lines; then the labels, which need the final size of the panels.
+    room = 0.03 + 0.045 * math.ceil(len(handles) / columns)
+    figure.tight_layout(rect=(0.0, room, 1.0, 1.0), w_pad=2.5)
+    for axes, curves in labelled.items():
+        _label(axes, canvas.get_renderer(), curves)
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png")
+    write_atomic(path, stream.getvalue())
+
+
+def _label(axes: Axes, renderer: RendererAgg, curves: Sequence[Curve]) -> None:
+    """Put each point's label beside it, at the first place where it covers nothing."""
+    inside, taken = axes.get_window_extent(renderer), list[BboxBase]()
+    for curve in curves:
+        taken += [box for point in curve.points for box in _point_boxes(axes, point)]
+        if LOOKS[curve.kind].line != "none":
+            places = [(point.entropy, point.gen_ppl) for point in curve.points]
+            taken += line_boxes(axes.transData.transform(places).tolist())
+    taken += [child.get_window_extent(renderer) for child in axes.child_axes]
+    for curve, colour in _coloured(curves):
+        for point in (point for point in curve.points if point.label):
+            label = axes.annotate(
+                point.label,
+                (point.entropy, point.gen_ppl),
+                xytext=(0.0, 0.0),
+                textcoords="offset points",
+                ha="center",
+                va="center",
+                color=colour,
+                fontsize=9.5,
+            )
+            taken.append(settle(label, renderer, taken, inside))
+            lead(axes, label)
+
+
+def _point_boxes(axes: Axes, point: Point) -> list[Bbox]:
     """Give the marker and the two error bars of a point, in pixels."""
     (x, y), (left, low), (right, high) = axes.transData.transform(
         [
-            (row.entropy, row.gen_ppl),
-            (row.entropy - _error(row.entropy_se), row.gen_ppl - _log_bars([row])[0][0]),
-            (row.entropy + _error(row.entropy_se), row.gen_ppl + _log_bars([row])[1][0]),
+            (point.entropy, point.gen_ppl),
+            (point.entropy - point.entropy_se, point.low),
+            (point.entropy + point.entropy_se, point.high),
         ]
     ).tolist()
     half = 10.0

@@ -1,16 +1,14 @@
 """Texts with gaps, filled by a saved model."""
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-import torch
 
 from idlm_ds.console import say
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.completion import Completer, Draws, Row, Speed, open_completer
+from idlm_ds.evaluation.completion import Completer, GappedTokens, Speed, open_completer
+from idlm_ds.evaluation.draw import SingleProcess
+from idlm_ds.evaluation.options import InfillOptions
 from idlm_ds.evaluation.store import write_json
 from idlm_ds.noise import derive_seed
 from idlm_ds.provenance import git_commit
@@ -18,33 +16,11 @@ from idlm_ds.provenance import git_commit
 GAP = re.compile(r"___([1-9]\d*)?")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class InfillOptions:
-    """What to fill, how often, and where to put it."""
-
-    checkpoint: str
-    draw: Draws
-    texts: Sequence[str]
-    gap: int
-    """Tokens of a gap that names no number."""
-
-    ends: bool
-    """Whether the end of text follows a text; else it may be part of a longer one."""
-
-    num_samples: int
-    output: Path | None
-
-    def __post_init__(self) -> None:
-        for name in ("gap", "num_samples"):
-            if (value := getattr(self, name)) < 1:
-                raise UserError(f"--{name.replace('_', '-')}: must be at least 1, got {value}")
-
-
 @dataclass(frozen=True, slots=True)
 class Template:
     """A text with gaps, as tokens."""
 
-    row: Row
+    row: GappedTokens
     """Up to the last token that is known or shown."""
 
     gaps: Sequence[range]
@@ -56,7 +32,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """What came of a template."""
+    """A template with its gaps filled."""
 
     text: str
     fills: list[str]
@@ -64,7 +40,7 @@ class Filled:
     """The text with its fills in brackets."""
 
     tokens: int
-    """In its gaps."""
+    """Number of tokens in its gaps."""
 
 
 def parse(text: str, options: InfillOptions, model: Completer) -> Template:
@@ -102,7 +78,7 @@ def parse(text: str, options: InfillOptions, model: Completer) -> Template:
 
 
 def read_filled(template: Template, tokens: Sequence[int], model: Completer) -> Filled:
-    """Turn a drawn sequence into text, without its opening token and what was not asked for."""
+    """Turn a drawn sequence into text, without its opening token and the rest behind the text."""
     row = list(tokens[: len(template.row)])
     gaps = list(template.gaps)
     if template.is_open:
@@ -123,30 +99,29 @@ def read_filled(template: Template, tokens: Sequence[int], model: Completer) -> 
 
 
 def run_infill(options: InfillOptions) -> None:
-    """Fill every text as often as asked, print and, where asked, write what came of it.
+    """Fill every text ``num_samples`` times; print the results and write those with an output.
 
     Raises:
         UserError: The checkpoint cannot be used, or a text does not fit.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = open_completer(options.checkpoint, options.draw, device)
+    model = open_completer(options.checkpoint, options, SingleProcess.on_any_device().device)
     templates = [parse(text, options, model) for text in options.texts]
     jobs = [(text, i) for text in range(len(templates)) for i in range(options.num_samples)]
     # A stream is named by the text itself, so that no other text has a part in what fills it.
     samples = [derive_seed(i, options.texts[text]) for text, i in jobs]
-    began = time.perf_counter()
     rows = [templates[text].row for text, _ in jobs]
-    sampled = model.fill(rows, samples, stream="infill", batch=options.draw.batch)
-    seconds = time.perf_counter() - began
-    drawn = zip(jobs, sampled.tokens.tolist(), strict=True)
-    filled = [read_filled(templates[text], tokens, model) for (text, _), tokens in drawn]
-    for one in filled:
-        say(f"| {' '.join(one.shown.split())}")
+    drawn = model.fill(rows, samples, stream="infill", batch=options.batch)
+    results = [
+        read_filled(templates[text], tokens, model)
+        for (text, _), tokens in zip(jobs, drawn.tokens.tolist(), strict=True)
+    ]
+    for filled in results:
+        say(f"| {' '.join(filled.shown.split())}")
     speed = Speed(
         count=len(jobs),
-        tokens=sum(one.tokens for one in filled),
-        nfe=int(sampled.evaluations.sum()),
-        seconds=seconds,
+        tokens=sum(filled.tokens for filled in results),
+        nfe=int(drawn.evaluations.sum()),
+        seconds=drawn.seconds,
     )
     say(f"{model.config.steps} steps, {model.config.label}: {speed}")
     if options.output is not None:
@@ -156,15 +131,15 @@ def run_infill(options: InfillOptions) -> None:
             "steps": model.config.steps,
             "precision": model.config.precision,
             "temperature": model.config.temperature,
-            "seed": options.draw.seed,
+            "seed": options.seed,
             "commit": git_commit(),
         }
         items = [
-            {"template": options.texts[text], "text": one.text, "fills": one.fills}
-            for (text, _), one in zip(jobs, filled, strict=True)
+            {"template": options.texts[text], "text": filled.text, "fills": filled.fills}
+            for (text, _), filled in zip(jobs, results, strict=True)
         ]
         content = {
-            "generated_seqs": [one.text for one in filled],
+            "generated_seqs": [filled.text for filled in results],
             "items": items,
             "provenance": origin | speed.figures(),
         }

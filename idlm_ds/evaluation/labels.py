@@ -20,7 +20,7 @@ _GAP = 1.5
 def settle(
     label: Annotation, renderer: RendererAgg, taken: Sequence[BboxBase], inside: BboxBase
 ) -> BboxBase:
-    """ReverseStep the label to its least covered place, the nearest of equals."""
+    """Move the label to its least covered place, the nearest of equals."""
     best, least = _NUDGES[0], math.inf
     for dx, dy in _NUDGES:
         # A long word keeps its near end, not its middle, at that distance.

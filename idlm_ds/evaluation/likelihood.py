@@ -1,9 +1,7 @@
-"""How well a saved model predicts text: nats, bits and perplexity of files, one row each."""
+"""How well saved models predict text: nats, bits and perplexity of files, one row each."""
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,8 @@ from idlm_ds.data.corpus import Document, read_corpus, split_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
+from idlm_ds.evaluation.options import LikelihoodOptions
+from idlm_ds.evaluation.row import with_error
 from idlm_ds.evaluation.table import to_text, write_results
 from idlm_ds.metrics.accumulate import PerplexityAccumulator
 from idlm_ds.metrics.likelihood import PUBLISHED_T_MIN, Likelihood, measure_likelihood
@@ -37,38 +37,6 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LikelihoodOptions:
-    """What to measure, and how precisely."""
-
-    checkpoints: Sequence[str]
-    texts: Sequence[str]
-    heldout_every: int | None
-    """Measure on what a recipe with this ``data.heldout_every`` holds out; None for all text."""
-
-    windows: int
-    draws: int
-    seed: int
-    length: int | None
-    batch: int
-    with_eos: bool
-    """Whether an end-of-text token follows each document."""
-
-    process: str | None
-    tokenizer: str | None
-    output: Path
-
-    def __post_init__(self) -> None:
-        for name, value in {
-            "--windows": self.windows,
-            "--draws": self.draws,
-            "--batch-size": self.batch,
-            "--length": 1 if self.length is None else self.length,
-        }.items():
-            if value < 1:
-                raise UserError(f"{name}: must be at least 1, got {value}")
-
-
 def run_likelihood(options: LikelihoodOptions, world: World) -> None:
     """Measure every model on every text.
 
@@ -79,8 +47,9 @@ def run_likelihood(options: LikelihoodOptions, world: World) -> None:
     """
     rows = []
     for spec in options.checkpoints:
+        model = options.model
         opened = open_model(
-            spec, process=options.process, tokenizer=options.tokenizer, length=options.length
+            spec, process=model.process, tokenizer=model.tokenizer, length=model.length
         )
         rows += _measure(opened, options, world)
     if world.is_first:
@@ -90,12 +59,12 @@ def run_likelihood(options: LikelihoodOptions, world: World) -> None:
 
 
 def _measure(opened: OpenModel, options: LikelihoodOptions, world: World) -> list[dict[str, Any]]:
-    words, length = opened.tokenizer, opened.length
-    texts = {spec: _windows(spec, words, length, options) for spec in options.texts}
+    tokenizer, length = opened.tokenizer, opened.length
+    texts = {spec: _windows(spec, tokenizer, length, options) for spec in options.texts}
     network = opened.load(world.device)
     rows = []
     for spec, windows in tqdm(texts.items(), unit="text", disable=not world.is_first):
-        seen = measure_likelihood(
+        local = measure_likelihood(
             Nelbo(opened.process),
             network,
             torch.from_numpy(windows),
@@ -105,7 +74,7 @@ def _measure(opened: OpenModel, options: LikelihoodOptions, world: World) -> lis
             rows=range(world.rank, len(windows), world.size),
             device=world.device,
         )
-        found = Likelihood.of(PerplexityAccumulator.from_sums(world.sum(seen.sums).cpu()))
+        likelihood = Likelihood.of(PerplexityAccumulator.from_sums(world.sum(local.sums).cpu()))
         rows.append(
             {
                 "model": opened.model.spec,
@@ -120,23 +89,19 @@ def _measure(opened: OpenModel, options: LikelihoodOptions, world: World) -> lis
                 "draws": options.draws,
                 "seed": options.seed,
                 "t_min": PUBLISHED_T_MIN,
-                "tokenizer": words.fingerprint[:16],
-                **_told("nats", found.nats.value, found.nats.se),
-                **_told("bits", found.bits.value, found.bits.se),
-                **_told("ppl", found.ppl.value, found.ppl.se),
+                "tokenizer": tokenizer.fingerprint[:16],
+                **with_error("nats", likelihood.nats),
+                **with_error("bits", likelihood.bits),
+                **with_error("ppl", likelihood.ppl),
             }
         )
     return rows
 
 
-def _told(name: str, value: float, error: float) -> dict[str, float | None]:
-    return {name: value, f"{name}_se": None if error != error else error}
-
-
 def _windows(
     spec: str, tokenizer: Tokenizer, length: int, options: LikelihoodOptions
 ) -> npt.NDArray[np.int64]:
-    """Whole windows of a text, spread evenly where there are more than asked for.
+    """Cut whole windows of a text, spread evenly where there are more than wanted.
 
     Raises:
         UserError: It cannot be read, or is shorter than one window.

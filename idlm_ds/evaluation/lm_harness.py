@@ -11,9 +11,11 @@ from tqdm import tqdm
 
 from idlm_ds.console import say
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.completion import Completer, Completion, Draws, Speed, open_completer
+from idlm_ds.evaluation.completion import Completer, Completion, Speed, open_completer
+from idlm_ds.evaluation.options import CompletionOptions
 from idlm_ds.metrics.continuation import continuation_bound, is_greedy
 from idlm_ds.noise import Noise, derive_seed
+from idlm_ds.options import AT_LEAST_1, option
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.typed import build
 
@@ -25,13 +27,13 @@ MOST = 256
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class HarnessOptions(Draws):
-    """Arguments of the model, as typed by the user."""
+class HarnessOptions(CompletionOptions):
+    """Arguments of the model, as people type them."""
 
     pretrained: str
     """A checkpoint, as everywhere."""
 
-    mc_samples: int = 128
+    mc_samples: int = option(128, flag="mc_samples", rule=AT_LEAST_1)
     """Draws for a likelihood."""
 
     pad: bool = True
@@ -43,10 +45,6 @@ class HarnessOptions(Draws):
     more network call a token."""
 
     device: str = "cuda"
-
-    def __post_init__(self) -> None:
-        if self.mc_samples < 1:
-            raise UserError(f"mc_samples: must be at least 1, got {self.mc_samples}")
 
 
 @final

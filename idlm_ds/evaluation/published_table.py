@@ -1,29 +1,43 @@
-"""Published figures measured again: what a row says, what was found, whether they agree."""
+"""Published figures measured again, and whether both agree."""
 
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
-from idlm_ds.build.judges import load_judge
 from idlm_ds.build.networks import known_network
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
 from idlm_ds.console import say
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.genppl import evaluate
-from idlm_ds.evaluation.grid import GenPplOptions, find_source
-from idlm_ds.evaluation.table import Row, to_text, write_results
+from idlm_ds.evaluation.genppl import evaluate, load_judges
+from idlm_ds.evaluation.options import (
+    ChainName,
+    ChainOptions,
+    EvaluationOptions,
+    FamilyName,
+    Judging,
+    ModelOptions,
+    PrecisionName,
+    TableOptions,
+    TailName,
+)
+from idlm_ds.evaluation.row import Row
+from idlm_ds.evaluation.sources import find_source, sampler_config
+from idlm_ds.evaluation.table import to_text, write_results
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.recipes.strict_yaml import read_yaml
 from idlm_ds.recipes.typed import build
+from idlm_ds.samplers.config import SamplerConfig
 
 STANDARD_DEVIATIONS = 2.0
-UNTOLD_PPL, UNTOLD_ENTROPY = 0.05, 0.05
+DEFAULT_PPL, DEFAULT_ENTROPY = 0.05, 0.05
 """Share of GenPPL and nats of entropy that are allowed where no spread was published."""
+
+STAND_IN_TOKENIZER, STAND_IN_LENGTH = "assets:tokenizer", 16
 
 COLUMNS = {
     "name": "model",
@@ -48,10 +62,11 @@ class PublishedRow:
     """Of the publication."""
 
     checkpoint: str
-    process: Literal["mdlm", "sedd", "udlm", "duo"]
+    process: FamilyName
     steps: int
-    sampler: Literal["ancestral", "greedy", "analytic", "euler"]
-    precision: Literal["float64", "float32"]
+    sampler: ChainName
+    tail: TailName = "ancestral"
+    precision: PrecisionName
     gen_ppl: float
     gen_ppl_std: float | None = None
     entropy: float
@@ -59,10 +74,23 @@ class PublishedRow:
     mauve: float | None = None
     mauve_std: float | None = None
 
+    @property
+    def config(self) -> SamplerConfig:
+        """How its samples were drawn.
+
+        Raises:
+            UserError: Sampler and precision exclude each other.
+        """
+        return sampler_config(
+            ChainOptions(
+                steps=self.steps, sampler=self.sampler, tail=self.tail, precision=self.precision
+            )
+        )
+
     def verdict(self, row: Row) -> str:
         """``pass`` where GenPPL and entropy are within two deviations of what was published."""
-        ppl_std = self.gen_ppl_std or UNTOLD_PPL * self.gen_ppl / STANDARD_DEVIATIONS
-        nats_std = self.entropy_std or UNTOLD_ENTROPY / STANDARD_DEVIATIONS
+        ppl_std = self.gen_ppl_std or DEFAULT_PPL * self.gen_ppl / STANDARD_DEVIATIONS
+        nats_std = self.entropy_std or DEFAULT_ENTROPY / STANDARD_DEVIATIONS
         if row["gen_ppl"] is None:
             return "fail"
         agrees = [
@@ -97,47 +125,64 @@ def read_table(path: Path) -> PublishedTable:
     return build(PublishedTable, read_yaml(text, str(path)))
 
 
-def run_table(
-    table: PublishedTable, options: GenPplOptions, world: World, *, with_stand_ins: bool
-) -> None:
+def run_table(table: PublishedTable, options: TableOptions, world: World) -> None:
     """Measure what is reachable, and write and print all rows.
 
     Collective: every rank must call.
 
-    Args:
-        table: What was published.
-        options: How to judge and where to keep it; what a row says counts instead of the rest.
-        world: The process group.
-        with_stand_ins: Put a tiny random network of the same family in the place of every
-            checkpoint. That proves that the list can be run, and says nothing about any figure.
+    With ``options.with_stand_ins``, a tiny random network of the same family takes the place of
+    every checkpoint. That proves that the list can be run, and says nothing about any figure.
+
+    Raises:
+        UserError: The judge or the folder cannot be used.
     """
-    rows: list[Row] = []
-    judges = [load_judge(spec, world.device, "--judge") for spec in options.judges]
+    common, rows = _common_settings(table, options), list[Row]()
+    judges = load_judges(common.judging.judges, world)
     for published in table.rows:
-        asked = replace(
-            options,
-            steps=[published.steps],
-            samplers=[published.sampler],
-            precisions=[published.precision],
-            process=published.process,
-        )
+        settings = replace(common, model=replace(common.model, process=published.process))
         spec = published.checkpoint
-        if with_stand_ins:
-            spec = str(_stand_in(published.process, asked, world))
+        if options.with_stand_ins:
+            spec = str(_stand_in(published.process, options.output, world))
         try:
-            source = find_source(spec, replace(asked, checkpoints=[spec]))
+            source = find_source(
+                spec,
+                settings.model,
+                [published.config],
+                seeds=settings.seeds,
+                num_samples=settings.num_samples,
+            )
         except UserError as error:
-            rows.append(_row(published, None, f"not reachable: {error}"))
+            rows.append(_row(published, {}, f"not reachable: {error}"))
             continue
-        for measured in evaluate([source], [], judges, asked, world):
-            verdict = "stand-in" if with_stand_ins else published.verdict(measured)
+        for measured in evaluate([source], [], judges, settings, world):
+            verdict = "stand-in" if options.with_stand_ins else published.verdict(measured)
             rows.append(_row(published, measured, verdict))
     if world.is_first:
-        settings = {"what": _headline(with_stand_ins), "judges": list(options.judges)}
-        write_results(options.output, rows, settings)
+        headline = _headline(options.with_stand_ins)
+        write_results(
+            options.output, rows, {"what": headline, "judges": list(common.judging.judges)}
+        )
         say(to_text([_shown(row) for row in rows], COLUMNS))
-        say(_headline(with_stand_ins))
+        say(headline)
         say(f"written to {options.output}")
+
+
+def _common_settings(table: PublishedTable, options: TableOptions) -> EvaluationOptions:
+    """Settings of all rows; each adds its family."""
+    if options.with_stand_ins:
+        model = ModelOptions(tokenizer=STAND_IN_TOKENIZER, length=STAND_IN_LENGTH)
+        judges, num_samples = ["assets:judge"], 4
+    else:
+        model = ModelOptions(tokenizer=table.tokenizer, length=table.length)
+        judges, num_samples = list(options.judges), options.num_samples
+    return EvaluationOptions(
+        seeds=options.seeds,
+        num_samples=num_samples,
+        batch=options.batch,
+        model=model,
+        judging=Judging(judges=judges),
+        output=options.output,
+    )
 
 
 def _headline(with_stand_ins: bool) -> str:
@@ -149,13 +194,14 @@ def _headline(with_stand_ins: bool) -> str:
     return "published checkpoints; a row passes within two standard deviations"
 
 
-def _row(published: PublishedRow, measured: Row | None, verdict: str) -> dict[str, Any]:
-    told = {
+def _row(published: PublishedRow, measured: Row, verdict: str) -> dict[str, Any]:
+    return {
+        **measured,
         "name": published.name,
         "version": published.version,
         "checkpoint": published.checkpoint,
         "steps": published.steps,
-        "sampler": published.sampler,
+        "sampler": published.config.label,
         "precision": published.precision,
         "published_gen_ppl": published.gen_ppl,
         "published_gen_ppl_se": published.gen_ppl_std,
@@ -165,27 +211,26 @@ def _row(published: PublishedRow, measured: Row | None, verdict: str) -> dict[st
         "published_mauve_se": published.mauve_std,
         "verdict": verdict,
     }
-    return {**(measured or {}), **told}
 
 
 def _shown(row: Row) -> Row:
-    """A verdict in a word; the reason is in the files."""
+    """Cut a verdict to a word; the reason is in the files."""
     return {**row, "verdict": row["verdict"].partition(":")[0]}
 
 
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """Unlike a fresh network's, answers that depend on what is asked."""
+    """Draw values large enough that answers depend on the input."""
     del name
     return 0.2 * torch.randn(shape, generator=generator)
 
 
-def _stand_in(family: str, options: GenPplOptions, world: World) -> Path:
-    folder = options.output / "stand-ins" / family
+def _stand_in(family: str, output: Path, world: World) -> Path:
+    folder = output / "stand-ins" / family
     if world.is_first and not (folder / "model.safetensors").exists():
-        tokenizer = load_tokenizer(options.tokenizer or "assets:tokenizer", "--tokenizer")
+        tokenizer = load_tokenizer(STAND_IN_TOKENIZER, "--tokenizer")
         sizes = {"kind": "dit", "hidden": 32, "blocks": 1, "heads": 2, "cond": 16}
         sizes |= {"vocab_size": len(tokenizer) + 1, "time_conditioning": family != "mdlm"}
-        card = NetworkCard(network=sizes, process={"name": family}, length=options.length or 16)
+        card = NetworkCard(network=sizes, process={"name": family}, length=STAND_IN_LENGTH)
         network = known_network(card)
         source = InitialWeights(_random, seed=0)
         with torch.device("meta"):

@@ -8,7 +8,7 @@ from idlm_ds.errors import UserError
 from idlm_ds.metrics.answers import answer_in
 
 PROMPT = "{question}\n"
-"""What comes before an answer in TinyGSM."""
+"""Text in front of an answer, as in TinyGSM."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """What a model is given."""
+        """Text that a model continues."""
         return PROMPT.format(question=self.text)
 
 
@@ -43,8 +43,8 @@ def _question(line: str, where: str) -> Question:
     except ValueError as error:
         raise UserError(f"{where}: not JSON") from error
     match record:
-        case {"question": str(text), "answer": str(told)}:
-            answer = answer_in(told)
+        case {"question": str(text), "answer": str(solution)}:
+            answer = answer_in(solution)
         case _:
             raise UserError(f"{where}: expected an object with texts 'question' and 'answer'")
     if answer is None:

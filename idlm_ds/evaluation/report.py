@@ -1,100 +1,86 @@
 """The end of a distillation run: table, figure, samples."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from idlm_ds.build.processes import make_sampler_config
 from idlm_ds.console import say
-from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.dist import World
 from idlm_ds.engine.trio import Borrowed, Learner
-from idlm_ds.evaluation.controls import Evaluation, Measured, Protocol
-from idlm_ds.evaluation.page import format_table, write_report
+from idlm_ds.evaluation.controls import Measured, RunEvaluation
+from idlm_ds.evaluation.page import RUN_COLUMNS, write_report
 from idlm_ds.evaluation.samples_file import write_samples
-from idlm_ds.metrics.judge import Judge
-from idlm_ds.processes.base import Process
-from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.evaluation.table import to_text, value_with_error
+from idlm_ds.provenance import describe_machine
+
+SHOWN = (("teacher", 8), ("teacher", 1024), ("student", 8))
+"""Model and steps of the samples that console and page show."""
 
 
 def report(
-    recipe: DistillRecipe,
+    evaluation: RunEvaluation,
     output: Path,
-    teacher: Borrowed,
     student: Learner,
-    process: Process,
-    tokenizer: Tokenizer,
-    judge: Judge,
+    teacher: Borrowed,
     heldout: npt.NDArray[np.int64],
-    *,
-    world: World,
 ) -> None:
     """Measure everything, print the table and write the files.
 
     Collective: every rank must call.
     """
-    section = recipe.eval
-    protocol = Protocol(
-        num_samples=section.num_samples,
-        length=recipe.data.length,
-        student_steps=section.steps,
-        teacher_steps=section.teacher_steps,
-        matched_steps=section.matched_steps,
-        target_steps=8 if 8 in section.steps else section.steps[-1],
-        batch=section.batch,
-        seed=section.seed,
-        chain=make_sampler_config(section, process),
-    )
-    evaluation = Evaluation(process, tokenizer, judge, protocol, world=world)
-    is_first = world.is_first
-    if is_first:
-        say(f"\nmeasuring: {section.num_samples} samples a row, judge {judge.name}")
+    world, recipe = evaluation.world, evaluation.recipe
+    if world.is_first:
+        judge = evaluation.judge.name
+        say(f"\nmeasuring: {recipe.eval.num_samples} samples a row, judge {judge}")
     measured = []
-    for one in evaluation.run(teacher, student, torch.from_numpy(heldout)):
-        measured.append(one)
-        if is_first:
-            _note(one)
-    if is_first:
-        _write(recipe, output, judge, measured)
+    for each in evaluation.measure(student, teacher, torch.from_numpy(heldout)):
+        measured.append(each)
+        if world.is_first:
+            _say_row(each)
+    if world.is_first:
+        settings = {
+            "recipe": recipe.name,
+            "weights": f"student at EMA {recipe.ema.decay}",
+            "batch_size": recipe.eval.batch,
+            **describe_machine(world.device.type, world.size),
+        }
+        _write(output, recipe.name, settings, measured)
     world.barrier()
 
 
-def _note(one: Measured) -> None:
-    row = one.row
-    steps = "" if row.steps is None else f" at {row.steps} steps"
-    say(f"  {row.display_name}{steps}: GenPPL {row.gen_ppl:.1f}, entropy {row.entropy:.2f}")
+def _say_row(measured: Measured) -> None:
+    row = measured.row
+    steps = "" if row["steps"] is None else f" at {row['steps']} steps"
+    figures = [
+        f"{heading} {value_with_error(row[key], row[f'{key}_se'])}"
+        for key, heading in (("gen_ppl", "GenPPL"), ("entropy", "entropy"))
+        if row[key] is not None
+    ]
+    say(f"  {row['model']}{steps}: {', '.join(figures)}")
 
 
-def _write(recipe: DistillRecipe, output: Path, judge: Judge, measured: list[Measured]) -> None:
-    rows = [m.row for m in measured]
-    settings = {
-        "judge": judge.name,
-        "sampler": measured[-1].row.sampler,
-        "precision": recipe.eval.precision,
-        "seed": str(recipe.eval.seed),
-        "samples a row": str(recipe.eval.num_samples),
-        "tokens a sample": str(recipe.data.length),
-        "weights": f"student at EMA {recipe.ema.decay}",
-    }
+def _write(
+    output: Path, title: str, settings: dict[str, Any], measured: Sequence[Measured]
+) -> None:
+    rows = [each.row for each in measured]
     shown = {}
-    for one in measured:
-        row = one.row
-        if row.steps is not None:
-            name = f"{row.model}-{row.steps}"
+    for each in measured:
+        row = each.row
+        if each.stream is not None:
             write_samples(
-                output / "samples" / f"{name}.json",
-                one.texts,
-                gen_ppl=row.gen_ppl,
-                entropy=row.entropy,
-                provenance=row.to_json(),
+                output / "samples" / f"{each.stream}-{row['steps']}.json",
+                each.texts,
+                gen_ppl=row["gen_ppl"],
+                entropy=row["entropy"],
+                provenance=row,
             )
-        if (row.model, row.steps) in (("teacher", 8), ("teacher", 1024), ("student", 8)):
-            shown[f"{row.display_name}, {row.steps} steps"] = one.texts
-    write_report(output, rows, title=recipe.name, settings=settings, samples=shown)
-    say(f"\n{format_table(rows)}")
-    say("  " + ", ".join(f"{k} {v}" for k, v in settings.items()))
+        if (row["model"], row["steps"]) in SHOWN:
+            shown[f"{row['model']}, {row['steps']} steps"] = each.texts
+    write_report(output, rows, title=title, settings=settings, samples=shown)
+    say(f"\n{to_text(rows, RUN_COLUMNS)}")
     for heading, texts in shown.items():
         say(f"\n{heading}:")
         for text in texts[:2]:

@@ -1,66 +1,112 @@
-"""One line of a report: a model, how it was sampled, and what came out."""
+"""One line of a table of results: settings of sets of samples, and their figures.
 
-import math
-from dataclasses import asdict, dataclass
+A row is flat: settings, then figures. The standard error of ``x`` is ``x_se``, its spread
+``x_std``; None stands for what is unknown or does not apply.
+"""
 
-DISPLAY_NAMES = {
-    "held_out": "held-out",
-    "teacher": "teacher",
-    "teacher_matched": "teacher (matched)",
-    "student": "student",
-}
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from idlm_ds.evaluation.cell import Cell
+from idlm_ds.evaluation.draw import SampleSet
+from idlm_ds.evaluation.score import Scores
+from idlm_ds.metrics.accumulate import Estimate, MeanAccumulator, PerplexityAccumulator
+from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
+from idlm_ds.metrics.judge import Judge, Masking
+from idlm_ds.metrics.repetition import repeated_tokens
+from idlm_ds.metrics.self_bleu import self_bleu
+
+Row: TypeAlias = Mapping[str, Any]
+
+NGRAM = 4
+"""Length of the blocks that count as repetition, and longest order of self-BLEU."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """Figures of one set of texts."""
+def with_error(name: str, estimate: Estimate | None) -> dict[str, float | None]:
+    """Columns of a figure and its standard error."""
+    if estimate is None:
+        return {name: None, f"{name}_se": None}
+    return {name: estimate.value, f"{name}_se": estimate.se if estimate.count > 1 else None}
 
-    model: str
-    """A key of ``DISPLAY_NAMES``; ``teacher_matched`` is the teacher at the student's entropy."""
-    steps: int | None
-    """Sampling steps; None for held-out text."""
-    nfe: float | None
-    """Network calls a sequence, which may differ from steps; None for held-out text."""
-    sampler: str
-    precision: str
-    temperature: float
-    gen_ppl: float
-    gen_ppl_se: float
-    entropy: float
-    """Mean unigram entropy, nats."""
-    entropy_se: float
-    distinct_2: float
-    """Share of distinct bigrams over the whole set."""
-    seconds: float | None
-    """Wall time of sampling the whole set; None where nothing was sampled."""
-    num_samples: int
-    judge: str
-    seed: int
 
-    def __post_init__(self) -> None:
-        if self.model not in DISPLAY_NAMES:
-            allowed = ", ".join(DISPLAY_NAMES)
-            raise ValueError(f"Row.model={self.model!r}; allowed: {allowed}")
-        if (self.steps is None) != (self.model == "held_out"):
-            raise ValueError(
-                f"Row.steps={self.steps} with model={self.model!r}; "
-                "allowed: None for held_out, a number for the others"
-            )
+def setting_columns(cells: Sequence[Cell]) -> dict[str, Any]:
+    """Settings of cells that differ in their seed only."""
+    columns = asdict(cells[0])
+    del columns["seed"]
+    return {**columns, "seeds": [cell.seed for cell in cells]}
 
-        if not (math.isfinite(self.gen_ppl) and self.gen_ppl > 0 and math.isfinite(self.entropy)):
-            raise ValueError(
-                f"Row of {self.model}: gen_ppl={self.gen_ppl}, entropy={self.entropy}; "
-                "allowed: finite, and gen_ppl above 0"
-            )
 
-    @property
-    def display_name(self) -> str:
-        """The model's name as people read it."""
-        return DISPLAY_NAMES[self.model]
+def sample_columns(cells: Sequence[Cell], sets: Sequence[SampleSet]) -> dict[str, Any]:
+    """Settings, costs and variety of cells that differ in their seed only."""
+    first = cells[0]
+    seconds = sum(each.seconds for each in sets if each.seconds is not None) or None
+    num_tokens = len(cells) * first.num_samples * first.length
+    has_cost = sets[0].nfe is not None
+    return {
+        **setting_columns(cells),
+        "num_samples": len(cells) * first.num_samples,
+        "nfe": statistics.fmean(each.nfe or 0.0 for each in sets) if has_cost else None,
+        **_variety([each.tokens for each in sets]),
+        "seconds": seconds,
+        "tokens_per_s": num_tokens / seconds if seconds else None,
+        "machine": dict(sets[0].machine),
+    }
 
-    def to_json(self) -> dict[str, object]:
-        """Give the fields as JSON values; a number that is not finite becomes null."""
-        return {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in asdict(self).items()
-        }
+
+def _variety(sets: Sequence[Tensor]) -> dict[str, Any]:
+    entropy, repetition = MeanAccumulator(), MeanAccumulator()
+    distinct, bleu = [], []
+    for tokens in sets:
+        width = min(NGRAM, tokens.shape[1])
+        entropy.update(unigram_entropy(tokens))
+        repetition.update(repeated_tokens(tokens, width))
+        distinct.append(distinct_ngrams(tokens, min(2, width)))
+        if len(tokens) > 1:
+            bleu.append(self_bleu(tokens, order=width).mean().item())
+    return {
+        **with_error("entropy", entropy.compute()),
+        "distinct_2": statistics.fmean(distinct),
+        **with_error("repetition", repetition.compute()),
+        "self_bleu": statistics.fmean(bleu) if bleu else None,
+    }
+
+
+def judge_columns(judge: Judge, masking: Masking, scores: Sequence[Scores]) -> dict[str, Any]:
+    """Perplexity under a judge, pooled over the tokens of all sets."""
+    pooled, of_sets = PerplexityAccumulator(), []
+    for each in scores:
+        of_set = PerplexityAccumulator()
+        of_set.update(each.nats, each.tokens)
+        pooled.merge(of_set)
+        # Texts of nothing but EOS have no scored token.
+        if each.tokens.any():
+            of_sets.append(of_set.compute().value)
+    return {
+        "judge": judge.name,
+        "judge_context": judge.context,
+        "judge_bos": judge.prefix_bos,
+        "masking": masking,
+        **with_error("gen_ppl", pooled.compute() if of_sets else None),
+        "gen_ppl_std_over_seeds": statistics.stdev(of_sets) if len(of_sets) > 1 else None,
+    }
+
+
+def distance_columns(distances: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Means over seeds; a spread is over all clusterings of all seeds."""
+    columns: dict[str, Any] = {}
+    if all("mauve" in each for each in distances):
+        values = [value for each in distances for value in each["mauve"]["values"]]
+        mauve = distances[0]["mauve"]
+        settings = {k: v for k, v in mauve.items() if k not in ("mean", "std", "values")}
+        columns |= {"mauve": statistics.fmean(values), "mauve_std": statistics.stdev(values)}
+        columns["mauve_settings"] = settings
+    if all("gm" in each for each in distances):
+        errors = [each["gm"]["se"] for each in distances]
+        is_known = all(error is not None for error in errors)
+        columns["gm"] = statistics.fmean(each["gm"]["value"] for each in distances)
+        columns["gm_se"] = sum(e**2 for e in errors) ** 0.5 / len(errors) if is_known else None
+    return columns

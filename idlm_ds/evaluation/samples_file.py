@@ -11,13 +11,18 @@ def write_samples(
     path: Path,
     texts: Sequence[str],
     *,
-    gen_ppl: float,
+    gen_ppl: float | None,
     entropy: float,
     provenance: Mapping[str, object],
 ) -> None:
-    """Write texts and their two figures, with where they came from, as JSON.
+    """Write texts, their two figures and their provenance, as JSON.
 
-    Units: ``entropy`` in nats.
+    Args:
+        path: The file, which is replaced.
+        texts: Whole, as decoded.
+        gen_ppl: Perplexity under a judge; None where no token was scored.
+        entropy: Mean unigram entropy, in nats.
+        provenance: Settings behind the texts, as JSON values.
 
     Raises:
         ValueError: a figure is not finite, which JSON cannot hold.

@@ -1,89 +1,17 @@
-"""Sets of samples on disk, each named by everything it depends on.
+"""Sets of samples and their scores on disk; what is there is never computed again."""
 
-An evaluation is a grid of cells. A cell that is on disk is never drawn again; what a cell depends
-on is in its name, so one of other settings is another file.
-"""
-
-import hashlib
 import json
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from idlm_ds.errors import UserError
+from idlm_ds.evaluation.cell import Cell
+from idlm_ds.evaluation.draw import SampleSet
 from idlm_ds.files import write_atomic
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Cell:
-    """How one set of sequences comes about."""
-
-    model: str
-    """As the user named it."""
-
-    source: str
-    """Fingerprint of what the sequences are made from."""
-
-    family: str | None
-    """Diffusion family; None for text that no diffusion model wrote."""
-
-    sampler: str | None
-    """With its tail, as printed; None for text that nothing sampled."""
-
-    steps: int | None
-    precision: str | None
-    temperature: float
-    nucleus: float
-    seed: int
-    num_samples: int
-    length: int
-    tokenizer: str
-    """Fingerprint of the tokenizer."""
-
-    @property
-    def key(self) -> str:
-        """File name: readable, and a hash of every setting but the model's name."""
-        settings = asdict(self)
-        del settings["model"]
-        text = json.dumps(settings, sort_keys=True)
-        digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
-        told = [self.model.rstrip("/").rpartition("/")[2], self.sampler, self.steps, self.precision]
-        words = "-".join(str(word) for word in told if word is not None)
-        return f"{re.sub(r'[^A-Za-z0-9._+-]+', '_', words)[:60]}-s{self.seed}-{digest}"
-
-
-def by_setting(cells: Iterable[Cell]) -> list[list[Cell]]:
-    """Cells that differ in their seed only, together."""
-    settings: dict[Cell, list[Cell]] = {}
-    for cell in cells:
-        settings.setdefault(replace(cell, seed=0), []).append(cell)
-    return list(settings.values())
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drawn:
-    """A cell's sequences, and what they cost."""
-
-    tokens: Tensor
-    """(num_samples, length) ids."""
-
-    texts: Sequence[str]
-    nfe: float | None
-    """Network calls a sequence; None where nothing was sampled."""
-
-    seconds: float | None
-    """Wall time of drawing them all."""
-
-    dtypes: Sequence[str]
-    """Precisions of the random numbers they were drawn with."""
-
-    machine: Mapping[str, Any]
-    """Versions, device, number of ranks."""
 
 
 class Store:
@@ -93,28 +21,32 @@ class Store:
         self.folder = folder
 
     def samples(self, cell: Cell) -> Path:
-        """Where a cell's sequences are, or will be."""
+        """Path of a cell's samples, whether they have been drawn or not."""
         return self.folder / "samples" / f"{cell.key}.json"
 
     def score(self, cell: Cell, metric: str) -> Path:
-        """Where what a metric says of a cell is, or will be."""
+        """Path of a metric's scores of a cell, whether they have been computed or not."""
         return self.folder / "scores" / f"{cell.key}.{metric}.json"
 
-    def write_samples(self, cell: Cell, drawn: Drawn) -> None:
-        """Keep a cell, whole or not at all."""
+    def write_samples(self, cell: Cell, samples: SampleSet) -> None:
+        """Write a cell's samples, whole or not at all.
+
+        Raises:
+            UserError: The folder cannot be written.
+        """
         content = {
             "cell": asdict(cell),
-            "nfe": drawn.nfe,
-            "seconds": drawn.seconds,
-            "dtypes": list(drawn.dtypes),
-            "machine": dict(drawn.machine),
-            "generated_seqs": list(drawn.texts),
-            "tokens": drawn.tokens.tolist(),
+            "nfe": samples.nfe,
+            "seconds": samples.seconds,
+            "dtypes": [] if cell.precision is None else [cell.precision],
+            "machine": dict(samples.machine),
+            "generated_seqs": list(samples.texts),
+            "tokens": samples.tokens.tolist(),
         }
         write_json(self.samples(cell), content)
 
-    def read_samples(self, cell: Cell) -> Drawn:
-        """Read a cell that is there.
+    def read_samples(self, cell: Cell) -> SampleSet:
+        """Read the samples of a cell that has been drawn.
 
         Raises:
             UserError: The file is damaged.
@@ -122,12 +54,11 @@ class Store:
         path = self.samples(cell)
         content = read_json(path)
         try:
-            return Drawn(
+            return SampleSet(
                 tokens=torch.tensor(content["tokens"], dtype=torch.long),
                 texts=content["generated_seqs"],
                 nfe=content["nfe"],
                 seconds=content["seconds"],
-                dtypes=content["dtypes"],
                 machine=content["machine"],
             )
         except (KeyError, TypeError, ValueError) as error:
@@ -135,10 +66,24 @@ class Store:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a file, whole or not at all."""
+    """Write a file, whole or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+        ValueError: A number is not finite, which JSON cannot hold.
+    """
     text = json.dumps(content, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        UserError: It cannot be written.
+    """
     try:
-        write_atomic(path, (text + "\n").encode())
+        write_atomic(path, text.encode())
     except OSError as error:
         raise UserError(f"--output: cannot write {path}: {error.strerror}") from error
 
@@ -156,3 +101,8 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: not a JSON object")
     return content
+
+
+def missing_files(paths: Sequence[Path]) -> list[int]:
+    """Indices of the files that do not exist."""
+    return [i for i, path in enumerate(paths) if not path.exists()]

@@ -1,6 +1,5 @@
 """The page that goes with an exported model."""
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,11 +10,12 @@ from huggingface_hub import ModelCardData
 
 import idlm_ds
 from idlm_ds.checkpoints.formats.description import Description
-from idlm_ds.evaluation.row import DISPLAY_NAMES
+from idlm_ds.evaluation.table import to_markdown
 from idlm_ds.export.fields import Code
 from idlm_ds.samplers.config import SamplerConfig
 
 FIGURES = {
+    "model": "model",
     "steps": "steps",
     "nfe": "NFE",
     "gen_ppl": "GenPPL",
@@ -25,10 +25,10 @@ FIGURES = {
     "sampler": "sampler",
     "precision": "precision",
     "num_samples": "samples",
-    "seed": "seed",
+    "seeds": "seed",
     "judge": "judge",
 }
-"""Columns of the table, besides the model's name."""
+"""Columns of the table."""
 
 # A test searches sources for these words spelt out, since this package itself never says them.
 TRUST = f"trust_remote_code={True}"
@@ -123,27 +123,12 @@ class Page:
         yield "exported with", _flat(versions)
 
     def _figures(self) -> Iterator[str]:
-        rows = [row for row in self.report["rows"] if row.get("model") in DISPLAY_NAMES]
-        lines = [("model", *FIGURES.values()), ("---",) * (1 + len(FIGURES))]
-        for row in rows:
-            cells = (_cell(name, row) for name in FIGURES)
-            lines.append((DISPLAY_NAMES[row["model"]], *cells))
-        yield "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        yield to_markdown(self.report["rows"], FIGURES)
         yield (
             "GenPPL is the perplexity of samples under the judge and compares under one judge "
             "only; ± is one standard error; NFE counts network calls a sequence."
         )
         yield _flat(self.report.get("settings", {}))
-
-
-def _cell(name: str, row: Mapping[str, Any]) -> str:
-    value, error = row.get(name), row.get(f"{name}_se")
-    if value is None:
-        return "-"
-    if not error:
-        return f"{value:.4g}" if isinstance(value, float) else str(value)
-    decimals = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:.{decimals}f} ± {error:.{decimals}f}"
 
 
 def _flat(value: Any) -> str:

@@ -292,9 +292,9 @@ class EvalSection(Section):
     """How samples are drawn and judged."""
 
     prefix: ClassVar[str] = "eval"
-    num_samples: int = 256
+    num_samples: int = 1024
     """Samples per measurement; at least 2."""
-    steps: tuple[int, ...] = (4, 8, 16, 32)
+    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     """Sampling steps the student is measured at; each at least 1, increasing."""
     teacher_steps: tuple[int, ...] = (4, 8, 16, 32, 64, 256, 1024)
     """Sampling steps the teacher is measured at; each at least 1, increasing."""

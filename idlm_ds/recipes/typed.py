@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from idlm_ds.recipes.errors import RecipeError, shorten
 
@@ -71,7 +71,7 @@ def _convert(hint: Any, value: object, key: str) -> object:
         return _choice(hint.__metadata__[0].choices(), value, key)
     if get_origin(hint) is Literal:
         return _choice(get_args(hint), value, key)
-    if get_origin(hint) is UnionType:
+    if get_origin(hint) in (Union, UnionType):
         (kind,) = (kind for kind in get_args(hint) if kind is not NoneType)
         return None if value is None else _convert(kind, value, key)
     if get_origin(hint) is tuple:

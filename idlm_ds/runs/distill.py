@@ -17,6 +17,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import FrozenRole, TrainedRole
 from idlm_ds.errors import UserError
+from idlm_ds.evaluation.controls import RunEvaluation
 from idlm_ds.evaluation.report import report
 from idlm_ds.objectives.self_distillation import SelfDistillation
 from idlm_ds.processes.absorbing import Absorbing
@@ -71,17 +72,14 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     if isinstance(frozen, FrozenRole) and isinstance(teacher.method, SelfDistillation):
         # In rounds the student's former self took the teacher's place.
         frozen.reload(teacher.model.weights)
-    report(
-        recipe,
-        session.options.output,
-        frozen,
-        student,
-        teacher.process,
-        tokenizer,
-        judge,
-        heldout,
+    evaluation = RunEvaluation(
+        recipe=recipe,
+        process=teacher.process,
+        tokenizer=tokenizer,
+        judge=judge,
         world=world,
     )
+    report(evaluation, session.options.output, student, frozen, heldout)
     return folder
 
 

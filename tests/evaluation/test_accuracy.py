@@ -1,4 +1,4 @@
-"""Questions answered by a model: verdicts, figures, and what is not asked again."""
+"""Questions answered by a model: verdicts, figures, and what is not answered again."""
 
 import json
 import math
@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from idlm_ds.cli import parse_options
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.accuracy import AccuracyOptions, run_accuracy
+from idlm_ds.evaluation.accuracy import run_accuracy
 from idlm_ds.evaluation.completion import Completer, Completion
-from idlm_ds.evaluation.grid import Grid
+from idlm_ds.evaluation.options import AccuracyOptions, ChainGrid
 from tests.distributed.harness import run_ranks
 from tests.toy_models import random_teacher
 
@@ -35,22 +36,14 @@ def options(teacher, tmp_path) -> AccuracyOptions:
     data = tmp_path / "data.jsonl"
     lines = [json.dumps({"question": q, "answer": f"#### {a}"}) for q, a in QUESTIONS]
     data.write_text("\n".join(lines))
-    draws = Grid(
+    return AccuracyOptions(
         checkpoints=[str(teacher)],
-        steps=[2],
-        samplers=["ancestral"],
-        precisions=["float64"],
-        temperatures=[1.0],
-        nuclei=[1.0],
+        grid=ChainGrid(steps=[2]),
         seeds=[0, 1],
-        num_samples=1,
-        length=None,
         batch=2,
-        process=None,
-        tokenizer=None,
+        output=tmp_path / "results",
+        data=data,
     )
-    output = tmp_path / "results"
-    return AccuracyOptions(draws=draws, output=output, data=data, limit=None, bos=False)
 
 
 def rows(options: AccuracyOptions) -> list[dict[str, Any]]:
@@ -64,20 +57,16 @@ def items(options: AccuracyOptions) -> dict[str, list[dict[str, Any]]]:
     return {k: [{**item, "seconds": None} for item in v] for k, v in kept.items()}
 
 
-def elsewhere(options: AccuracyOptions, output: Path, **changes) -> AccuracyOptions:
-    return replace(options, output=output, draws=replace(options.draws, **changes))
-
-
 def test_figures_are_those_of_the_verdicts(options, monkeypatch):
-    said = {0: "#### 1", 1: "2, not 3", 2: "so 3.0", 3: "none", 4: "#### 5", 5: "def f():\n  x"}
+    texts = {0: "#### 1", 1: "2, not 3", 2: "so 3.0", 3: "none", 4: "#### 5", 5: "def f():\n  x"}
 
     def complete(self: Completer, prompts, samples, *, stream: str, batch: int):
         assert [self.tokenizer.decode([p])[0] for p in prompts] == [
             f"{QUESTIONS[i][0]}\n" for i in samples
         ]
         # Another seed gets one more right.
-        told = said | ({1: "2"} if self.seed else {})
-        return [Completion(told[i], tokens=3, nfe=2) for i in samples]
+        written = texts | ({1: "2"} if self.seed else {})
+        return [Completion(written[i], tokens=3, nfe=2) for i in samples]
 
     monkeypatch.setattr(Completer, "complete", complete)
     run_accuracy(options, ALONE)
@@ -112,15 +101,15 @@ def test_figures_are_those_of_the_verdicts(options, monkeypatch):
 
 def _on_ranks(world: World, options: AccuracyOptions) -> list[int]:
     """Which questions this rank answers."""
-    asked, honest = [], Completer.complete
+    answered, honest = [], Completer.complete
 
     def complete(self: Completer, prompts, samples, **more: Any):
-        asked.extend(samples)
+        answered.extend(samples)
         return honest(self, prompts, samples, **more)
 
     Completer.complete = complete
     run_accuracy(options, world)
-    return asked
+    return answered
 
 
 def test_answers_do_not_depend_on_the_batch_or_the_number_of_ranks(options, tmp_path):
@@ -128,7 +117,7 @@ def test_answers_do_not_depend_on_the_batch_or_the_number_of_ranks(options, tmp_
     wanted = items(options)
     assert len(wanted) == 2
     for batch, ranks in ((1, 1), (7, 1), (2, 2)):
-        other = elsewhere(options, tmp_path / f"{batch}-{ranks}", batch=batch)
+        other = replace(options, output=tmp_path / f"{batch}-{ranks}", batch=batch)
         if ranks == 1:
             run_accuracy(other, ALONE)
         else:
@@ -144,18 +133,18 @@ def test_only_what_has_no_answer_is_asked_again(options, monkeypatch):
     files = sorted((options.output / "items").iterdir())
     lines = files[0].read_text().splitlines(keepends=True)
     files[0].write_text("".join([lines[0], *lines[3:]]))
-    asked, honest = [], Completer.complete
+    answered, honest = [], Completer.complete
 
     def complete(self: Completer, prompts, samples, **more: Any):
-        asked.extend(samples)
+        answered.extend(samples)
         return honest(self, prompts, samples, **more)
 
     monkeypatch.setattr(Completer, "complete", complete)
     run_accuracy(options, ALONE)
-    assert asked == [1, 2]
+    assert answered == [1, 2]
     assert items(options) == before
     run_accuracy(options, ALONE)
-    assert asked == [1, 2]
+    assert answered == [1, 2]
 
 
 def test_what_is_done_is_on_disk_after_every_batch(options, monkeypatch):
@@ -219,5 +208,5 @@ def test_a_limit_of_nothing_is_refused(options):
 
 
 def test_no_model_is_refused(options):
-    with pytest.raises(UserError, match="^--checkpoint: name at least one$"):
-        replace(options, draws=replace(options.draws, checkpoints=[]))
+    with pytest.raises(UserError, match="the following arguments are required: --checkpoint"):
+        parse_options(AccuracyOptions, "Program.", ["--data", str(options.data)])

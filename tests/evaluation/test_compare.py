@@ -27,7 +27,7 @@ def difference(first: dict[str, Any], other: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("first", "other", "told"),
+    ("first", "other", "expected"),
     [
         # sqrt(3² + 4²) = 5, so that 10 is the edge of two standard errors.
         ((100.0, 3.0), (110.0, 4.0), "+10 ± 5 (within noise)"),
@@ -36,8 +36,8 @@ def difference(first: dict[str, Any], other: dict[str, Any]) -> str:
         ((100.0, None), (200.0, 4.0), "+100 (noise unknown)"),
     ],
 )
-def test_a_difference_is_held_against_its_own_error(first, other, told):
-    assert difference(row(*first), row(*other)) == told
+def test_a_difference_is_held_against_its_own_error(first, other, expected):
+    assert difference(row(*first), row(*other)) == expected
 
 
 def test_rows_are_paired_by_setting_and_gaps_are_shown():
@@ -57,8 +57,8 @@ def test_settings_can_be_ignored_but_not_so_far_that_rows_collide():
     a = ResultFile("a", [row(1.0, 0.1)])
     b = ResultFile("b", [row(1.1, 0.1, model="n")])
     assert len(compare([a, b], ["gen_ppl"], ignore=[])) == 2
-    (one,) = compare([a, b], ["gen_ppl"], ignore=["model"])
-    assert one["b - a"].endswith("(within noise)")
+    (compared,) = compare([a, b], ["gen_ppl"], ignore=["model"])
+    assert compared["b - a"].endswith("(within noise)")
     both = ResultFile("c", [*a.rows, *b.rows])
     with pytest.raises(UserError, match="^c: two rows of .*steps=8"):
         compare([both, a], ["gen_ppl"], ignore=["model"])

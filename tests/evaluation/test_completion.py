@@ -28,18 +28,18 @@ def script(*tokens: int) -> list[int]:
 def test_a_text_is_what_stands_between_the_prompt_and_the_first_end_of_text():
     prompt, written, eos = ids("The people"), ids(TEXT), tokenizer().eos_id
     network = Scripted(script(*prompt, *written, eos, *written, eos))
-    (completion,) = completer(network, length=LENGTH).complete([prompt], [0], stream="t", batch=1)
-    assert (completion.text, completion.tokens) == (TEXT, len(written))
-    assert 1 <= completion.nfe <= 4
+    (completed,) = completer(network, length=LENGTH).complete([prompt], [0], stream="t", batch=1)
+    assert (completed.text, completed.tokens) == (TEXT, len(written))
+    assert 1 <= completed.nfe <= 4
 
 
 def test_an_end_of_text_in_the_prompt_ends_nothing_and_a_limit_does():
     eos, written = tokenizer().eos_id, ids(TEXT)
     prompt = [*ids("The people"), eos]
     model = completer(Scripted(script(*prompt, *written, eos)), length=LENGTH)
-    completions = model.complete([prompt] * 2, [0, 1], stream="t", batch=2, most=[None, 2])
-    assert [c.text for c in completions] == [TEXT, tokenizer().decode([written[:2]])[0]]
-    assert [c.tokens for c in completions] == [len(written), 2]
+    completed = model.complete([prompt] * 2, [0, 1], stream="t", batch=2, most=[None, 2])
+    assert [each.text for each in completed] == [TEXT, tokenizer().decode([written[:2]])[0]]
+    assert [each.tokens for each in completed] == [len(written), 2]
 
 
 class Spaceless:

@@ -14,12 +14,13 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation import genppl
+from idlm_ds.evaluation.cell import Cell
 from idlm_ds.evaluation.genppl import run_genppl
-from idlm_ds.evaluation.grid import GenPplOptions
-from idlm_ds.evaluation.store import Cell
+from idlm_ds.evaluation.options import ChainGrid, GenPplOptions, Judging
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.noise import Noise
 from tests.distributed.harness import run_ranks
+from tests.evaluation.changes import change
 from tests.toy_models import random_judge, random_teacher
 
 NUM_SAMPLES = 9
@@ -56,19 +57,11 @@ def models(tmp_path_factory) -> Path:
 def options(models, tmp_path) -> GenPplOptions:
     return GenPplOptions(
         checkpoints=[str(models / "teacher")],
-        samples=[],
-        steps=[2, 3],
-        samplers=["ancestral"],
-        precisions=["float64"],
-        temperatures=[1.0],
-        nuclei=[1.0],
+        grid=ChainGrid(steps=[2, 3]),
         seeds=[0, 1],
         num_samples=NUM_SAMPLES,
-        length=None,
         batch=4,
-        judges=[str(models / "judge")],
-        process=None,
-        tokenizer=None,
+        judging=Judging(judges=[str(models / "judge")]),
         output=tmp_path / "results",
     )
 
@@ -97,7 +90,7 @@ def test_figures_do_not_depend_on_the_batch_or_the_number_of_ranks(options, tmp_
     wanted, tokens = figures(options), tokens_of(options)
     assert len(tokens) == 4
     for batch, ranks in ((1, 1), (7, 1), (32, 1), (3, 2)):
-        other = replace(options, batch=batch, output=tmp_path / f"{batch}-{ranks}")
+        other = change(options, batch=batch, output=tmp_path / f"{batch}-{ranks}")
         if ranks == 1:
             run_genppl(other, ALONE)
         else:
@@ -113,9 +106,9 @@ def _is_figure(value: object) -> bool:
 
 
 def test_a_row_says_how_it_came_about(options):
-    run_genppl(replace(options, samplers=["greedy"], precisions=["float32"], steps=[2]), ALONE)
+    run_genppl(change(options, tails=["greedy"], precisions=["float32"], steps=[2]), ALONE)
     (row,) = results(options)
-    told = {
+    settings = {
         "family": "mdlm",
         "sampler": "ancestral+greedy",
         "precision": "float32",
@@ -126,7 +119,7 @@ def test_a_row_says_how_it_came_about(options):
         "num_samples": 2 * NUM_SAMPLES,
         "length": 16,
     }
-    assert {key: row[key] for key in told} == told
+    assert {key: row[key] for key in settings} == settings
     assert row["judge"].startswith("judge@")
     assert 1 <= row["nfe"] <= 2
     assert row["gen_ppl_se"] > 0
@@ -137,7 +130,7 @@ def test_a_row_says_how_it_came_about(options):
 
 
 def test_seeds_are_pooled_over_tokens(options):
-    run_genppl(replace(options, steps=[2]), ALONE)
+    run_genppl(change(options, steps=[2]), ALONE)
     scores = [json.loads(p.read_text()) for p in (options.output / "scores").iterdir()]
     nats = sum(sum(score["nats"]) for score in scores)
     count = sum(sum(score["tokens"]) for score in scores)
@@ -156,7 +149,7 @@ def test_only_missing_cells_are_drawn_and_scored(options, monkeypatch):
     for path in gone:
         path.unlink()
     drawn, scored = [], []
-    monkeypatch.setattr(genppl, "_draw", _counted(genppl._draw, drawn))
+    monkeypatch.setattr(genppl, "draw_cell", _counted(genppl.draw_cell, drawn))
     monkeypatch.setattr(Judge, "score", _counted(Judge.score, scored))
     run_genppl(options, ALONE)
     assert (len(drawn), len(scored)) == (1, 2)
@@ -183,30 +176,30 @@ def test_samples_are_drawn_in_the_precision_asked_for_and_say_so(options, monkey
 
     honest = Noise.uniform
     monkeypatch.setattr(Noise, "uniform", uniform)
-    run_genppl(replace(options, steps=[2], seeds=[0], precisions=[precision]), ALONE)
+    run_genppl(change(options, steps=[2], seeds=[0], precisions=[precision]), ALONE)
     assert {str(numbers.dtype) for numbers in drawn} == {f"torch.{precision}"}
     (file,) = (options.output / "samples").iterdir()
     assert json.loads(file.read_text())["dtypes"] == [precision]
 
 
 def test_texts_made_elsewhere_are_scored_like_any_other(options, tmp_path):
-    run_genppl(replace(options, steps=[2], seeds=[0]), ALONE)
-    (mine,) = results(options)
+    run_genppl(change(options, steps=[2], seeds=[0]), ALONE)
+    (drawn,) = results(options)
     (file,) = (options.output / "samples").iterdir()
     elsewhere = tmp_path / "elsewhere.json"
     elsewhere.write_text(
         json.dumps({"generated_seqs": json.loads(file.read_text())["generated_seqs"]})
     )
     tokenizer = str(ASSETS / "tokenizer")
-    run_genppl(replace(options, checkpoints=[], samples=[elsewhere], tokenizer=tokenizer), ALONE)
-    (theirs,) = results(options)
-    assert theirs["model"] == str(elsewhere)
-    assert theirs["sampler"] is None
-    assert theirs["gen_ppl"] == pytest.approx(mine["gen_ppl"], rel=1e-9)
+    run_genppl(change(options, checkpoints=[], samples=[elsewhere], tokenizer=tokenizer), ALONE)
+    (adopted,) = results(options)
+    assert adopted["model"] == str(elsewhere)
+    assert adopted["sampler"] is None
+    assert adopted["gen_ppl"] == pytest.approx(drawn["gen_ppl"], rel=1e-9)
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("changes", "words"),
     [
         ({"checkpoints": []}, "--checkpoint, --samples: name at least one"),
         ({"steps": [0]}, "--steps: must be at least 1, got 0"),
@@ -224,43 +217,61 @@ def test_texts_made_elsewhere_are_scored_like_any_other(options, tmp_path):
     ],
     ids=str,
 )
-def test_what_cannot_be_done_is_said_in_one_line(change, words, options):
+def test_what_cannot_be_done_is_said_in_one_line(changes, words, options):
     with pytest.raises(UserError, match=words) as error:
-        run_genppl(replace(options, **change), ALONE)
+        run_genppl(change(options, **changes), ALONE)
     assert "\n" not in str(error.value)
 
 
 def test_every_setting_but_the_name_of_the_model_makes_another_cell(tmp_path):
     cell = Cell(
-        model="a/student/", source="x", family="mdlm", sampler="ancestral", steps=8,
-        precision="float64", temperature=1.0, nucleus=1.0, seed=0, num_samples=4, length=16,
+        model="a/student/",
+        source="x",
+        family="mdlm",
+        sampler="ancestral",
+        steps=8,
+        precision="float64",
+        temperature=1.0,
+        nucleus=1.0,
+        seed=0,
+        num_samples=4,
+        length=16,
         tokenizer="t",
-    )  # fmt: skip
-    assert cell.key.startswith("student-ancestral-8-float64-s0-")
+    )
+    # The name of files that users have.
+    assert cell.key == "student-ancestral-8-float64-s0-b32a8e006fbb"
     changes = asdict(cell) | {
-        "source": "y", "family": "sedd", "sampler": "euler", "steps": 9, "precision": "float32",
-        "temperature": 0.9, "nucleus": 0.9, "seed": 1, "num_samples": 5, "length": 17,
+        "source": "y",
+        "family": "sedd",
+        "sampler": "euler",
+        "steps": 9,
+        "precision": "float32",
+        "temperature": 0.9,
+        "nucleus": 0.9,
+        "seed": 1,
+        "num_samples": 5,
+        "length": 17,
         "tokenizer": "u",
-    }  # fmt: skip
+    }
     others = {replace(cell, **{k: v}).key for k, v in changes.items() if k != "model"}
     assert len(others | {cell.key}) == len(changes)
     assert replace(cell, model="b/student").key == cell.key
 
 
 def test_a_damaged_cell_is_named(options):
-    run_genppl(replace(options, steps=[2], seeds=[0]), ALONE)
+    run_genppl(change(options, steps=[2], seeds=[0]), ALONE)
     (file,) = (options.output / "samples").iterdir()
     file.write_text(json.dumps({"cell": {}}))
     with pytest.raises(UserError, match="damaged .* delete it to draw it again"):
-        run_genppl(replace(options, steps=[2], seeds=[0]), ALONE)
+        run_genppl(change(options, steps=[2], seeds=[0]), ALONE)
 
 
 def test_texts_of_nothing_but_eos_have_no_perplexity_and_break_nothing(options, tmp_path):
     tokenizer = Tokenizer(ASSETS / "tokenizer")
     eos = tokenizer.decode([[tokenizer.eos_id] * 16] * 3)
     (tmp_path / "eos.json").write_text(json.dumps({"generated_seqs": eos}))
-    alone = replace(options, checkpoints=[], samples=[tmp_path / "eos.json"])
-    run_genppl(replace(alone, tokenizer=str(ASSETS / "tokenizer")), ALONE)
+    alone = change(options, checkpoints=[], samples=[tmp_path / "eos.json"])
+    run_genppl(change(alone, tokenizer=str(ASSETS / "tokenizer")), ALONE)
     (row,) = results(options)
     assert (row["gen_ppl"], row["gen_ppl_se"], row["entropy"]) == (None, None, 0.0)
 
@@ -270,9 +281,9 @@ def test_both_rules_of_what_is_scored_make_a_row_each(options, tmp_path):
     (end,) = tokenizer.decode([[tokenizer.eos_id]])
     texts = [f"The people {end} of the States", f"Fellow citizens {end} of the Senate"]
     (tmp_path / "ended.json").write_text(json.dumps({"generated_seqs": texts}))
-    alone = replace(options, checkpoints=[], samples=[tmp_path / "ended.json"])
-    asked = replace(alone, maskings=["published", "strict"], tokenizer="assets:tokenizer")
-    run_genppl(asked, ALONE)
+    alone = change(options, checkpoints=[], samples=[tmp_path / "ended.json"])
+    both = change(alone, maskings=["published", "strict"], tokenizer="assets:tokenizer")
+    run_genppl(both, ALONE)
     published, strict = results(options)
     assert (published["masking"], strict["masking"]) == ("published", "strict")
     counts = {

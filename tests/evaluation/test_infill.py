@@ -9,8 +9,8 @@ import pytest
 import idlm_ds
 from idlm_ds.cli import launch
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.completion import Draws
-from idlm_ds.evaluation.infill import InfillOptions, parse, read_filled
+from idlm_ds.evaluation.infill import parse, read_filled
+from idlm_ds.evaluation.options import InfillOptions
 from tests.toy_models import random_teacher
 
 from .writers import Scripted, completer, tokenizer
@@ -22,8 +22,7 @@ LENGTH = 16
 
 
 def options(**changes) -> InfillOptions:
-    defaults = {"texts": ["A"], "gap": 3, "ends": False, "num_samples": 1, "output": None}
-    return InfillOptions(checkpoint="x", draw=Draws(), **{**defaults, **changes})
+    return InfillOptions(checkpoint="x", texts=["A"], gap=3, **changes)
 
 
 def ids(text: str) -> list[int]:
@@ -116,7 +115,7 @@ TEXTS = ("The ___2 of the", "peace ___ and ___1 war", "I have ___")
 
 
 def test_what_fills_a_text_depends_on_no_other_text_and_no_batch(program, tmp_path):
-    found = []
+    results = []
     for texts, batch in ((TEXTS, 32), (TEXTS[::-1], 2), (TEXTS[1:2], 1)):
         output = tmp_path / f"{batch}.json"
         settings = ("--num-samples", 3, "--steps", 3, "--batch-size", batch, "--output", output)
@@ -130,9 +129,9 @@ def test_what_fills_a_text_depends_on_no_other_text_and_no_batch(program, tmp_pa
         for item in content["items"]:
             for part in item["template"].replace("___2", "___").replace("___1", "___").split("___"):
                 assert part.rstrip(" ") in item["text"]
-        found.append({(i["template"], i["text"]) for i in content["items"]})
-    assert found[0] == found[1] >= found[2]
-    assert len(found[2]) == 3
+        results.append({(i["template"], i["text"]) for i in content["items"]})
+    assert results[0] == results[1] >= results[2]
+    assert len(results[2]) == 3
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,10 @@ from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.likelihood import LikelihoodOptions, run_likelihood
+from idlm_ds.evaluation.likelihood import run_likelihood
+from idlm_ds.evaluation.options import LikelihoodOptions
 from tests.distributed.harness import run_ranks
+from tests.evaluation.changes import change
 from tests.evaluation.test_genppl import ALONE, models
 from tests.toy_models import random_teacher
 
@@ -36,15 +38,9 @@ def options(models, texts, tmp_path) -> LikelihoodOptions:
     return LikelihoodOptions(
         checkpoints=[str(models / "teacher")],
         texts=[str(texts / "three.jsonl"), str(texts / "one.txt")],
-        heldout_every=None,
         windows=7,
         draws=2,
-        seed=0,
-        length=None,
         batch=3,
-        with_eos=True,
-        process=None,
-        tokenizer=None,
         output=tmp_path / "results",
     )
 
@@ -96,7 +92,7 @@ def test_windows_are_whole_and_eos_is_a_choice(options, texts):
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("changes", "words"),
     [
         ({"windows": 0}, "--windows: must be at least 1"),
         ({"draws": 0}, "--draws: must be at least 1"),
@@ -106,6 +102,6 @@ def test_windows_are_whole_and_eos_is_a_choice(options, texts):
     ],
     ids=str,
 )
-def test_what_cannot_be_done_is_said_in_one_line(change, words, options):
+def test_what_cannot_be_done_is_said_in_one_line(changes, words, options):
     with pytest.raises(UserError, match=words):
-        run_likelihood(replace(options, **change), ALONE)
+        run_likelihood(change(options, **changes), ALONE)

@@ -8,7 +8,8 @@ import pytest
 
 from idlm_ds.build.locate import ASSETS
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation import published_table
+from idlm_ds.evaluation import genppl
+from idlm_ds.evaluation.options import TableOptions
 from idlm_ds.evaluation.published_table import PublishedRow, PublishedTable, read_table, run_table
 from tests.evaluation.test_genppl import ALONE, models, options
 
@@ -16,10 +17,28 @@ __all__ = ["models", "options"]
 
 TABLE = ASSETS.parents[1] / "ds_configs" / "table1.yaml"
 ROW = PublishedRow(
-    name="IDLM-MDLM", version=2, checkpoint="hf:nobody/idlm", process="mdlm", steps=2,
-    sampler="ancestral", precision="float32", gen_ppl=80.0, gen_ppl_std=3.0, entropy=5.6,
+    name="IDLM-MDLM",
+    version=2,
+    checkpoint="hf:nobody/idlm",
+    process="mdlm",
+    steps=2,
+    sampler="ancestral",
+    precision="float32",
+    gen_ppl=80.0,
+    gen_ppl_std=3.0,
+    entropy=5.6,
     entropy_std=0.04,
-)  # fmt: skip
+)
+
+
+@pytest.fixture
+def table_options(options) -> TableOptions:
+    return TableOptions(
+        judges=options.judging.judges,
+        seeds=[0, 1],
+        num_samples=options.num_samples,
+        output=options.output,
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,7 +66,7 @@ def test_the_shipped_list_is_read_and_names_its_checkpoints():
     assert table.length == 1024
     assert {row.process for row in table.rows} == {"mdlm", "sedd", "duo"}
     assert all(row.checkpoint.startswith("hf:") for row in table.rows)
-    settings = [(r.name, r.steps, r.sampler, r.precision) for r in table.rows]
+    settings = [(r.name, r.steps, r.config.label, r.precision) for r in table.rows]
     assert len(set(settings)) == len(settings)
     mdlm = next(r for r in table.rows if (r.name, r.steps) == ("IDLM-MDLM", 8))
     assert (mdlm.gen_ppl, mdlm.gen_ppl_std, mdlm.entropy) == (79.75, 5.61, 5.61)
@@ -66,40 +85,38 @@ def rows_of(folder: Path) -> list[dict]:
     return json.loads((folder / "results.json").read_text())["rows"]
 
 
-def test_stand_ins_run_the_list_and_say_what_they_are(options, tmp_path, capsys):
-    rows = (ROW, replace(ROW, process="duo", sampler="greedy", precision="float64"))
+def test_stand_ins_run_the_list_and_say_what_they_are(table_options, capsys):
+    rows = (ROW, replace(ROW, process="duo", tail="greedy", precision="float64"))
     table = PublishedTable(length=16, tokenizer="assets:tokenizer", rows=rows)
-    asked = replace(options, tokenizer="assets:tokenizer", length=16)
-    run_table(table, asked, ALONE, with_stand_ins=True)
-    found = rows_of(options.output)
-    assert [row["verdict"] for row in found] == ["stand-in", "stand-in"]
-    assert [row["family"] for row in found] == ["mdlm", "duo"]
-    assert all(row["gen_ppl"] > 0 for row in found)
+    run_table(table, replace(table_options, with_stand_ins=True), ALONE)
+    results = rows_of(table_options.output)
+    assert [row["verdict"] for row in results] == ["stand-in", "stand-in"]
+    assert [row["family"] for row in results] == ["mdlm", "duo"]
+    assert [row["sampler"] for row in results] == ["ancestral", "ancestral+greedy"]
+    assert all(row["gen_ppl"] > 0 for row in results)
     assert "STAND-INS" in capsys.readouterr().out
-    assert "STAND-INS" in (options.output / "results.md").read_text()
+    assert "STAND-INS" in (table_options.output / "results.md").read_text()
 
 
-def test_the_judge_is_loaded_once_for_all_rows(options, monkeypatch):
+def test_the_judge_is_loaded_once_for_all_rows(table_options, options, monkeypatch):
     loaded = []
-    load = published_table.load_judge
-    monkeypatch.setattr(
-        published_table, "load_judge", lambda *asked: loaded.append(asked) or load(*asked)
-    )
+    load = genppl.load_judge
+    monkeypatch.setattr(genppl, "load_judge", lambda *spec: loaded.append(spec) or load(*spec))
     (spec,) = options.checkpoints
     rows = tuple(replace(ROW, checkpoint=spec, steps=steps) for steps in (1, 2, 3))
     table = PublishedTable(length=16, tokenizer="assets:tokenizer", rows=rows)
-    run_table(table, replace(options, seeds=[0], num_samples=2), ALONE, with_stand_ins=False)
-    assert len(rows_of(options.output)) == 3
+    run_table(table, replace(table_options, seeds=[0], num_samples=2), ALONE)
+    assert len(rows_of(table_options.output)) == 3
     assert len(loaded) == 1
 
 
-def test_what_is_reachable_is_measured_and_the_rest_is_named(options, monkeypatch):
+def test_what_is_reachable_is_measured_and_the_rest_is_named(table_options, options, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     (spec,) = options.checkpoints
     rows = (ROW, replace(ROW, checkpoint=spec))
     table = PublishedTable(length=16, tokenizer="assets:tokenizer", rows=rows)
-    run_table(table, replace(options, tokenizer="assets:tokenizer"), ALONE, with_stand_ins=False)
-    lost, found = rows_of(options.output)
+    run_table(table, table_options, ALONE)
+    lost, measured = rows_of(table_options.output)
     assert lost["verdict"].startswith("not reachable: --checkpoint: hf:nobody/idlm is not in the")
     assert "gen_ppl" not in lost
-    assert (found["verdict"], found["steps"], found["precision"]) == ("fail", 2, "float32")
+    assert (measured["verdict"], measured["steps"], measured["precision"]) == ("fail", 2, "float32")

@@ -7,6 +7,7 @@ import pytest
 from safetensors.torch import load_file
 
 from idlm_ds.build.locate import ASSETS
+from idlm_ds.evaluation.table import value_with_error
 from tests.launchers.conftest import ROOT, Finished, Toy, run
 from tests.launchers.test_errors import ZERO3, distill, error_of
 
@@ -52,10 +53,10 @@ def rows(output: Path) -> dict[tuple[str, int | None], dict]:
 @pytest.mark.parametrize("method", ["sdtt", "dmd"])
 def test_a_baseline_prints_a_table_and_saves_a_student(method, made):
     output, done = made(method)
-    shown = {("held_out", None), ("student", 2), ("teacher", 2), ("teacher_matched", 2)}
+    shown = {("held-out", None), ("student", 2), ("teacher", 2), ("teacher (matched)", 2)}
     assert rows(output).keys() == shown
     for row in rows(output).values():
-        assert f"{row['gen_ppl']:.1f}" in done.out
+        assert value_with_error(row["gen_ppl"], row["gen_ppl_se"]) in done.out
     card = json.loads((output / "student" / "config.json").read_text())
     assert card["origin"]["made_by"] == f"{method}, running-mean weights"
     assert card["origin"]["student_updates"] == UPDATES

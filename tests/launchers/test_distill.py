@@ -124,17 +124,19 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
     report = json.loads((output / "report.json").read_text())
     shown = [(r["model"], r["steps"]) for r in report["rows"]]
     assert shown == [
-        ("held_out", None),
+        ("held-out", None),
         ("student", 1),
         ("student", 2),
         ("teacher", 2),
-        ("teacher_matched", 2),
+        ("teacher (matched)", 2),
     ]
     for row in report["rows"]:
         assert row["gen_ppl"] > 1
         assert row["gen_ppl_se"] > 0
         assert row["num_samples"] == 4
     student = report["rows"][1]
+    assert (student["seeds"], student["masking"]) == ([1234], "published")
+    assert (output / "samples" / "teacher_matched-2.json").exists()
     samples = json.loads((output / "samples" / "student-1.json").read_text())
     assert samples["generative_ppl"] == student["gen_ppl"]
     assert samples["provenance"]["judge"] == student["judge"]

@@ -53,15 +53,15 @@ def written(program, toy, tmp_path, *arguments: object) -> dict:
 
 def test_texts_begin_with_the_prompt_and_say_how_they_were_drawn(program, toy, tmp_path):
     settings = ("--block", 2, "--steps", 4, "--remasking", "random", "--guidance", 0.5)
-    found = written(
+    content = written(
         program, toy, tmp_path, "--sampler", "blockwise", "--prompt", PROMPT, "--length", 8,
-        "--num-samples", 5, "--batch", 2, *settings,
+        "--num-samples", 5, "--batch-size", 2, *settings,
     )  # fmt: skip
-    assert len(found["generated_seqs"]) == 5
-    assert all(text.startswith(PROMPT) for text in found["generated_seqs"])
-    assert len(set(found["generated_seqs"])) > 1
-    provenance = found["provenance"]
-    told = {
+    assert len(content["generated_seqs"]) == 5
+    assert all(text.startswith(PROMPT) for text in content["generated_seqs"])
+    assert len(set(content["generated_seqs"])) > 1
+    provenance = content["provenance"]
+    expected = {
         "sampler": "blockwise",
         "precision": "float64",
         "prompt": PROMPT,
@@ -74,26 +74,32 @@ def test_texts_begin_with_the_prompt_and_say_how_they_were_drawn(program, toy, t
         "seed": 0,
         "num_samples": 5,
     }
-    assert {k: provenance[k] for k in told} == told
+    assert {k: provenance[k] for k in expected} == expected
 
 
 def test_defaults_fill_a_training_sequence_in_one_block(program, toy, tmp_path):
-    found = written(program, toy, tmp_path, "--sampler", "blockwise", "--num-samples", 2)
-    told = {"prompt": "", "block": 16, "remasking": "low_confidence", "guidance": 0.0, "nfe": 8.0}
-    assert {k: found["provenance"][k] for k in told} == told
+    content = written(program, toy, tmp_path, "--sampler", "blockwise", "--num-samples", 2)
+    expected = {
+        "prompt": "",
+        "block": 16,
+        "remasking": "low_confidence",
+        "guidance": 0.0,
+        "nfe": 8.0,
+    }
+    assert {k: content["provenance"][k] for k in expected} == expected
 
 
 def test_blocks_that_do_not_fill_the_rest_of_a_training_sequence_leave_it(program, toy, tmp_path):
     settings = ("--prompt", PROMPT, "--block", 4, "--steps", 4, "--num-samples", 2)
-    found = written(program, toy, tmp_path, "--sampler", "blockwise", *settings)
-    assert found["provenance"]["block"] == 4
-    assert found["provenance"]["nfe"] == 4.0
+    content = written(program, toy, tmp_path, "--sampler", "blockwise", *settings)
+    assert content["provenance"]["block"] == 4
+    assert content["provenance"]["nfe"] == 4.0
 
 
 def test_any_batch_draws_the_same_samples(program, toy, tmp_path):
     settings = ("--sampler", "blockwise", "--prompt", PROMPT, "--length", 8, "--steps", 4)
     texts = [
-        written(program, toy, tmp_path, *settings, "--batch", batch)["generated_seqs"]
+        written(program, toy, tmp_path, *settings, "--batch-size", batch)["generated_seqs"]
         for batch in (1, 3, 64)
     ]
     assert texts[0] == texts[1] == texts[2]
@@ -101,15 +107,15 @@ def test_any_batch_draws_the_same_samples(program, toy, tmp_path):
 
 def test_at_temperature_0_blockwise_samples_are_one_sample(program, toy, tmp_path):
     settings = ("--sampler", "blockwise", "--length", 8, "--steps", 4, "--temperature", 0)
-    found = written(program, toy, tmp_path, *settings, "--num-samples", 3)
-    assert len(set(found["generated_seqs"])) == 1
-    assert found["provenance"]["temperature"] == 0.0
+    content = written(program, toy, tmp_path, *settings, "--num-samples", 3)
+    assert len(set(content["generated_seqs"])) == 1
+    assert content["provenance"]["temperature"] == 0.0
 
 
 def test_other_samplers_say_nothing_of_blocks(program, toy, tmp_path):
-    found = written(program, toy, tmp_path, "--steps", 2, "--num-samples", 2, "--tail", "greedy")
-    assert found["provenance"]["sampler"] == "ancestral+greedy"
-    assert not {"prompt", "block", "remasking", "guidance"} & set(found["provenance"])
+    content = written(program, toy, tmp_path, "--steps", 2, "--num-samples", 2, "--tail", "greedy")
+    assert content["provenance"]["sampler"] == "ancestral+greedy"
+    assert not {"prompt", "block", "remasking", "guidance"} & set(content["provenance"])
 
 
 @pytest.mark.parametrize("sampler", ["ancestral", "analytic", "euler"])
@@ -158,8 +164,8 @@ def test_a_bad_argument_of_blockwise_is_named(program, more, message):
 
 def test_a_length_that_is_asked_for_may_go_beyond_training(program, toy, tmp_path):
     settings = ("--sampler", "blockwise", "--prompt", 9 * PROMPT, "--length", 4, "--steps", 2)
-    found = written(program, toy, tmp_path, *settings, "--num-samples", 1)
-    assert found["generated_seqs"][0].startswith(9 * PROMPT)
+    content = written(program, toy, tmp_path, *settings, "--num-samples", 1)
+    assert content["generated_seqs"][0].startswith(9 * PROMPT)
 
 
 def test_temperature_0_is_for_blockwise_only(program):

@@ -1,0 +1,189 @@
+"""One set of samples, drawn batch by batch over all ranks."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from idlm_ds.data.tokenizer import Tokenizer
+from idlm_ds.evaluation.cell import Cell
+from idlm_ds.processes.base import Denoiser, Process
+from idlm_ds.provenance import describe_machine
+from idlm_ds.samplers.batched import sample_batched
+from idlm_ds.samplers.config import SamplerConfig
+from idlm_ds.samplers.reverse import Sampled
+from idlm_ds.tensor_types import TokenIds
+
+DrawBatch: TypeAlias = Callable[[Sequence[int]], Sampled]
+"""Draws the samples with some indices; a sample depends on its index only."""
+
+
+class Ranks(Protocol):
+    """What drawing and scoring need of a process group; ``engine.dist.World`` is one."""
+
+    @property
+    def rank(self) -> int: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Collective: give every rank the plain values of all ranks, in rank order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SingleProcess:
+    """World size 1, without a process group."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """See ``Ranks``."""
+        return [value]
+
+    @classmethod
+    def on_any_device(cls) -> "SingleProcess":
+        """The GPU, where there is one."""
+        return cls(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Sequences and what they cost."""
+
+    tokens: TokenIds
+    evaluations: Int[Tensor, " B"]
+    """Network calls of each sequence."""
+
+    seconds: float
+    """Wall time of the whole set."""
+
+    @property
+    def nfe(self) -> float:
+        """Network calls a sequence."""
+        return self.evaluations.sum().item() / len(self.tokens)
+
+
+def draw_set(
+    draw: DrawBatch,
+    num_samples: int,
+    *,
+    batch: int,
+    ranks: Ranks,
+    progress: Callable[[int], object] = lambda count: None,
+) -> Drawn:
+    """Draw a set, each rank every ``ranks.size``-th sample of it.
+
+    Ranks that share ZeRO-3 weights must run the network equally often, so one that has fewer
+    batches than the first draws a sample that is thrown away.
+
+    Args:
+        draw: Draws a batch.
+        num_samples: Size of the set.
+        batch: Samples at a time; changes nothing but speed.
+        ranks: The process group.
+        progress: Called with the number of samples after each batch of this rank.
+
+    Collective: every rank must call; all get the whole set, on the CPU.
+    """
+    began = time.perf_counter()
+    local = range(ranks.rank, num_samples, ranks.size)
+    tokens, evaluations = [], []
+    for first in range(0, len(range(0, num_samples, ranks.size)), batch):
+        indices = local[first : first + batch]
+        sampled = draw(indices or [0])
+        tokens.append(sampled.tokens[: len(indices)].cpu())
+        evaluations.append(sampled.evaluations[: len(indices)].cpu())
+        progress(len(indices))
+    shares = ranks.gather((torch.cat(tokens).numpy(), torch.cat(evaluations).numpy()))
+    whole = Drawn(
+        torch.empty(num_samples, shares[0][0].shape[1], dtype=torch.long),
+        torch.empty(num_samples, dtype=torch.long),
+        time.perf_counter() - began,
+    )
+    for rank, (rank_tokens, rank_evaluations) in enumerate(shares):
+        whole.tokens[rank :: ranks.size] = torch.from_numpy(rank_tokens)
+        whole.evaluations[rank :: ranks.size] = torch.from_numpy(rank_evaluations)
+    return whole
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleSet:
+    """The samples of a cell, and what they cost."""
+
+    tokens: TokenIds
+    texts: Sequence[str]
+    nfe: float | None
+    """Network calls a sequence; None where nothing was sampled."""
+
+    seconds: float | None
+    """Wall time of drawing them all."""
+
+    machine: Mapping[str, Any]
+    """Versions, device, number of ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A network ready to draw, and what belongs to it."""
+
+    process: Process
+    network: Denoiser
+    tokenizer: Tokenizer
+
+
+def draw_cell(
+    cell: Cell,
+    config: SamplerConfig,
+    model: LoadedModel,
+    *,
+    stream: str,
+    batch: int,
+    ranks: Ranks,
+    progress: Callable[[int], object] = lambda count: None,
+) -> SampleSet:
+    """Draw the samples of a cell.
+
+    Args:
+        cell: Seed, number and length of the samples.
+        config: How each is drawn.
+        model: The network, saved or in training.
+        stream: What they are drawn for; names the random numbers, together with the seed.
+        batch: See ``draw_set``.
+        ranks: See ``draw_set``.
+        progress: See ``draw_set``.
+
+    Collective: every rank must call; all get the whole set.
+    """
+
+    def draw(indices: Sequence[int]) -> Sampled:
+        return sample_batched(
+            model.process,
+            model.network,
+            indices,
+            config,
+            length=cell.length,
+            seed=cell.seed,
+            stream=stream,
+            batch=batch,
+            device=ranks.device,
+        )
+
+    drawn = draw_set(draw, cell.num_samples, batch=batch, ranks=ranks, progress=progress)
+    return SampleSet(
+        tokens=drawn.tokens,
+        texts=model.tokenizer.decode(drawn.tokens.tolist()),
+        nfe=drawn.nfe,
+        seconds=drawn.seconds,
+        machine=describe_machine(ranks.device.type, ranks.size),
+    )
