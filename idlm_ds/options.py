@@ -8,7 +8,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from types import NoneType
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from idlm_ds.errors import UserError
 
@@ -58,7 +58,7 @@ class Options:
 
 def add_options(parser: argparse._ActionsContainer, cls: type) -> None:
     """Add every field of a dataclass; fields that are dataclasses become groups of options."""
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     for member in _members(cls):
         hint = hints[member.name]
         if isinstance(hint, type) and is_dataclass(hint):
@@ -74,7 +74,7 @@ def read_options(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         UserError: A value is out of range, or two options exclude each other.
     """
-    hints = get_type_hints(cls)
+    hints = get_type_hints(cls, include_extras=True)
     made: dict[str, Any] = {}
     for member in _members(cls):
         hint = hints[member.name]
@@ -108,6 +108,8 @@ def _argument(member: "Field[Any]", hint: Any) -> dict[str, Any]:
     argument |= {"required": True} if default is MISSING else {"default": default}
     if get_origin(hint) is Sequence:
         argument["nargs"], hint = "+", get_args(hint)[0]
+    if get_origin(hint) is Annotated:
+        return argument | {"choices": hint.__metadata__[0].choices()}
     if get_origin(hint) is Literal:
         return argument | {"choices": get_args(hint)}
     name = _flag(member).lstrip("-").replace("-", "_").upper()

@@ -7,26 +7,20 @@ default on every command line.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from idlm_ds.errors import UserError
 from idlm_ds.options import ABOVE_0, AT_LEAST_1, SHARE, Options, option
 from idlm_ds.recipes.load import RECIPES
 from idlm_ds.registry.families import FAMILIES
-from idlm_ds.registry.samplers import PRECISIONS, SAMPLERS, TAILS
+from idlm_ds.registry.samplers import ANCESTRAL, DRAWN, FLOAT64, PRECISIONS, SAMPLERS, TAILS
+from idlm_ds.registry.table import OneOf
 
-if TYPE_CHECKING:
-    FamilyName: TypeAlias = str
-    ChainName: TypeAlias = str
-    SamplerName: TypeAlias = str
-    TailName: TypeAlias = str
-    PrecisionName: TypeAlias = str
-else:
-    FamilyName = Literal[tuple(FAMILIES)]
-    ChainName = Literal[tuple(name for name, row in SAMPLERS.items() if row.is_chain)]
-    SamplerName = Literal[tuple(SAMPLERS)]
-    TailName = Literal[tuple(TAILS)]
-    PrecisionName = Literal[tuple(PRECISIONS)]
+FamilyName = Annotated[str, OneOf(FAMILIES)]
+SamplerName = Annotated[str, OneOf(SAMPLERS)]
+ChainName = Annotated[str, OneOf(SAMPLERS, lambda name: SAMPLERS[name].is_chain)]
+TailName = Annotated[str, OneOf(TAILS)]
+PrecisionName = Annotated[str, OneOf(PRECISIONS)]
 
 MaskingRule: TypeAlias = Literal["published", "strict"]
 Metric: TypeAlias = Literal["mauve", "gm"]
@@ -59,9 +53,9 @@ class ChainOptions(Options):
     """One way to draw."""
 
     steps: int = option(8, "reverse steps a sample", rule=AT_LEAST_1)
-    sampler: ChainName = option("ancestral", SAMPLER)
-    tail: TailName = option("ancestral", TAIL)
-    precision: PrecisionName = option("float64", PRECISION)
+    sampler: ChainName = option(ANCESTRAL, SAMPLER)
+    tail: TailName = option(DRAWN, TAIL)
+    precision: PrecisionName = option(FLOAT64, PRECISION)
     temperature: float = option(1.0, "of the scores", rule=ABOVE_0)
     nucleus: float = option(1.0, NUCLEUS, rule=SHARE)
 
@@ -71,9 +65,9 @@ class ChainGrid(Options):
     """Ways to draw, in every combination."""
 
     steps: Sequence[int] = option(STUDENT_STEPS, "reverse steps a sample", rule=AT_LEAST_1)
-    samplers: Sequence[ChainName] = option(("ancestral",), SAMPLER, flag="--sampler")
-    tails: Sequence[TailName] = option(("ancestral",), TAIL, flag="--tail")
-    precisions: Sequence[PrecisionName] = option(("float64",), PRECISION, flag="--precision")
+    samplers: Sequence[ChainName] = option((ANCESTRAL,), SAMPLER, flag="--sampler")
+    tails: Sequence[TailName] = option((DRAWN,), TAIL, flag="--tail")
+    precisions: Sequence[PrecisionName] = option((FLOAT64,), PRECISION, flag="--precision")
     temperatures: Sequence[float] = option(
         (1.0,), "of the scores", flag="--temperature", rule=ABOVE_0
     )
@@ -242,7 +236,7 @@ class SampleOptions(ChainOptions, ModelOptions):
     """Options of sample.py."""
 
     checkpoint: str = option(about=CHECKPOINT)
-    sampler: SamplerName = option("ancestral", SAMPLER)
+    sampler: SamplerName = option(ANCESTRAL, SAMPLER)
     temperature: float = option(1.0, "of the scores; blockwise also takes 0: the likeliest token")
     num_samples: int = option(4, "samples to draw", rule=AT_LEAST_1)
     seed: int = option(0, "of the draws")
@@ -269,4 +263,4 @@ class SampleOptions(ChainOptions, ModelOptions):
     @property
     def is_blockwise(self) -> bool:
         """Whether prompts are continued, block by block."""
-        return self.sampler == "blockwise"
+        return not SAMPLERS[self.sampler].is_chain

@@ -31,6 +31,10 @@ from idlm_ds.evaluation.table import to_text, write_results
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.recipes.strict_yaml import read_yaml
 from idlm_ds.recipes.typed import build
+from idlm_ds.registry.families import sees_time
+from idlm_ds.registry.networks import NETWORKS
+from idlm_ds.registry.samplers import DRAWN
+from idlm_ds.registry.table import default
 from idlm_ds.samplers.config import SamplerConfig
 
 STANDARD_DEVIATIONS = 2.0
@@ -65,7 +69,7 @@ class PublishedRow:
     process: FamilyName
     steps: int
     sampler: ChainName
-    tail: TailName = "ancestral"
+    tail: TailName = DRAWN
     precision: PrecisionName
     gen_ppl: float
     gen_ppl_std: float | None = None
@@ -228,8 +232,8 @@ def _stand_in(family: str, output: Path, world: World) -> Path:
     folder = output / "stand-ins" / family
     if world.is_first and not (folder / "model.safetensors").exists():
         tokenizer = load_tokenizer(STAND_IN_TOKENIZER, "--tokenizer")
-        sizes = {"kind": "dit", "hidden": 32, "blocks": 1, "heads": 2, "cond": 16}
-        sizes |= {"vocab_size": len(tokenizer) + 1, "time_conditioning": family != "mdlm"}
+        sizes = {"kind": default(NETWORKS), "hidden": 32, "blocks": 1, "heads": 2, "cond": 16}
+        sizes |= {"vocab_size": len(tokenizer) + 1, "time_conditioning": sees_time(family)}
         card = NetworkCard(network=sizes, process={"name": family}, length=STAND_IN_LENGTH)
         network = known_network(card)
         source = InitialWeights(_random, seed=0)

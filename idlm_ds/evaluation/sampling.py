@@ -22,6 +22,7 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser
 from idlm_ds.provenance import git_commit
+from idlm_ds.registry.samplers import FLOAT64
 from idlm_ds.samplers.batched import sample_batched
 from idlm_ds.samplers.blockwise import check_blockwise, sample_blockwise
 from idlm_ds.samplers.reverse import Sampled
@@ -113,7 +114,7 @@ def plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
 
         return draw
 
-    origin = {"sampler": "blockwise", "precision": "float64", "prompt": given.prompt or ""}
+    origin = {"sampler": options.sampler, "precision": FLOAT64, "prompt": given.prompt or ""}
     return Plan(origin | settings, batches)
 
 

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from idlm_ds.recipes.errors import RecipeError
-from idlm_ds.recipes.typed import OneOf
 from idlm_ds.registry.families import CLOCKS, FAMILIES, SCHEDULES
 from idlm_ds.registry.methods import METHODS, OBJECTIVES
 from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.registry.samplers import PRECISIONS, SAMPLERS, TAILS
-from idlm_ds.registry.table import default
+from idlm_ds.registry.table import OneOf, default
 
 Precision = Literal["fp32", "bf16"]
 Reduction = Literal["mean", "sum"]

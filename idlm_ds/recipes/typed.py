@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -20,21 +20,6 @@ _WORDS: dict[Any, str] = {
     bool: "true or false",
     str: "text",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class OneOf:
-    """Marks text that must be a name of a table: ``Annotated[str, OneOf(FAMILIES)]``.
-
-    The table is read when a value is, so that a row added later counts.
-    """
-
-    names: Iterable[str]
-    is_allowed: Callable[[str], bool] = lambda name: True
-
-    def choices(self) -> tuple[str, ...]:
-        """What may be chosen now."""
-        return tuple(name for name in self.names if self.is_allowed(name))
 
 
 def build(cls: type[T], raw: object, key: str = "") -> T:

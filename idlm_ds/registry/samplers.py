@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import by_name
+from idlm_ds.registry.table import by_name, default
 
 
 @final
@@ -13,13 +13,13 @@ class Sampler:
 
     name: str
     entry_point: str
-    """Class of its reverse step; a function, for a sampler that is no reverse chain."""
+    """Makes its reverse step for a family; of a sampler that is no reverse chain, the sampler."""
 
     needs_mask: bool = False
     """Whether it is defined for masked families only."""
 
     is_chain: bool = True
-    """Whether it walks down from pure noise; else it continues a prompt."""
+    """Whether it is a reverse chain from pure noise; else it continues a prompt."""
 
     takes_truncation: bool = True
     """Whether temperature, nucleus and float32 draws mean something to it."""
@@ -27,7 +27,7 @@ class Sampler:
 
 SAMPLERS = by_name(
     (
-        Sampler(name="ancestral", entry_point="idlm_ds.processes.base:Process.step"),
+        Sampler(name="ancestral", entry_point="idlm_ds.samplers.reverse:ancestral_step"),
         Sampler(
             name="analytic",
             entry_point="idlm_ds.samplers.score:Analytic",
@@ -49,8 +49,10 @@ SAMPLERS = by_name(
     )
 )
 
-TAILS = ("ancestral", "greedy", "none")
+ANCESTRAL = default(SAMPLERS)
+
+TAILS = DRAWN, GREEDY, NO_TAIL = ("ancestral", "greedy", "none")
 """How the last noise is removed: drawn like every other step, by the likeliest token, or not."""
 
-PRECISIONS = ("float64", "float32")
+PRECISIONS = FLOAT64, FLOAT32 = ("float64", "float32")
 """Of draws; float32 repeats the bias of published samplers."""

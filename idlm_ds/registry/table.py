@@ -1,7 +1,8 @@
-"""How rows are looked up, and how what they name is imported."""
+"""Tables of rows: look-up, import of what a row names, and choices."""
 
 import importlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Protocol, TypeVar
 
@@ -24,7 +25,7 @@ def by_name(rows: Iterable[Row]) -> Mapping[str, Row]:
 
 
 def default(names: Iterable[str]) -> str:
-    """The name that counts where nothing is chosen: the first of a table."""
+    """Return the name that counts where nothing is chosen: the first of a table."""
     return next(iter(names))
 
 
@@ -52,3 +53,18 @@ def load(entry_point: str) -> Any:
     """
     module, _, name = entry_point.partition(":")
     return attrgetter(name)(importlib.import_module(module, __package__))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class OneOf:
+    """Marks text that must be a name of a table: ``Annotated[str, OneOf(FAMILIES)]``.
+
+    The table is read when a value is, so that a row added later counts.
+    """
+
+    names: Iterable[str]
+    is_allowed: Callable[[str], bool] = lambda name: True
+
+    def choices(self) -> tuple[str, ...]:
+        """Return the names that are allowed now."""
+        return tuple(name for name in self.names if self.is_allowed(name))

@@ -1,20 +1,18 @@
 """Settings of a reverse chain as one value."""
 
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Process
+from idlm_ds.registry.samplers import ANCESTRAL, DRAWN, FLOAT32, FLOAT64, SAMPLERS
+from idlm_ds.registry.table import load
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reference import ReferenceStep
-from idlm_ds.samplers.reverse import OnStep, ReverseStep, Sampled, Tail, sample_reverse
-from idlm_ds.samplers.score import Analytic, Euler
+from idlm_ds.samplers.reverse import OnStep, ReverseStep, Sampled, sample_reverse
 from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.tensor_types import TokenIds
-
-Sampler = Literal["ancestral", "analytic", "euler"]
-Precision = Literal["float64", "float32"]
 
 
 @final
@@ -23,43 +21,44 @@ class SamplerConfig:
     """A reverse chain from t=1 to t=0 on a uniform grid."""
 
     steps: int
-    sampler: Sampler = "ancestral"
-    precision: Precision = "float64"
+    sampler: str = ANCESTRAL
+    precision: str = FLOAT64
     """float32 draws densely, with the bias of published samplers; see ``ReferenceStep``."""
 
-    tail: Tail = "ancestral"
+    tail: str = DRAWN
     temperature: float = 1.0
     nucleus: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.sampler != "ancestral":
-            if self.precision != "float64":
+        if not SAMPLERS[self.sampler].takes_truncation:
+            if self.precision != FLOAT64:
                 raise ValueError(f"precision: {self.sampler} draws in float64 only")
             if (self.temperature, self.nucleus) != (1.0, 1.0):
                 raise ValueError(
                     f"temperature, nucleus: {self.sampler} takes its pace from the size of the "
-                    "scores, which these change; use ancestral"
+                    f"scores, which these change; use {ANCESTRAL}"
                 )
 
     @property
     def label(self) -> str:
         """Sampler, tail and nucleus, as printed beside figures."""
-        tail = "" if self.tail == "ancestral" else f"+{self.tail}"
+        tail = "" if self.tail == DRAWN else f"+{self.tail}"
         cut = "" if self.nucleus == 1 else f", nucleus {self.nucleus:g}"
         return f"{self.sampler}{tail}{cut}"
 
     def reverse_step(self, process: Process) -> ReverseStep:
-        """The reverse step of a family.
+        """Make the reverse step of a family.
 
         Raises:
             ValueError: The family has no such step.
         """
-        if self.sampler == "ancestral":
-            is_double = self.precision == "float64"
-            return process.step if is_double else ReferenceStep(process, "float32")
-        if not isinstance(process, Absorbing):
-            raise ValueError(f"sampler: {self.sampler} needs a masked family; use ancestral")
-        return Analytic(process) if self.sampler == "analytic" else Euler(process)
+        row = SAMPLERS[self.sampler]
+        if row.needs_mask and not isinstance(process, Absorbing):
+            raise ValueError(f"sampler: {row.name} needs a masked family; use {ANCESTRAL}")
+        if self.precision == FLOAT32:
+            return ReferenceStep(process, FLOAT32)
+        step: ReverseStep = load(row.entry_point)(process)
+        return step
 
     def draw(
         self,

@@ -5,12 +5,13 @@ It is the reference that factorised steps are tested against, and repeats publis
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, final
+from typing import final
 
 import torch
 
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.base import Process
+from idlm_ds.registry.samplers import FLOAT64
 from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
 
@@ -21,7 +22,7 @@ class ReferenceStep:
 
     process: Process
 
-    precision: Literal["float64", "float32"] = "float64"
+    precision: str = FLOAT64
     """``float32`` draws as published samplers do, by exponential races in that precision.
 
     Its smallest race time is 6e-8, so tokens that are rarer than that in a step win too seldom:
@@ -35,7 +36,7 @@ class ReferenceStep:
         length, vocab_size = x_t.shape[1], self.process.vocab_size
         positions = self.process.undecided(x_t)
         probs = self.process.reverse(ask(positions), x_t, t, s, positions)
-        if self.precision == "float64":
+        if self.precision == FLOAT64:
             drawn = draw_categorical(probs, noise.uniform(length).flatten()[positions])
         else:
             # The race of published code, constants included: argmax of p / Exp(1), one random

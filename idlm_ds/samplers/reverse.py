@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,10 +11,8 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process, at
+from idlm_ds.registry.samplers import DRAWN, GREEDY, NO_TAIL
 from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
-
-Tail: TypeAlias = Literal["ancestral", "greedy", "none"]
-"""How the last noise is removed: drawn like every other step, by the likeliest token, or not."""
 
 OnStep: TypeAlias = Callable[[int, float, TokenIds, Bool[Tensor, "B L"]], None]
 """Watches a sampler: ``on_step(k, t, x_t, revealed)`` is called after step k = 0, 1, ...
@@ -36,6 +34,11 @@ class ReverseStep(Protocol):
         ...
 
 
+def ancestral_step(process: Process) -> ReverseStep:
+    """Return the factorised step of the family itself."""
+    return process.step
+
+
 @dataclass(frozen=True, slots=True)
 class Sampled:
     """Sequences and what they cost."""
@@ -55,7 +58,7 @@ def sample_reverse(
     times: Float[Tensor, " N"],
     *,
     noise: Noise,
-    tail: Tail = "ancestral",
+    tail: str = DRAWN,
     truncation: Callable[[Logits], Logits] = lambda raw: raw,
     on_step: OnStep | None = None,
 ) -> Sampled:
@@ -72,7 +75,7 @@ def sample_reverse(
         x: The start, usually ``process.prior(...)``.
         times: Strictly decreasing; the first entry is the time of ``x``.
         noise: One stream per sequence; the result for a sequence does not depend on the others.
-        tail: What to do in the step that ends at time 0.
+        tail: How the step that ends at time 0 is made; a name of ``TAILS``.
         truncation: Applied to the scores in float64 before the step sees them.
         on_step: Watches the chain; changes no draw.
 
@@ -87,11 +90,11 @@ def sample_reverse(
     evaluations = torch.zeros(len(x), dtype=torch.long)
     for k, (t, s) in enumerate(pairwise(times)):
         is_last = bool(s == 0)
-        if is_last and tail == "none":
+        if is_last and tail == NO_TAIL:
             break
         t_b, s_b = (u.to(x.device).expand(len(x)) for u in (t, s))
         ask = _Ask(denoiser, x, process.schedule.at(t_b).sigma, truncation, evaluations)
-        if is_last and tail == "greedy":
+        if is_last and tail == GREEDY:
             x_s = _likeliest(process, x, ask)
         else:
             x_s = reverse_step(x, t_b, s_b, ask, noise=noise)

@@ -25,8 +25,7 @@ from idlm_ds.processes.by_name import make_process
 from idlm_ds.recipes.errors import RecipeError
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
-from idlm_ds.registry.samplers import SAMPLERS
-from idlm_ds.registry.table import load
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.samplers.reverse import sample_reverse
 from idlm_ds.train.step import train_step
@@ -129,9 +128,9 @@ def test_a_sampler_is_named_in_a_recipe_and_draws(follow):
     overrides = ["process.name=mdlm", "eval.sampler=argmax", "eval.matched_steps=[]"]
     assert load_recipe(DistillRecipe, "quickstart", overrides).eval.sampler == "argmax"
     process = make_process(contract.settings(), V, V - 1)
-    reverse_step = load(SAMPLERS["argmax"].entry_point)(process)
     x, noise = process.prior(2, 6, noise=Noise([1, 2])), Noise([1, 2])
-    sampled = sample_reverse(process, reverse_step, prefers_three, x, uniform_grid(4), noise=noise)
+    config = SamplerConfig(steps=4, sampler="argmax")
+    sampled = config.draw(process, prefers_three, x, noise=noise)
     assert bool((sampled.tokens == 3).all())
     assert 0 < int(sampled.evaluations.min()) <= 4
 

@@ -6,7 +6,7 @@ Shapes: B sequences, L positions, V vocabulary entries.
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +20,10 @@ from idlm_ds.processes.base import Noisy, Process, Read, at
 from idlm_ds.processes.by_name import make_process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.registry.families import sampled_as
+from idlm_ds.registry.samplers import ANCESTRAL, DRAWN, FLOAT64, PRECISIONS, SAMPLERS, TAILS
 from idlm_ds.samplers.batched import OnBatchStep, sample_batched
 from idlm_ds.samplers.blockwise import sample_blockwise
-from idlm_ds.samplers.config import Precision, Sampler, SamplerConfig
-from idlm_ds.samplers.reverse import Tail
+from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.tensor_types import NetworkInput, Time
 
 IGNORED = -100
@@ -31,8 +31,8 @@ IGNORED = -100
 
 REVERSE_CHAIN: Mapping[str, Any] = {
     "steps": 8,
-    "precision": "float64",
-    "tail": "ancestral",
+    "precision": FLOAT64,
+    "tail": DRAWN,
     "temperature": 1.0,
     "nucleus": 1.0,
 }
@@ -48,11 +48,7 @@ BLOCKWISE: Mapping[str, Any] = {
 }
 """Settings of the sampler that continues prompts; block None is the whole length."""
 
-CHOICES = {
-    "sampler": (*get_args(Sampler), "blockwise"),
-    "precision": get_args(Precision),
-    "tail": get_args(Tail),
-}
+CHOICES = {"sampler": SAMPLERS, "precision": PRECISIONS, "tail": TAILS}
 
 
 class DiffusionGenerationMixin(GenerationMixin):
@@ -212,7 +208,7 @@ class DiffusionGenerationMixin(GenerationMixin):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1, got {value}")
         sampler, arguments = self._settings(settings)
-        if sampler == "blockwise":
+        if not SAMPLERS[sampler].is_chain:
             prompts = self._prompts(input_ids, num_samples)
             return self._continue(
                 prompts, length, arguments, seed=seed, batch=batch, on_step=on_step
@@ -241,8 +237,8 @@ class DiffusionGenerationMixin(GenerationMixin):
                 raise ValueError(f"{name}: must be one of {', '.join(CHOICES[name])}, got {value}")
             return value
 
-        sampler = setting("sampler", "ancestral")
-        known = BLOCKWISE if sampler == "blockwise" else REVERSE_CHAIN
+        sampler = setting("sampler", ANCESTRAL)
+        known = REVERSE_CHAIN if SAMPLERS[sampler].is_chain else BLOCKWISE
         if unknown := requested.keys() - known.keys() - {"sampler"}:
             raise ValueError(f"{min(unknown)}: means nothing to sampler {sampler}")
         return sampler, {name: setting(name, default) for name, default in known.items()}
