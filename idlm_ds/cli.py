@@ -82,7 +82,7 @@ def train(
     from idlm_ds.build.engines import engine_setup
     from idlm_ds.engine.dist import in_world
     from idlm_ds.runs.dry_run import describe
-    from idlm_ds.runs.session import Options, Session
+    from idlm_ds.runs.session import RunOptions, Session
 
     output = args.output or Path("runs") / recipe.name
     setup = engine_setup(args.config, recipe, world=world_size())
@@ -90,7 +90,7 @@ def train(
         if is_first_rank():
             describe(recipe, setup, output)
         return
-    options = Options(output=output, resume=args.resume, fresh=args.fresh)
+    options = RunOptions(output=output, resume=args.resume, fresh=args.fresh)
     with in_world() as world:
         run(recipe, setup, Session(recipe, options, world))
 

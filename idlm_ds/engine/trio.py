@@ -7,11 +7,14 @@ the place of a DeepSpeed engine.
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from idlm_ds.processes.base import Denoiser
+
+if TYPE_CHECKING:  # imports DeepSpeed
+    from idlm_ds.engine.ema import Ema
 
 
 class Borrowed(Protocol):
@@ -36,14 +39,6 @@ class StepReport:
     was_applied: bool
 
 
-class Average(Protocol):
-    """A running mean of a network's weights."""
-
-    def in_place(self) -> AbstractContextManager[None]:
-        """Let the network compute with the averaged weights inside the block."""
-        ...
-
-
 @runtime_checkable
 class Learner(Borrowed, Protocol):
     """A network that can learn as well, though never while it is borrowed."""
@@ -52,7 +47,7 @@ class Learner(Borrowed, Protocol):
     """Optimizer steps applied so far."""
 
     @property
-    def ema(self) -> Average:
+    def ema(self) -> "Ema":
         """The running mean of its weights."""
         ...
 

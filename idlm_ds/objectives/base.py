@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Float64
@@ -12,10 +12,10 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, Plan
 from idlm_ds.processes.base import Denoiser
-from idlm_ds.tensor_types import Logits, PerPosition, Time, TokenIds
+from idlm_ds.tensor_types import Logits, PerPosition, Scalar, Time, TokenIds
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class StepInput:
     """One micro-batch of one phase, and all its randomness."""
 
@@ -101,3 +101,23 @@ def mean_of(values: Tensor, *, count: int | None = None) -> Float64[Tensor, "2"]
     number = values.numel() if count is None else count
     total = values.detach().sum(dtype=torch.float64)
     return torch.stack([total, torch.full_like(total, number)])
+
+
+def batch_loss(
+    nats: PerPosition,
+    *,
+    reduction: Literal["mean", "sum"],
+    global_batch: int,
+    length: int,
+    world: int,
+) -> Scalar:
+    """Reduce one micro-batch of one rank.
+
+    Summed over the micro-batches of a rank and averaged over the ranks (which is what the
+    engine does to gradients) this is the mean over the global batch of the mean, or the sum,
+    over the positions of a sequence. Positions absent from ``nats`` cost nothing but count.
+
+    Precision: summed in float64, since the gap is a small difference of large losses.
+    """
+    per_sequence = length if reduction == "mean" else 1
+    return nats.sum(dtype=torch.float64) * (world / (global_batch * per_sequence))

@@ -10,10 +10,8 @@ from idlm_ds.provenance import describe_run
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 
-OWN_FILES = (
-    "recipe.yaml", "run.json", "metrics.jsonl", "report.md", "report.json", "frontier.png",
-    "checkpoints", "student", "model", "samples", "tensorboard", "wandb",
-)  # fmt: skip
+FILES = ("recipe.yaml", "run.json", "metrics.jsonl", "report.md", "report.json", "frontier.png")
+FOLDERS = ("checkpoints", "student", "model", "samples", "tensorboard", "wandb")
 """Everything a run writes; the only names ``--fresh`` deletes."""
 
 
@@ -44,7 +42,7 @@ def prepare_output(
 
 
 def _clear(folder: Path) -> None:
-    for name in OWN_FILES:
+    for name in (*FILES, *FOLDERS):
         path = folder / name
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

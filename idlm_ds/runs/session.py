@@ -24,8 +24,8 @@ Recipe = DistillRecipe | PretrainRecipe
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
-    """Options of the command line that no recipe has."""
+class RunOptions:
+    """RunOptions of the command line that no recipe has."""
 
     output: Path
     resume: str | None = None
@@ -39,7 +39,7 @@ class Session:
     """One process's part in one run."""
 
     recipe: Recipe
-    options: Options
+    options: RunOptions
     world: World
 
     @property

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, final
+from typing import TYPE_CHECKING, Any, Literal, final
 
 import torch
 from torch import Tensor
@@ -14,33 +14,12 @@ from idlm_ds.engine.trio import Borrowed, Learner, StepReport, one_learns
 from idlm_ds.errors import NumericsError
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.objectives.alternation import Phase
-from idlm_ds.objectives.base import Method, StepInput
-from idlm_ds.objectives.reduce import batch_loss
+from idlm_ds.objectives.base import Method, StepInput, batch_loss
 from idlm_ds.tensor_types import Time
 from idlm_ds.train.lr import LearningRate
 
-
-class Ranks(Protocol):
-    """What a step needs of the process group."""
-
-    @property
-    def rank(self) -> int:
-        """This process, counted from 0."""
-        ...
-
-    @property
-    def size(self) -> int:
-        """Number of processes."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where this process computes."""
-        ...
-
-    def sum(self, values: Tensor) -> Tensor:
-        """Add a tensor over all ranks."""
-        ...
+if TYPE_CHECKING:  # imports DeepSpeed, which a step does not need
+    from idlm_ds.engine.dist import World
 
 
 @final
@@ -58,7 +37,30 @@ class StepSettings:
     reduction: Literal["mean", "sum"]
     """Over the positions of a sequence; over the batch it is always the mean."""
 
-    world: Ranks
+    world: "World"
+
+    def times(self, method: Method, step: int) -> dict[str, Time]:
+        """Draw the times of the global batch for each use; the same on every rank."""
+        return {
+            use: stratified_times(self.seed, use, step, count=self.global_batch, t_min=t_min).to(
+                self.world.device
+            )
+            for use, t_min in method.smallest_times.items()
+        }
+
+    def noise(self, micro: MicroBatch) -> Noise:
+        """Return the random streams of a micro-batch, one per sequence."""
+        return Noise.of_samples(self.seed, "noise", samples=micro.samples, device=self.world.device)
+
+    def reduce(self, nats: Tensor) -> Tensor:
+        """Reduce the nats of a micro-batch to its share of the global batch's loss."""
+        return batch_loss(
+            nats,
+            reduction=self.reduction,
+            global_batch=self.global_batch,
+            length=self.length,
+            world=self.world.size,
+        )
 
 
 @final
@@ -113,86 +115,48 @@ def train_step(
     Raises:
         NumericsError: The loss is not finite, on any rank; no weight has moved.
     """
-    method, settings = program.method, program.settings
+    method, settings, world = program.method, program.settings, program.settings.world
     # Phase: which network learns; dropout masks are a function of (seed, step, rank).
     phase = method.plan.phase(step)
     learner = program.learners[phase.learner]
     program.prepare(step)
-    seed_dropout(settings.seed, step, settings.world.rank)
+    seed_dropout(settings.seed, step, world.rank)
     # Times: (global_batch,) for each use; every rank draws all of them and takes its rows.
-    times = _times(method, settings, step)
-    losses: list[Tensor] = []
-    metrics: list[Mapping[str, Tensor]] = []
+    times = settings.times(method, step)
+    parts: list[tuple[Tensor, Mapping[str, Tensor]]] = []
     with one_learns(program.roles, phase.learner) as networks:
         for micro in batch.micro_batches:
             # Loss: nats (P,) at the positions of (micro_batch, L) that can cost something.
-            given = _step_input(micro, times, settings, step, is_logged=is_logged)
+            own_times = {use: t[micro.rows] for use, t in times.items()}
+            given = StepInput(micro.tokens, own_times, settings.noise(micro), step, is_logged)
             step_loss = method.loss(phase, networks, given)
-            loss = _reduced(step_loss.nats, settings)
+            loss = settings.reduce(step_loss.nats)
             # Backward: from the loss, or in two halves that meet at the cut; see ``IDLM.loss``.
             if step_loss.cut is None:
                 learner.backward(loss)
             else:
                 (cotangent,) = torch.autograd.grad(loss, step_loss.cut.leaf)
                 learner.backward_from(step_loss.cut.output, cotangent)
-            losses.append(loss.detach())
-            metrics.append(step_loss.metrics)
+            parts.append((loss.detach(), step_loss.metrics))
     # Total over micro-batches and ranks, checked before any weight moves.
-    total, figures = _totals(losses, metrics, settings)
+    total, metrics = _totals(parts, world)
     if not math.isfinite(total):
         raise NumericsError(f"step {step}: the loss is {total}; no weight has been changed by it")
     # Update: weights, then their running mean.
     report = learner.step(program.rates[phase].at(learner.updates))
-    return PhaseResult(total, figures, report)
-
-
-def _times(method: Method, settings: StepSettings, step: int) -> dict[str, Time]:
-    return {
-        use: stratified_times(
-            settings.seed, use, step, count=settings.global_batch, t_min=t_min
-        ).to(settings.world.device)
-        for use, t_min in method.smallest_times.items()
-    }
-
-
-def _step_input(
-    micro: MicroBatch,
-    times: Mapping[str, Time],
-    settings: StepSettings,
-    step: int,
-    *,
-    is_logged: bool,
-) -> StepInput:
-    device = settings.world.device
-    return StepInput(
-        tokens=micro.tokens,
-        times={use: t[micro.rows] for use, t in times.items()},
-        noise=Noise.of_samples(settings.seed, "noise", samples=micro.samples, device=device),
-        step=step,
-        is_logged=is_logged,
-    )
-
-
-def _reduced(nats: Tensor, settings: StepSettings) -> Tensor:
-    return batch_loss(
-        nats,
-        reduction=settings.reduction,
-        global_batch=settings.global_batch,
-        length=settings.length,
-        world=settings.world.size,
-    )
+    return PhaseResult(total, metrics, report)
 
 
 def _totals(
-    losses: Sequence[Tensor], metrics: Sequence[Mapping[str, Tensor]], settings: StepSettings
+    parts: Sequence[tuple[Tensor, Mapping[str, Tensor]]], world: "World"
 ) -> tuple[float, dict[str, float]]:
     """Add loss and metrics over micro-batches and ranks: one all-reduce, one wait for the device.
 
     Collective: every rank must call.
     """
-    names = list(metrics[0])
-    loss = torch.stack(list(losses)).double().sum() / settings.world.size
-    sums = [torch.stack([part[name] for part in metrics]).sum(0) for name in names]
-    total, *values = settings.world.sum(torch.cat([loss[None], *sums])).tolist()
+    names = list(parts[0][1])
+    loss = torch.stack([loss for loss, _ in parts]).double().sum() / world.size
+    sums = [torch.stack([metrics[name] for _, metrics in parts]).sum(0) for name in names]
+    total, *values = world.sum(torch.cat([loss[None], *sums])).tolist()
     pairs = zip(names, values[::2], values[1::2], strict=True)
     return total, {name: amount / count if count else math.nan for name, amount, count in pairs}

@@ -16,7 +16,7 @@ from idlm_ds.engine.dist import World
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.runs.distill import run_distill
-from idlm_ds.runs.session import Options, Session
+from idlm_ds.runs.session import RunOptions, Session
 from tests.distributed.harness import run_ranks
 from tests.toy_models import random_judge, random_teacher
 
@@ -42,7 +42,7 @@ def files(tmp_path_factory) -> Path:
 
 def _distil(world: World, overrides: list[str], output: Path) -> str:
     recipe = load_recipe(DistillRecipe, "quickstart", overrides)
-    session = Session(recipe, Options(output=output), world)
+    session = Session(recipe, RunOptions(output=output), world)
     return str(run_distill(recipe, engine_setup(ZERO_3, recipe, world=world.size), session))
 
 

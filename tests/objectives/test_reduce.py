@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from idlm_ds.objectives.reduce import batch_loss
+from idlm_ds.objectives.base import batch_loss
 
 from ..tolerances import assert_close
 
