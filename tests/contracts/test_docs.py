@@ -67,7 +67,8 @@ def defines(body: list[ast.stmt], names: list[str]) -> bool:
 
 
 def dead_names(text: str, page: Path) -> Iterator[str]:
-    """Yield what a page cites and does not exist."""
+    """Yield what a page cites and does not exist; ``test_extending.py`` runs code in Python."""
+    text = re.sub(r"```python\n.*?```", "", text, flags=re.DOTALL)
     for match in PATH.finditer(text):
         yield from (n for n in expand(match.group().rstrip(".,")) if not is_path(n))
     for match in SOURCE.finditer(text):
@@ -148,3 +149,14 @@ def test_the_tree_of_a_page_is_the_tree_on_disk(page):
 
 def test_the_readme_is_a_page():
     assert len((ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize(
+    ("heading", "most"), [("One training step", 15), ("One evaluation row", 12)]
+)
+def test_a_reading_path_is_short(heading, most):
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    section = text.split(f"### {heading}\n")[1].split("\n#")[0]
+    files = re.findall(r"^\d+\. `([\w/]+\.py)`", section, flags=re.MULTILINE)
+    assert 5 <= len(files) == len(set(files)) <= most
+    assert len(files) == len(re.findall(r"^\d+\. ", section, flags=re.MULTILINE))
