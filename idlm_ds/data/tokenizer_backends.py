@@ -36,11 +36,9 @@ class Encoder(Protocol):
     @property
     def is_wordwise(self) -> bool:
         """Whether no token extends over a blank that a word follows."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens."""
-        ...
 
 
 class TokenizerBackend(Protocol):
@@ -49,18 +47,15 @@ class TokenizerBackend(Protocol):
     @property
     def specials(self) -> SpecialTokens:
         """Ids of the special tokens."""
-        ...
 
     @property
     def frame(self) -> tuple[int, int] | None:
         """Ids that open and close a row of wrapped text; None for BOS and EOS."""
-        ...
 
     def __len__(self) -> int: ...
 
     def table(self) -> Iterator[tuple[int, str]]:
         """Yield every id with its token."""
-        ...
 
     def encoder(self, *, spells_specials: bool) -> Encoder:
         """Return the encoder.
@@ -69,15 +64,12 @@ class TokenizerBackend(Protocol):
             spells_specials: Whether the name of a special token in a text is encoded as ordinary
                 text; otherwise it becomes that token.
         """
-        ...
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of each row, special tokens included."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write the files from which the tokenizer can be opened."""
-        ...
 
 
 class HuggingFaceEncoder:

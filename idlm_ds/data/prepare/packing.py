@@ -69,12 +69,10 @@ class Packer(Protocol):
 
     def add(self, texts: EncodedTexts) -> PackedRows:
         """Add texts and return the rows they complete."""
-        ...
 
     @property
     def carry(self) -> list[int]:
         """Tokens that wait for the next row, from which an equal packer can be built."""
-        ...
 
 
 @final
