@@ -151,7 +151,7 @@ def _check_finished(plan: PreparationPlan, folder: Path) -> Index:
             f"--output: {folder} was prepared by tokenizer {index.tokenizer.sha256[:12]}, "
             f"--tokenizer is {plan.tokenizer.fingerprint[:12]}; start over with --fresh"
         )
-    expected = asdict(_index(plan, splits=index.splits, counts=index.counts))
+    expected = asdict(plan.index(splits=index.splits, counts=index.counts))
     for key, value in asdict(index).items():
         if key not in ("documents", "damaged") and expected[key] != value:
             raise UserError(
@@ -201,10 +201,7 @@ def _texts(plan: PreparationPlan, record: KeptDocument) -> tuple[str, ...]:
 
 
 def _pack(
-    group: DocumentGroup,
-    encoded: EncodedTexts,
-    packers: dict[str, Packer],
-    writer: ShardWriter,
+    group: DocumentGroup, encoded: EncodedTexts, packers: dict[str, Packer], writer: ShardWriter
 ) -> None:
     # A document has one text, or two if it is a prompt and an answer.
     texts_per_document = len(group.texts) // len(group.splits)
@@ -229,10 +226,8 @@ def _finish(
             f"--source: not one row of {plan.length} tokens came of {documents['read']} documents "
             f"({documents['train']} kept for training; dropped: {dropped or 'none'})"
         )
-    splits = {name: tuple(journal.shards[name]) for name in SPLITS}
-    index = _index(
-        plan,
-        splits=splits,
+    index = plan.index(
+        splits={name: tuple(journal.shards[name]) for name in SPLITS},
         counts=writer.count_tokens(plan.tokenizer.num_ids),
         documents=documents,
         damaged=counts.damaged,
@@ -242,16 +237,3 @@ def _finish(
     index.write(folder)
     (folder / JOURNAL_FILE).unlink()
     return index
-
-
-def _index(plan: PreparationPlan, **results: Any) -> Index:
-    return Index(
-        length=plan.length,
-        pack=plan.pack,
-        framed=plan.framed,
-        ends=plan.ends,
-        dtype=plan.dtype,
-        tokenizer=plan.tokenizer_record,
-        source=plan.source_record,
-        **{"documents": {}, **results},
-    )

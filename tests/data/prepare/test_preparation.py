@@ -16,8 +16,7 @@ from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
 from idlm_ds.data.prepare.sources import (
     Corpus,
     FileSource,
-    HoldOutEvery,
-    HoldOutFrom,
+    SplitRule,
     count_documents,
 )
 from idlm_ds.data.prepared import span_array, token_array
@@ -94,7 +93,7 @@ def real_plan(folder: Path, **changes) -> PreparationPlan:
     tokenizer = Tokenizer(ASSETS / "tokenizer")
     defaults = {"length": 16, "shard_bytes": 2000}
     return PreparationPlan(
-        corpus=Corpus([(files, HoldOutEvery(5))]), tokenizer=tokenizer, **defaults | changes
+        corpus=Corpus([(files, SplitRule("every", 5))]), tokenizer=tokenizer, **defaults | changes
     )
 
 
@@ -116,7 +115,7 @@ def test_an_answer_carries_its_mask(tmp_path):
         * 2
     )
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutFrom(3))]),
+        corpus=Corpus([(source, SplitRule("from", 3))]),
         tokenizer=LetterTokenizer(),
         length=10,
         pack="pad",
@@ -145,7 +144,7 @@ def test_kept_and_dropped_add_up_to_read(tmp_path):
     ]
     source = Listed(records * 5)
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=LetterTokenizer(), length=6
+        corpus=Corpus([(source, SplitRule("every", 4))]), tokenizer=LetterTokenizer(), length=6
     )
     counts = prepare(preparation, tmp_path, PrepareCallbacks()).documents
     assert counts["read"] == 20 == counts["kept"] + sum(counts["dropped"].values())
@@ -226,7 +225,7 @@ def test_other_peoples_files_are_left_alone(tmp_path):
 def test_nothing_at_all_is_an_error_that_says_why(tmp_path):
     source = Listed([DroppedDocument("empty")] * 3 + [DroppedDocument("NUL"), KeptDocument(("a",))])
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutEvery(9))]), tokenizer=LetterTokenizer(), length=64
+        corpus=Corpus([(source, SplitRule("every", 9))]), tokenizer=LetterTokenizer(), length=64
     )
     with pytest.raises(UserError, match=r"not one row of 64 .* 5 documents .* 1 NUL, 3 empty\)$"):
         prepare(preparation, tmp_path, PrepareCallbacks())
@@ -250,7 +249,7 @@ def test_the_last_documents_can_be_held_out(tmp_path):
     source = Listed([KeptDocument((text,)) for text in ("abc", "def", "ghi", "jkl")])
     assert count_documents(source) == 4
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutFrom(3))]),
+        corpus=Corpus([(source, SplitRule("from", 3))]),
         tokenizer=LetterTokenizer(),
         length=3,
         framed=False,
