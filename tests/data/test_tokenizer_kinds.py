@@ -16,7 +16,7 @@ import idlm_ds
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.prepare.documents import KeptDocument
 from idlm_ds.data.prepare.plan import PreparationPlan
-from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+from idlm_ds.data.prepare.preparation import prepare
 from idlm_ds.data.prepare.sources import Corpus, SplitRule
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
@@ -120,7 +120,7 @@ def test_ids_may_go_beyond_the_number_of_words(tmp_path):
     plan = PreparationPlan(
         corpus=Corpus([(source, SplitRule("every", 4))]), tokenizer=tokenizer, length=5
     )
-    assert prepare(plan, tmp_path / "out", PrepareCallbacks()).dtype == "<u4"
+    assert prepare(plan, tmp_path / "out").dtype == "<u4"
 
 
 def test_berts_words_lie_between_two_begins_as_public_models_know_them(tmp_path):

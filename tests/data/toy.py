@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, settings
 from idlm_ds.data.index import Index
 from idlm_ds.data.prepare.documents import KeptDocument, Record
 from idlm_ds.data.prepare.plan import PreparationPlan
-from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+from idlm_ds.data.prepare.preparation import prepare
 from idlm_ds.data.prepare.sources import Corpus, OnPosition, SplitRule
 from tests.data.letters import LetterTokenizer
 
@@ -56,7 +56,7 @@ def plan(texts: Sequence[str], *, fails_at: int | None = None, **options: Any) -
 
 def make(folder: Path, texts: Sequence[str], **options: Any) -> Index:
     """Prepare texts."""
-    return prepare(plan(texts, **options), folder, PrepareCallbacks())
+    return prepare(plan(texts, **options), folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

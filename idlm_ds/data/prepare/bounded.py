@@ -5,7 +5,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -53,7 +53,7 @@ def chunks(path: Path, on_position: Callable[[int], None]) -> Iterator[bytes]:
             raise DamagedError("damaged") from error
 
 
-def _plain(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+def _plain(file: Any) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
 
@@ -66,8 +66,7 @@ def _gz(file: IO[bytes]) -> Iterator[bytes]:
 def _zst(file: IO[bytes]) -> Iterator[bytes]:
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as decompressed:
-            while chunk := decompressed.read(CHUNK):
-                yield chunk
+            yield from _plain(decompressed)
     except OSError as error:
         raise DamagedError("cut short" if "Truncated" in str(error) else "damaged") from error
 
