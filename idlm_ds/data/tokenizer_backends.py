@@ -60,9 +60,8 @@ class TokenizerBackend(Protocol):
     def encoder(self, *, spells_specials: bool) -> Encoder:
         """Return the encoder.
 
-        Args:
-            spells_specials: Whether the name of a special token in a text is encoded as ordinary
-                text; otherwise it becomes that token.
+        The name of a special token in a text is encoded as ordinary text if it ``spells_specials``,
+        and becomes that token otherwise.
         """
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
@@ -76,12 +75,7 @@ class HuggingFaceEncoder:
     """Encoder of a Hugging Face tokenizer, backed by the Rust library alone."""
 
     def __init__(self, content: str, spells_specials: bool) -> None:
-        """See class.
-
-        Args:
-            content: JSON of the tokenizer.
-            spells_specials: See ``TokenizerBackend.encoder``.
-        """
+        """Read the JSON of a tokenizer; for the rest see ``TokenizerBackend.encoder``."""
         self._arguments = content, spells_specials
         self._backend = tokenizers.Tokenizer.from_str(content)
         self._backend.encode_special_tokens = spells_specials
@@ -101,11 +95,7 @@ class HuggingFaceBackend:
     """Backend of a Hugging Face tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """See class.
-
-        Args:
-            tokenizer: A ``PreTrainedTokenizerFast``; its truncation and padding are disabled.
-        """
+        """Disable truncation and padding of a ``PreTrainedTokenizerFast``."""
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -230,12 +220,10 @@ def _first(*ids: int | None) -> int | None:
 def is_wordwise(content: Mapping[str, Any]) -> bool:
     """Tell whether text can be cut before any blank that a word follows, without changing tokens.
 
-    This holds for the pre-tokenizers of GPT-2 and BERT: no word extends over a blank, and the text
-    before a blank does not influence how the next word is split. Added tokens may contain blanks;
-    special ones do no harm, because they are not recognised in documents.
-
-    Args:
-        content: Parsed JSON of a Hugging Face tokenizer.
+    ``content`` is the parsed JSON of a Hugging Face tokenizer. This holds for the pre-tokenizers of
+    GPT-2 and BERT: no word extends over a blank, and the text before a blank does not influence how
+    the next word is split. Added tokens may contain blanks; special ones do no harm, because they
+    are not recognised in documents.
     """
     pre_tokenizer, model = content.get("pre_tokenizer") or {}, content["model"]
     splits_words = pre_tokenizer.get("type") == "BertPreTokenizer" or (

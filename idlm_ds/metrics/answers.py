@@ -41,11 +41,9 @@ def _number(matches: list[str]) -> float | None:
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
-    """Compute the 95 % Wilson score interval of a proportion, which has a width even at 0 and 1.
+    """Compute the 95 % Wilson score interval of a share of ``count`` independent trials.
 
-    Args:
-        share: Observed proportion.
-        count: Number of independent trials.
+    It has a width even at 0 and 1.
     """
     z = 1.959963984540054
     scale = 1 / (1 + z**2 / count)

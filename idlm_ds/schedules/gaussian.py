@@ -59,11 +59,7 @@ class GaussianMap:
         return self._scale * (weight * (0.5 * mu * u) * lost).sum(-1)
 
     def gamma(self, masked: Time) -> Time:
-        """Invert ``masked`` by bisection, to float64 accuracy.
-
-        Args:
-            masked: One minus the survival probability, in (0, 1).
-        """
+        """Invert ``masked``, whose values are in (0, 1), by bisection to float64 accuracy."""
         low = torch.full_like(masked, LOWEST, dtype=torch.float64)
         high = torch.full_like(low, HIGHEST)
         for _ in range(BISECTIONS):

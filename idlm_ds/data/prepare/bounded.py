@@ -33,9 +33,7 @@ class TooLong:
 def chunks(path: Path, on_position: Callable[[int], None]) -> Iterator[bytes]:
     """Read a file in chunks, decompressing it by its suffix.
 
-    Args:
-        path: The file.
-        on_position: Called with the position in the (compressed) file after each chunk.
+    ``on_position`` is called with the position in the (compressed) file after each chunk.
 
     Raises:
         DamagedError: The file is compressed and is truncated or damaged.
@@ -87,11 +85,9 @@ def _xz(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def lines(pieces: Iterable[bytes], longest: int) -> Iterator[bytes | TooLong]:
-    """Split a byte stream into lines without their newlines.
+    """Split a byte stream, in pieces of any size, into lines without their newlines.
 
-    Args:
-        pieces: The stream, in pieces of any size.
-        longest: Length limit of a line in bytes; longer ones are skipped without being held.
+    Lines of more than ``longest`` bytes are skipped without being held.
 
     Raises:
         DamagedError: A line is longer than ``BOMB_FACTOR`` times the limit.

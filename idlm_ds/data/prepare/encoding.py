@@ -54,12 +54,8 @@ def encode_all(
 ) -> Iterator[EncodedTexts]:
     """Encode groups of texts, in the order of the groups.
 
-    The result does not depend on the number of workers, since each text is encoded on its own.
-
-    Args:
-        encoder: Encoder of the texts.
-        groups: Groups of texts; few are held at a time.
-        workers: Number of processes; with 1, the current process encodes.
+    The result does not depend on the number of workers, since each text is encoded on its own. With
+    one worker, the current process encodes. Few groups are held at a time.
 
     Raises:
         UserError: A worker died.

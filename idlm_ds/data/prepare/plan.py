@@ -184,18 +184,14 @@ def make_plan(
 ) -> PreparationPlan:
     """Open the sources and fill in defaults.
 
-    Args:
-        options: Options of the user.
-        tokenizer: Tokenizer of the documents.
-        on_count: Called before all documents are read once to find the last ones.
+    ``on_count`` is called before all documents are read once to find the last ones.
 
     Raises:
         UserError: A source cannot be found or opened, or options contradict each other.
     """
     preset = options.preset
     prompted = len(options.reading.fields) == 2
-    preset_detokenizer = preset.detokenizer if preset is not None else None
-    detokenizer = options.detokenizer or preset_detokenizer
+    detokenizer = options.detokenizer or (preset.detokenizer if preset is not None else None)
     return PreparationPlan(
         corpus=_corpus(options, on_count),
         tokenizer=tokenizer,

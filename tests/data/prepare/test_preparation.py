@@ -13,12 +13,7 @@ from idlm_ds.data.index import HELDOUT, TRAIN, read_index
 from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Reading
 from idlm_ds.data.prepare.plan import PreparationPlan
 from idlm_ds.data.prepare.preparation import prepare
-from idlm_ds.data.prepare.sources import (
-    Corpus,
-    FileSource,
-    SplitRule,
-    count_documents,
-)
+from idlm_ds.data.prepare.sources import Corpus, FileSource, SplitRule, count_documents
 from idlm_ds.data.prepared import span_array, token_array
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
