@@ -48,13 +48,13 @@ def measure_prepare(args: argparse.Namespace, folder: Path) -> dict[str, float]:
     """Measure a whole preparation."""
     from idlm_ds.build.tokenizers import load_tokenizer
     from idlm_ds.data.prepare.plan import PrepareOptions, make_plan
-    from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+    from idlm_ds.data.prepare.preparation import prepare
 
     tokenizer, tokens = load_tokenizer(args.tokenizer), []
     options = PrepareOptions(source=args.source, workers=args.workers)
     began = time.perf_counter()
     plan = make_plan(options, tokenizer, lambda: None)
-    prepare(plan, folder / "prepared", PrepareCallbacks(on_tokens=tokens.append))
+    prepare(plan, folder / "prepared", on_tokens=tokens.append)
     return {"seconds": time.perf_counter() - began, "tokens": sum(tokens)}
 
 

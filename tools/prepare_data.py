@@ -76,7 +76,7 @@ def plan_preparation(args: argparse.Namespace) -> "PreparationPlan":
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
     args = parse(argv)
-    from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+    from idlm_ds.data.prepare.preparation import prepare
 
     plan = plan_preparation(args)
     # In a log file, a line every half minute is enough.
@@ -89,10 +89,13 @@ def main(argv: Sequence[str]) -> None:
             tokens += count
             bar.set_postfix_str(f"{tokens / 1e6:,.1f}M tokens", refresh=False)
 
-        progress = PrepareCallbacks(
-            on_position=lambda position: bar.update(position - bar.n), on_tokens=show_tokens
+        index = prepare(
+            plan,
+            args.output,
+            fresh=args.fresh,
+            on_position=lambda position: bar.update(position - bar.n),
+            on_tokens=show_tokens,
         )
-        index = prepare(plan, args.output, progress, fresh=args.fresh)
     report(index, args.output)
 
 

@@ -129,11 +129,7 @@ def is_prepared(folder: Path) -> bool:
 
 
 def read_index(folder: Path, key: str) -> Index:
-    """Read the index of a folder; the data itself is not read.
-
-    Args:
-        folder: The folder.
-        key: Option or recipe key of the folder, for messages.
+    """Read the index of a folder, which messages name by ``key``; the data itself is not read.
 
     Raises:
         UserError: Preparation did not finish, or the index is damaged or of another format.
@@ -215,13 +211,7 @@ def check_sizes(index: Index, folder: Path, key: str) -> None:
 def check_hashes(
     index: Index, folder: Path, key: str, on_bytes: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Read every file and compare its SHA-256 with the index.
-
-    Args:
-        index: The index.
-        folder: Folder of the index.
-        key: Option or recipe key of the folder, for messages.
-        on_bytes: Called with the size of each file after it was read.
+    """Read every file, compare its SHA-256 with the index, and call ``on_bytes`` with its size.
 
     Raises:
         UserError: A file was altered or is missing.

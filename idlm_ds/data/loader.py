@@ -4,7 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class Batch:
     """Seconds the training loop waited for this batch."""
 
 
+@dataclass(frozen=True, slots=True)
 class Loader:
     """Loader that gives every phase the next global batch, read ahead in a thread.
 
@@ -45,23 +46,15 @@ class Loader:
     ranks sees the same global batch. The only state is the number of the next phase.
     """
 
-    def __init__(
-        self,
-        windows: Rows,
-        *,
-        global_batch: int,
-        micro_batch: int,
-        rank: int,
-        world: int,
-        device: torch.device,
-        prefetch: int,
-    ) -> None:
-        self.windows = windows
-        self.global_batch = global_batch
-        self.device = device
-        self._micro = micro_batch
-        self._starts = range(rank * micro_batch, global_batch, world * micro_batch)
-        self._prefetch = prefetch
+    windows: Rows
+    _: KW_ONLY
+    global_batch: int
+    micro_batch: int
+    rank: int
+    world: int
+    device: torch.device
+    prefetch: int
+    """Number of batches that may wait to be used."""
 
     def batches(self, start: int, stop: int) -> Iterator[Batch]:
         """Yield the batches of phases ``start`` to ``stop``.
@@ -70,7 +63,7 @@ class Loader:
             Exception: An error of the reading thread, at the batch where it occurred.
         """
         # The thread puts batches, or the error that stopped it, into a bounded queue.
-        ahead: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue(self._prefetch)
+        ahead: queue.Queue[list[MicroBatch] | BaseException] = queue.Queue(self.prefetch)
         closed = threading.Event()
         thread = threading.Thread(
             target=self._read_ahead,
@@ -117,10 +110,13 @@ class Loader:
 
     def read(self, phase: int) -> list[MicroBatch]:
         """Read this rank's part of the global batch of a phase, into host memory."""
-        return [self._micro_batch(phase, first) for first in self._starts]
+        starts = range(
+            self.rank * self.micro_batch, self.global_batch, self.world * self.micro_batch
+        )
+        return [self._read_rows(phase, first) for first in starts]
 
-    def _micro_batch(self, phase: int, first: int) -> MicroBatch:
-        rows = slice(first, first + self._micro)
+    def _read_rows(self, phase: int, first: int) -> MicroBatch:
+        rows = slice(first, first + self.micro_batch)
         base = phase * self.global_batch
         samples = range(base + rows.start, base + rows.stop)
         scored = self.windows.scored(samples)

@@ -15,15 +15,10 @@ LEAST_BITS = 5
 
 
 def permute(index: npt.NDArray[np.int64], count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Apply a random permutation of ``range(count)`` to some of its members.
+    """Apply the random permutation of ``range(count)`` that a seed names to some of its members.
 
     A Feistel network permutes the numbers below a power of two; results of ``count`` or more are
     passed through it again until they are smaller (cycle walking).
-
-    Args:
-        index: Members of ``range(count)``.
-        count: Size of the permutation, at least 1.
-        seed: Seed of the permutation.
 
     Memory: proportional to ``index``, for any ``count``.
     """

@@ -1,6 +1,7 @@
 """Training and held-out rows of prepared data, memory-mapped."""
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import final
 
@@ -15,6 +16,7 @@ from idlm_ds.noise import derive_seed
 
 
 @final
+@dataclass
 class PreparedRows:
     """Rows of shards, in another order each epoch.
 
@@ -22,32 +24,25 @@ class PreparedRows:
     in its data is one integer.
     """
 
-    def __init__(
-        self,
-        shards: Sequence[npt.NDArray[np.unsignedinteger]],
-        seed: int,
-        *,
-        spans: Sequence[npt.NDArray[np.uint32]] = (),
-        counts: npt.NDArray[np.int64],
-        fingerprint: str,
-    ) -> None:
-        """See class.
+    shards: Sequence[npt.NDArray[np.unsignedinteger]]
+    """Arrays of shape (N, length), in memory or mapped; together at least one row."""
 
-        Args:
-            shards: Arrays of shape (N, length), in memory or mapped; together at least one row.
-            seed: Seed of the orders.
-            spans: For each shard, (N, 2) first and end positions of the loss; empty if the loss
-                covers whole rows.
-            counts: Number of occurrences of each token.
-            fingerprint: Short hash of the tokens.
-        """
-        self._shards = shards
-        self._starts = np.cumsum([0, *map(len, shards)])
-        self._seed = seed
-        self._spans = spans
-        self._counts = counts
-        self.fingerprint = fingerprint
-        self.length = int(shards[0].shape[1])
+    seed: int
+    """Seed of the orders."""
+
+    _: KW_ONLY
+    spans: Sequence[npt.NDArray[np.uint32]] = ()
+    """For each shard, (N, 2) first and end positions of the loss; empty for whole rows."""
+
+    counts: npt.NDArray[np.int64]
+    """Number of occurrences of each token."""
+
+    fingerprint: str
+    """Short hash of the tokens."""
+
+    def __post_init__(self) -> None:
+        self.length = int(self.shards[0].shape[1])
+        self._starts = np.cumsum([0, *map(len, self.shards)])
 
     @property
     def per_epoch(self) -> int:
@@ -56,7 +51,7 @@ class PreparedRows:
 
     def holds(self, token: int) -> bool:
         """See ``Rows``."""
-        return token < len(self._counts) and bool(self._counts[token])
+        return token < len(self.counts) and bool(self.counts[token])
 
     def order(self, samples: Sequence[int]) -> npt.NDArray[np.int64]:
         """Return the row number of each sample."""
@@ -65,7 +60,7 @@ class PreparedRows:
         rows = np.empty_like(index)
         for epoch in np.unique(epochs):
             in_epoch = epochs == epoch
-            seed = derive_seed(self._seed, "epoch", int(epoch))
+            seed = derive_seed(self.seed, "epoch", int(epoch))
             rows[in_epoch] = permute(index[in_epoch], self.per_epoch, seed)
         return rows
 
@@ -75,15 +70,15 @@ class PreparedRows:
 
     def scored(self, samples: Sequence[int]) -> npt.NDArray[np.bool_] | None:
         """See ``Rows``."""
-        if not self._spans:
+        if not self.spans:
             return None
-        first, stop = self._gather(self._spans, self.order(samples)).T[:, :, None]
+        first, stop = self._gather(self.spans, self.order(samples)).T[:, :, None]
         position = np.arange(self.length)
         return (first <= position) & (position < stop)
 
     def rows(self, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return rows by their number, in the order of the shards."""
-        return self._gather(self._shards, numbers)
+        return self._gather(self.shards, numbers)
 
     def _gather(
         self, shards: Sequence[npt.NDArray[np.unsignedinteger]], numbers: npt.NDArray[np.int64]

@@ -13,21 +13,16 @@ class Rows(Protocol):
     @property
     def length(self) -> int:
         """Tokens per row."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Short hash of the tokens, by which a resumed run detects other data."""
-        ...
 
     def take(self, samples: Sequence[int]) -> npt.NDArray[np.int64]:
         """Return the rows of these samples, shape (len(samples), length)."""
-        ...
 
     def scored(self, samples: Sequence[int]) -> npt.NDArray[np.bool_] | None:
         """Return which positions of these rows the loss covers; None for all."""
-        ...
 
     def holds(self, token: int) -> bool:
         """Tell whether a token occurs in the data."""
-        ...

@@ -99,15 +99,8 @@ class StreamRows:
     def _go_to(self, bookmark: dict[str, Any]) -> None:
         self._documents.load_state_dict(deepcopy(bookmark["documents"]))
         self._stream = iter(self._documents)
-        tokenizer = self._tokenizer
-        layout = RowLayout(
-            length=self.length,
-            bos=tokenizer.bos_id,
-            eos=tokenizer.eos_id,
-            pad=tokenizer.eos_id,
-            framed=False,
-            ends=True,
-        )
+        eos, length = self._tokenizer.eos_id, self.length
+        layout = RowLayout(length=length, bos=eos, eos=eos, pad=eos, framed=False, ends=True)
         self._packer = WrapPacker(layout, bookmark["carry"])
         self._base = bookmark["row"]
         self._buffer = np.empty((0, self.length), np.uint32)

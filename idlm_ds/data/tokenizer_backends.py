@@ -36,11 +36,9 @@ class Encoder(Protocol):
     @property
     def is_wordwise(self) -> bool:
         """Whether no token extends over a blank that a word follows."""
-        ...
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the token ids of each text, without special tokens."""
-        ...
 
 
 class TokenizerBackend(Protocol):
@@ -49,47 +47,35 @@ class TokenizerBackend(Protocol):
     @property
     def specials(self) -> SpecialTokens:
         """Ids of the special tokens."""
-        ...
 
     @property
     def frame(self) -> tuple[int, int] | None:
         """Ids that open and close a row of wrapped text; None for BOS and EOS."""
-        ...
 
     def __len__(self) -> int: ...
 
     def table(self) -> Iterator[tuple[int, str]]:
         """Yield every id with its token."""
-        ...
 
     def encoder(self, *, spells_specials: bool) -> Encoder:
         """Return the encoder.
 
-        Args:
-            spells_specials: Whether the name of a special token in a text is encoded as ordinary
-                text; otherwise it becomes that token.
+        The name of a special token in a text is encoded as ordinary text if it ``spells_specials``,
+        and becomes that token otherwise.
         """
-        ...
 
     def decode(self, rows: Sequence[Sequence[int]]) -> list[str]:
         """Return the text of each row, special tokens included."""
-        ...
 
     def save(self, folder: Path) -> None:
         """Write the files from which the tokenizer can be opened."""
-        ...
 
 
 class HuggingFaceEncoder:
     """Encoder of a Hugging Face tokenizer, backed by the Rust library alone."""
 
     def __init__(self, content: str, spells_specials: bool) -> None:
-        """See class.
-
-        Args:
-            content: JSON of the tokenizer.
-            spells_specials: See ``TokenizerBackend.encoder``.
-        """
+        """Read the JSON of a tokenizer; for the rest see ``TokenizerBackend.encoder``."""
         self._arguments = content, spells_specials
         self._backend = tokenizers.Tokenizer.from_str(content)
         self._backend.encode_special_tokens = spells_specials
@@ -109,11 +95,7 @@ class HuggingFaceBackend:
     """Backend of a Hugging Face tokenizer."""
 
     def __init__(self, tokenizer: Any) -> None:
-        """See class.
-
-        Args:
-            tokenizer: A ``PreTrainedTokenizerFast``; its truncation and padding are disabled.
-        """
+        """Disable truncation and padding of a ``PreTrainedTokenizerFast``."""
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_truncation()
@@ -238,12 +220,10 @@ def _first(*ids: int | None) -> int | None:
 def is_wordwise(content: Mapping[str, Any]) -> bool:
     """Tell whether text can be cut before any blank that a word follows, without changing tokens.
 
-    This holds for the pre-tokenizers of GPT-2 and BERT: no word extends over a blank, and the text
-    before a blank does not influence how the next word is split. Added tokens may contain blanks;
-    special ones do no harm, because they are not recognised in documents.
-
-    Args:
-        content: Parsed JSON of a Hugging Face tokenizer.
+    ``content`` is the parsed JSON of a Hugging Face tokenizer. This holds for the pre-tokenizers of
+    GPT-2 and BERT: no word extends over a blank, and the text before a blank does not influence how
+    the next word is split. Added tokens may contain blanks; special ones do no harm, because they
+    are not recognised in documents.
     """
     pre_tokenizer, model = content.get("pre_tokenizer") or {}, content["model"]
     splits_words = pre_tokenizer.get("type") == "BertPreTokenizer" or (

@@ -229,7 +229,7 @@ def _figures(runs: Sequence[Sequence[Item]]) -> Row:
     mean = MeanAccumulator()
     mean.update(torch.tensor(shares, dtype=torch.float64))
     accuracy = mean.compute()
-    interval = wilson(accuracy.value, accuracy.count)
+    low, high = wilson(accuracy.value, accuracy.count)
     items = [item for run in runs for item in run]
     speed = Speed(
         count=len(items),
@@ -239,8 +239,8 @@ def _figures(runs: Sequence[Sequence[Item]]) -> Row:
     )
     return {
         **with_error("accuracy", accuracy),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
+        "accuracy_low": low,
+        "accuracy_high": high,
         "answered": statistics.fmean(item["answer"] is not None for item in items),
         **speed.figures(),
         "seconds": speed.seconds,

@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -96,7 +97,7 @@ class _Mauve:
         if key not in self._real:
             self._real[key] = last_token_features(self._judge, real, batch=self._batch)
         samples = last_token_features(self._judge, texts, batch=self._batch)
-        return mauve_score(self._real[key], samples).to_json()
+        return asdict(mauve_score(self._real[key], samples))
 
 
 def _gradients(judge: Judge, real: Sequence[str], texts: Sequence[str]) -> dict[str, object]:

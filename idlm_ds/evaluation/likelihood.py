@@ -74,7 +74,7 @@ def _measure(opened: OpenModel, options: LikelihoodOptions, world: World) -> lis
             rows=range(world.rank, len(windows), world.size),
             device=world.device,
         )
-        likelihood = Likelihood.of(PerplexityAccumulator.from_sums(world.sum(local.sums).cpu()))
+        likelihood = Likelihood.of(PerplexityAccumulator(world.sum(local.sums).cpu()))
         rows.append(
             {
                 "model": opened.model.spec,

@@ -6,7 +6,7 @@ added over ranks by the owner of the process group.
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float64, Int, Shaped
@@ -24,35 +24,39 @@ class Estimate:
     """Number of sequences."""
 
 
-def _checked(sums: Float64[Tensor, " K"], size: int) -> Float64[Tensor, " K"]:
-    if sums.shape != (size,) or sums.dtype != torch.float64:
-        raise ValueError(f"sums: {sums.dtype} {tuple(sums.shape)}; allowed: float64 ({size},)")
-    return sums.detach().cpu().clone()
-
-
 def _require_finite(name: str, values: Shaped[Tensor, " B"]) -> None:
     if not bool(torch.isfinite(values).all()):
         raise ValueError(f"{name}: not finite")
 
 
-@final
-class MeanAccumulator:
-    """Mean of independent values and its standard error."""
+class _Sums:
+    """Sums over sequences, from zero or from those of an earlier accumulator."""
 
-    def __init__(self) -> None:
-        self._sums = torch.zeros(3, dtype=torch.float64)
+    _size: ClassVar[int]
+
+    def __init__(self, sums: Float64[Tensor, " K"] | None = None) -> None:
+        if sums is None:
+            sums = torch.zeros(self._size, dtype=torch.float64)
+        if sums.shape != (self._size,) or sums.dtype != torch.float64:
+            allowed = f"float64 ({self._size},)"
+            raise ValueError(f"sums: {sums.dtype} {tuple(sums.shape)}; allowed: {allowed}")
+        self._sums = sums.detach().cpu().clone()
 
     @property
-    def sums(self) -> Float64[Tensor, "3"]:
-        """Count, sum and sum of squares."""
+    def sums(self) -> Float64[Tensor, " K"]:
+        """A copy of the sums, which may be added over ranks."""
         return self._sums.clone()
 
-    @classmethod
-    def from_sums(cls, sums: Float64[Tensor, " K"]) -> "MeanAccumulator":
-        """Rebuild from ``sums``, for instance after adding them over ranks."""
-        accumulator = cls()
-        accumulator._sums = _checked(sums, 3)
-        return accumulator
+    def merge(self, other: "_Sums") -> None:
+        """Add the sums of another accumulator, which equals one pass over both."""
+        self._sums += other._sums
+
+
+@final
+class MeanAccumulator(_Sums):
+    """Mean of independent values and its standard error, from count, sum and sum of squares."""
+
+    _size = 3
 
     def update(self, values: Shaped[Tensor, " B"]) -> None:
         """Add one value per sequence.
@@ -62,10 +66,6 @@ class MeanAccumulator:
         x = values.detach().to("cpu", torch.float64)
         _require_finite("values", x)
         self._sums += torch.stack([torch.tensor(float(len(x)), dtype=x.dtype), x.sum(), x @ x])
-
-    def merge(self, other: "MeanAccumulator") -> None:
-        """Add the sums of another accumulator, which equals one pass over both."""
-        self._sums += other._sums
 
     def compute(self) -> Estimate:
         """Compute the mean and its standard error (sample variance, n - 1).
@@ -84,27 +84,15 @@ class MeanAccumulator:
 
 
 @final
-class PerplexityAccumulator:
+class PerplexityAccumulator(_Sums):
     """Token-weighted perplexity and its standard error over sequences.
 
     The value is exp(sum of nats / sum of tokens): long sequences weigh more, unlike in the mean
-    of the sequences' own perplexities.
+    of the sequences' own perplexities. The sums are the count and those of nats, of tokens, of
+    nats², nats·tokens and tokens².
     """
 
-    def __init__(self) -> None:
-        self._sums = torch.zeros(6, dtype=torch.float64)
-
-    @property
-    def sums(self) -> Float64[Tensor, "6"]:
-        """Count, sums of nats and of tokens, of nats², nats·tokens and tokens²."""
-        return self._sums.clone()
-
-    @classmethod
-    def from_sums(cls, sums: Float64[Tensor, " K"]) -> "PerplexityAccumulator":
-        """Rebuild from ``sums``, for instance after adding them over ranks."""
-        accumulator = cls()
-        accumulator._sums = _checked(sums, 6)
-        return accumulator
+    _size = 6
 
     def update(self, nats: Float64[Tensor, " B"], tokens: Int[Tensor, " B"]) -> None:
         """Add the summed nats and the number of scored tokens of each sequence.
@@ -119,10 +107,6 @@ class PerplexityAccumulator:
         _require_finite("nats", x)
         count = torch.tensor(float(len(x)), dtype=torch.float64)
         self._sums += torch.stack([count, x.sum(), n.sum(), x @ x, x @ n, n @ n])
-
-    def merge(self, other: "PerplexityAccumulator") -> None:
-        """Add the sums of another accumulator, which equals one pass over both."""
-        self._sums += other._sums
 
     def rate(self) -> Estimate:
         """Compute nats per token and their standard error.

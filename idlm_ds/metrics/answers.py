@@ -2,7 +2,6 @@
 
 import math
 import re
-from dataclasses import dataclass
 
 from idlm_ds.metrics.arithmetic import evaluate, is_program
 
@@ -41,23 +40,13 @@ def _number(matches: list[str]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A 95 % confidence interval of a proportion."""
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """Compute the 95 % Wilson score interval of a share of ``count`` independent trials.
 
-    low: float
-    high: float
-
-
-def wilson(share: float, count: int) -> Interval:
-    """Compute Wilson's score interval of a proportion, which has a width even at 0 and 1.
-
-    Args:
-        share: Observed proportion.
-        count: Number of independent trials.
+    It has a width even at 0 and 1.
     """
     z = 1.959963984540054
     scale = 1 / (1 + z**2 / count)
     centre = scale * (share + z**2 / (2 * count))
     half_width = scale * z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return Interval(max(centre - half_width, 0.0), min(centre + half_width, 1.0))
+    return max(centre - half_width, 0.0), min(centre + half_width, 1.0)

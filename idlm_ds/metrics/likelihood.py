@@ -26,11 +26,9 @@ class SequenceObjective(Protocol):
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
     ) -> Float64[Tensor, " B"]:
         """Nats of each sequence."""
-        ...
 
     def num_scored(self, length: int) -> int:
         """Positions of a window the loss is about, the divisor of nats per token."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,8 +2,8 @@
 
 import importlib
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -11,7 +11,10 @@ from idlm_ds.errors import UserError
 from idlm_ds.metrics.features import Features
 
 SEEDS = (1, 2, 3, 4, 5)
+"""Seeds of k-means; two or more, for the spread."""
+
 SCALING_FACTOR = 5.0
+"""The constant in ``exp(-c KL)``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +27,6 @@ class MauveScore:
     """Sample standard deviation over seeds of the clustering; the texts' is not in it."""
     values: tuple[float, ...]
     seeds: tuple[int, ...]
-    """Seeds of k-means."""
     num_texts: int
     """Number of texts in each of the two sets."""
     num_buckets: int
@@ -34,27 +36,11 @@ class MauveScore:
     judge: str
     package: str
 
-    def to_json(self) -> dict[str, object]:
-        """Return the fields as JSON values."""
-        return asdict(self)
 
-
-def mauve_score(
-    real: Features,
-    samples: Features,
-    *,
-    seeds: Sequence[int] = SEEDS,
-    scaling_factor: float = SCALING_FACTOR,
-    num_buckets: int | None = None,
-) -> MauveScore:
+def mauve_score(real: Features, samples: Features) -> MauveScore:
     """Compare two sets of equal size by mauve-text (arXiv:2102.01454v3), once per seed.
 
-    Args:
-        real: Features of real text.
-        samples: Features of generated text, from the same judge.
-        seeds: Seeds of k-means, two or more.
-        scaling_factor: The constant in ``exp(-c KL)``.
-        num_buckets: Number of clusters; by default a tenth of the size of a set, at least 2.
+    There are a tenth as many clusters as texts in a set, at least 2.
 
     Raises:
         UserError: mauve-text is not installed, or the sets are not comparable.
@@ -68,30 +54,24 @@ def mauve_score(
         )
     if real.description != samples.description:
         raise UserError(f"mauve: {real.description}, against {samples.description}")
-    if len(seeds) < 2:
-        raise UserError(f"mauve: {len(seeds)} seeds; allowed: 2 or more, for the spread")
     # Cluster and compare once per seed of k-means; the spread is reported with the mean.
-    buckets = num_buckets or max(2, round(count / 10))
-    values = tuple(
-        float(
-            compute(
-                p_features=real.vectors.numpy(),
-                q_features=samples.vectors.numpy(),
-                num_buckets=buckets,
-                mauve_scaling_factor=scaling_factor,
-                seed=seed,
-            ).mauve
-        )
-        for seed in seeds
+    num_buckets = max(2, round(count / 10))
+    compare = partial(
+        compute,
+        p_features=real.vectors.numpy(),
+        q_features=samples.vectors.numpy(),
+        num_buckets=num_buckets,
+        mauve_scaling_factor=SCALING_FACTOR,
     )
+    values = tuple(float(compare(seed=seed).mauve) for seed in SEEDS)
     return MauveScore(
         mean=statistics.fmean(values),
         std=statistics.stdev(values),
         values=values,
-        seeds=tuple(seeds),
+        seeds=SEEDS,
         num_texts=count,
-        num_buckets=buckets,
-        scaling_factor=scaling_factor,
+        num_buckets=num_buckets,
+        scaling_factor=SCALING_FACTOR,
         features=real.description,
         max_tokens=real.max_tokens,
         judge=real.judge,

@@ -18,13 +18,7 @@ def self_bleu(
     arXiv:1802.01886v1, with the geometric mean of clipped precisions up to ``order``-grams.
     Lengths are equal, so the brevity penalty is 1. Higher means less diverse. The value grows with
     the set, so compare sets of equal size and length. Values share their references, which a
-    standard error over them ignores.
-
-    Args:
-        tokens: The set.
-        order: Length of the longest n-grams.
-        limit: Number of sequences that are drawn from a larger set.
-        seed: Seed of that draw.
+    standard error over them ignores. Of a larger set, ``limit`` sequences are drawn by ``seed``.
 
     Precision: float64.
 

@@ -21,7 +21,7 @@ from idlm_ds.tensor_types import NetworkInput, SoftInput
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DiTConfig:
-    """Sizes of a network; the published ones are in the README."""
+    """Sizes of a network."""
 
     vocab_size: int
     hidden: int
@@ -140,11 +140,9 @@ def initial_value(name: str, shape: tuple[int, ...], generator: torch.Generator)
     Gates, modulations, biases and the output start at zero, so that every block is the identity
     and the first answer is uniform; the other matrices are uniform in ``1 / sqrt(inputs)``.
     """
-    if name.endswith("norm1.weight") or name.endswith("norm2.weight") or "norm_final" in name:
+    if name.endswith(("norm1.weight", "norm2.weight")) or "norm_final" in name:
         return torch.ones(shape)
-    if "adaLN_modulation" in name or name.startswith("output_layer.linear"):
-        return torch.zeros(shape)
-    if len(shape) == 1:
+    if len(shape) == 1 or "adaLN_modulation" in name or name.startswith("output_layer.linear"):
         return torch.zeros(shape)
     bound = shape[1] ** -0.5
     return torch.empty(shape).uniform_(-bound, bound, generator=generator)

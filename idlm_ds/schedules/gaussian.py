@@ -48,24 +48,18 @@ class GaussianMap:
 
         Precision: float64; the relative error stays small where the value is small.
         """
-        u, weight = self._nodes(gamma)
-        lost = -torch.expm1(self._log_rest(gamma, u))
+        _, weight, lost = self._nodes(gamma)
         return self._scale * (weight * lost).sum(-1)
 
     def slope(self, gamma: Time) -> Time:
         """Differentiate the survival probability with respect to ``gamma``; negative."""
-        u, weight = self._nodes(gamma)
+        u, weight, lost = self._nodes(gamma)
         # d/d gamma of the integrand, integrated by parts over the normal density.
         mu = _signal(gamma)[:, None]
-        lost = -torch.expm1(self._log_rest(gamma, u))
         return self._scale * (weight * (0.5 * mu * u) * lost).sum(-1)
 
     def gamma(self, masked: Time) -> Time:
-        """Invert ``masked`` by bisection, to float64 accuracy.
-
-        Args:
-            masked: One minus the survival probability, in (0, 1).
-        """
+        """Invert ``masked``, whose values are in (0, 1), by bisection to float64 accuracy."""
         low = torch.full_like(masked, LOWEST, dtype=torch.float64)
         high = torch.full_like(low, HIGHEST)
         for _ in range(BISECTIONS):
@@ -78,15 +72,15 @@ class GaussianMap:
     def _scale(self) -> float:
         return self.vocab_size / (self.vocab_size - 1)
 
-    def _nodes(self, gamma: Time) -> tuple[Tensor, Tensor]:
+    def _nodes(self, gamma: Time) -> tuple[Tensor, Tensor, Tensor]:
+        """Return nodes ``u``, weights, and the probability that another entry is above ``mu + u``.
+
+        Shapes: (nodes,), (nodes,) and (B, nodes).
+        """
         u = torch.linspace(-REACH, REACH, NODES, dtype=torch.float64, device=gamma.device)
         weight = torch.exp(-0.5 * u**2)
-        return u, weight / weight.sum()
-
-    def _log_rest(self, gamma: Time, u: Tensor) -> Tensor:
-        """Return the log probability that all other entries are below ``mu + u``; (B, nodes)."""
-        at_node = _signal(gamma)[:, None] + u
-        return (self.vocab_size - 1) * torch.special.log_ndtr(at_node)
+        log_rest = (self.vocab_size - 1) * torch.special.log_ndtr(_signal(gamma)[:, None] + u)
+        return u, weight / weight.sum(), -torch.expm1(log_rest)
 
 
 class DuoClock(NoiseSchedule):

@@ -15,7 +15,7 @@ from idlm_ds.data.prepare import hub
 from idlm_ds.data.prepare.documents import Reading
 from idlm_ds.data.prepare.hub import HubSource, Preset
 from idlm_ds.data.prepare.plan import PrepareOptions, make_plan
-from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+from idlm_ds.data.prepare.preparation import prepare
 from idlm_ds.data.prepared import PreparedRows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows
@@ -53,7 +53,7 @@ def made(tmp_path: Path, **options: object) -> Path:
     records = [{"text": f"{i}: my fellow citizens. " * 9} for i in range(60)]
     source = jsonl(tmp_path / "a.jsonl", records)
     request = PrepareOptions(source=[str(source)], length=LENGTH, **options)
-    prepare(make_plan(request, TOKENIZER, lambda: None), tmp_path / "out", PrepareCallbacks())
+    prepare(make_plan(request, TOKENIZER, lambda: None), tmp_path / "out")
     return tmp_path / "out"
 
 

@@ -16,8 +16,8 @@ import idlm_ds
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.prepare.documents import KeptDocument
 from idlm_ds.data.prepare.plan import PreparationPlan
-from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
-from idlm_ds.data.prepare.sources import Corpus, HoldOutEvery
+from idlm_ds.data.prepare.preparation import prepare
+from idlm_ds.data.prepare.sources import Corpus, SplitRule
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from tests.data.test_tokenizer import save_tokenizer
@@ -118,9 +118,9 @@ def test_ids_may_go_beyond_the_number_of_words(tmp_path):
     assert (len(tokenizer), tokenizer.num_ids) == (6, 70_001)
     source = Listed([KeptDocument(("a far b",))] * 4)
     plan = PreparationPlan(
-        corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=tokenizer, length=5
+        corpus=Corpus([(source, SplitRule("every", 4))]), tokenizer=tokenizer, length=5
     )
-    assert prepare(plan, tmp_path / "out", PrepareCallbacks()).dtype == "<u4"
+    assert prepare(plan, tmp_path / "out").dtype == "<u4"
 
 
 def test_berts_words_lie_between_two_begins_as_public_models_know_them(tmp_path):

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, settings
 from idlm_ds.data.index import Index
 from idlm_ds.data.prepare.documents import KeptDocument, Record
 from idlm_ds.data.prepare.plan import PreparationPlan
-from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
-from idlm_ds.data.prepare.sources import Corpus, HoldOutEvery, OnPosition
+from idlm_ds.data.prepare.preparation import prepare
+from idlm_ds.data.prepare.sources import Corpus, OnPosition, SplitRule
 from tests.data.letters import LetterTokenizer
 
 
@@ -49,12 +49,14 @@ def plan(texts: Sequence[str], *, fails_at: int | None = None, **options: Any) -
     """A plan for texts that are documents, every third one held out."""
     source = Listed([KeptDocument((text,)) for text in texts], fails_at)
     defaults = {"length": 6, "tokenizer": LetterTokenizer(), "shard_bytes": 64}
-    return PreparationPlan(corpus=Corpus([(source, HoldOutEvery(3))]), **{**defaults, **options})
+    return PreparationPlan(
+        corpus=Corpus([(source, SplitRule("every", 3))]), **{**defaults, **options}
+    )
 
 
 def make(folder: Path, texts: Sequence[str], **options: Any) -> Index:
     """Prepare texts."""
-    return prepare(plan(texts, **options), folder, PrepareCallbacks())
+    return prepare(plan(texts, **options), folder)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -82,10 +82,10 @@ def test_perplexity_of_merged_parts_is_that_of_one_pass(cuts):
 def test_sums_added_over_ranks_rebuild_the_accumulator():
     nats, tokens = corpus(20)
     parts = [perplexity_of(nats[:5], tokens[:5]), perplexity_of(nats[5:], tokens[5:])]
-    rebuilt = PerplexityAccumulator.from_sums(sum(part.sums for part in parts))
+    rebuilt = PerplexityAccumulator(sum(part.sums for part in parts))
     expected = perplexity_of(nats, tokens).compute()
     assert rebuilt.compute().value == pytest.approx(expected.value, rel=1e-12)
-    means = MeanAccumulator.from_sums(torch.tensor([2.0, 4.0, 10.0], dtype=torch.float64))
+    means = MeanAccumulator(torch.tensor([2.0, 4.0, 10.0], dtype=torch.float64))
     assert means.compute().value == 2.0
     assert means.compute().se == pytest.approx(1.0)
 

@@ -1,6 +1,7 @@
 import importlib.util
 import random
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -43,7 +44,7 @@ def calls(monkeypatch):
 def test_a_score_is_the_mean_over_seeds_and_keeps_all_settings(calls):
     real, samples = features(40), features(40, shift=1.0)
     score = mauve_score(real, samples)
-    assert score.to_json() == {
+    assert asdict(score) == {
         "mean": pytest.approx(0.3),
         "std": pytest.approx(0.025**0.5),
         "values": (0.1, 0.2, 0.3, 0.4, 0.5),
@@ -68,8 +69,6 @@ def test_sets_that_do_not_compare_are_refused(calls):
         mauve_score(features(40), features(30))
     with pytest.raises(UserError, match="tiny@1 at .* against hidden state of other@2"):
         mauve_score(features(40), features(40, judge="other@2"))
-    with pytest.raises(UserError, match="1 seeds"):
-        mauve_score(features(40), features(40), seeds=[3])
     assert not calls
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import idlm_ds
 from idlm_ds.data.prepare.plan import PreparationPlan, PrepareOptions, make_plan
-from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
+from idlm_ds.data.prepare.preparation import prepare
 from idlm_ds.data.tokenizer import Tokenizer
 from tests.data.toy import jsonl
 
@@ -32,7 +32,7 @@ def plan(folder: Path, **options: object) -> PreparationPlan:
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("prepared")
-    prepare(plan(folder), folder / "out", PrepareCallbacks())
+    prepare(plan(folder), folder / "out")
     return folder / "out"
 
 
@@ -59,7 +59,7 @@ def test_one_screen_says_what_there_is(folder, monkeypatch, capsys):
 
 
 def test_padded_rows_are_measured_by_their_spans(tmp_path, monkeypatch, capsys):
-    prepare(plan(tmp_path, pack="pad"), tmp_path / "out", PrepareCallbacks())
+    prepare(plan(tmp_path, pack="pad"), tmp_path / "out")
     assert run([tmp_path / "out", "--samples", 0], monkeypatch, inspect_data) == 0
     out = capsys.readouterr().out
     assert "cut at a row's end" in out

@@ -5,7 +5,7 @@ import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 
@@ -33,9 +33,7 @@ class TooLong:
 def chunks(path: Path, on_position: Callable[[int], None]) -> Iterator[bytes]:
     """Read a file in chunks, decompressing it by its suffix.
 
-    Args:
-        path: The file.
-        on_position: Called with the position in the (compressed) file after each chunk.
+    ``on_position`` is called with the position in the (compressed) file after each chunk.
 
     Raises:
         DamagedError: The file is compressed and is truncated or damaged.
@@ -53,7 +51,7 @@ def chunks(path: Path, on_position: Callable[[int], None]) -> Iterator[bytes]:
             raise DamagedError("damaged") from error
 
 
-def _plain(file: IO[bytes] | gzip.GzipFile) -> Iterator[bytes]:
+def _plain(file: Any) -> Iterator[bytes]:
     while chunk := file.read(CHUNK):
         yield chunk
 
@@ -66,8 +64,7 @@ def _gz(file: IO[bytes]) -> Iterator[bytes]:
 def _zst(file: IO[bytes]) -> Iterator[bytes]:
     try:
         with pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd") as decompressed:
-            while chunk := decompressed.read(CHUNK):
-                yield chunk
+            yield from _plain(decompressed)
     except OSError as error:
         raise DamagedError("cut short" if "Truncated" in str(error) else "damaged") from error
 
@@ -88,11 +85,9 @@ def _xz(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def lines(pieces: Iterable[bytes], longest: int) -> Iterator[bytes | TooLong]:
-    """Split a byte stream into lines without their newlines.
+    """Split a byte stream, in pieces of any size, into lines without their newlines.
 
-    Args:
-        pieces: The stream, in pieces of any size.
-        longest: Length limit of a line in bytes; longer ones are skipped without being held.
+    Lines of more than ``longest`` bytes are skipped without being held.
 
     Raises:
         DamagedError: A line is longer than ``BOMB_FACTOR`` times the limit.

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -21,31 +22,30 @@ from idlm_ds.errors import UserError
 from idlm_ds.startup import keep_to_one_thread
 
 
+@dataclass
 class TextEncoder:
     """Detokenizer and encoder of a text, picklable for worker processes."""
 
-    def __init__(self, encoder: Encoder, dtype: str, detokenizer: str | None = None) -> None:
-        """See class.
+    encoder: Encoder
+    dtype: str
+    """Integer type of the tokens."""
 
-        Args:
-            encoder: Encoder of the tokenizer.
-            dtype: Integer type of the tokens.
-            detokenizer: Name of a function in ``DETOKENIZERS`` that is applied to a text first.
-        """
-        self._encoder = encoder
-        self._dtype = dtype
-        self._detokenizer = detokenizer
-        self._word_cache = WordCache(encoder, dtype) if encoder.is_wordwise else None
+    detokenizer: str | None = None
+    """Name of a function in ``DETOKENIZERS`` that is applied to a text first."""
+
+    def __post_init__(self) -> None:
+        is_wordwise = self.encoder.is_wordwise
+        self._word_cache = WordCache(self.encoder, self.dtype) if is_wordwise else None
 
     def encode(self, texts: Sequence[str]) -> EncodedTexts:
         """Turn texts into tokens."""
-        if self._detokenizer is not None:
-            texts = [DETOKENIZERS[self._detokenizer](text) for text in texts]
+        if self.detokenizer is not None:
+            texts = [DETOKENIZERS[self.detokenizer](text) for text in texts]
         if self._word_cache is not None:
             return self._word_cache.encode(texts)
-        ids = self._encoder.encode(texts)
+        ids = self.encoder.encode(texts)
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-        tokens = np.fromiter(chain.from_iterable(ids), self._dtype, int(lengths.sum()))
+        tokens = np.fromiter(chain.from_iterable(ids), self.dtype, int(lengths.sum()))
         return EncodedTexts(tokens, lengths)
 
 
@@ -54,12 +54,8 @@ def encode_all(
 ) -> Iterator[EncodedTexts]:
     """Encode groups of texts, in the order of the groups.
 
-    The result does not depend on the number of workers, since each text is encoded on its own.
-
-    Args:
-        encoder: Encoder of the texts.
-        groups: Groups of texts; few are held at a time.
-        workers: Number of processes; with 1, the current process encodes.
+    The result does not depend on the number of workers, since each text is encoded on its own. With
+    one worker, the current process encodes. Few groups are held at a time.
 
     Raises:
         UserError: A worker died.

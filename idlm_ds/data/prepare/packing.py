@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, final
+from typing import ClassVar, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
@@ -69,12 +69,10 @@ class Packer(Protocol):
 
     def add(self, texts: EncodedTexts) -> PackedRows:
         """Add texts and return the rows they complete."""
-        ...
 
     @property
     def carry(self) -> list[int]:
         """Tokens that wait for the next row, from which an equal packer can be built."""
-        ...
 
 
 @final
@@ -114,30 +112,25 @@ class WrapPacker:
 
 
 @final
+@dataclass(frozen=True, slots=True)
 class PadPacker:
     """Packer that puts one document in a row, truncated or padded to its length."""
 
-    carry: list[int] = []
+    layout: RowLayout
+    prompted: bool
+    """Whether the texts are pairs of a prompt and its answer."""
 
-    def __init__(self, layout: RowLayout, *, prompted: bool) -> None:
-        """See class.
-
-        Args:
-            layout: Length and special tokens of the rows.
-            prompted: Whether the texts are pairs of a prompt and its answer.
-        """
-        self._layout = layout
-        self._prompted = prompted
+    carry: ClassVar[list[int]] = []
 
     def add(self, texts: EncodedTexts) -> PackedRows:
         """See ``Packer``."""
-        layout = self._layout
+        layout = self.layout
         first = int(layout.framed)
         room = layout.length - first - layout.ends
         lengths, prompts = texts.lengths, np.zeros_like(texts.lengths)
         unanswered = 0
         # Join prompts and answers; drop pairs whose prompt fills the row.
-        if self._prompted:
+        if self.prompted:
             fits = texts.lengths[::2] < room
             unanswered = int((~fits).sum())
             texts = texts.select(np.repeat(fits, 2))
@@ -155,7 +148,7 @@ class PadPacker:
         if layout.ends:
             rows[np.arange(len(rows)), stops] = layout.eos
             stops = stops + 1
-        begins = prompts + first if self._prompted else prompts
+        begins = prompts + first if self.prompted else prompts
         spans = np.stack([begins, stops], 1).astype(np.uint32)
         return PackedRows(rows, spans, int((lengths > room).sum()), unanswered)
 

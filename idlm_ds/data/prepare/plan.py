@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idlm_ds.data.index import HELDOUT, TRAIN, TokenizerRecord
+from idlm_ds.data.index import TRAIN, Index, TokenizerRecord
 from idlm_ds.data.prepare.documents import LONGEST, TEXT, Reading, expand
 from idlm_ds.data.prepare.encoding import TextEncoder
 from idlm_ds.data.prepare.hub import PRESETS, HubSource, Preset, open_hub, preset_of
@@ -14,9 +14,6 @@ from idlm_ds.data.prepare.sources import (
     Corpus,
     DocumentSource,
     FileSource,
-    HoldOutEvery,
-    HoldOutFrom,
-    OneSplit,
     SplitRule,
     count_documents,
 )
@@ -126,19 +123,6 @@ class PreparationPlan:
         )
 
     @property
-    def tokenizer_record(self) -> TokenizerRecord:
-        """Entry of the tokenizer in the index."""
-        layout = self.layout
-        return TokenizerRecord(
-            sha256=self.tokenizer.fingerprint,
-            size=len(self.tokenizer),
-            bos=layout.bos,
-            eos=layout.eos,
-            pad=layout.pad,
-            mask=self.tokenizer.mask_id,
-        )
-
-    @property
     def dtype(self) -> str:
         """Smallest integer type that holds every token."""
         return "<u2" if self.tokenizer.num_ids <= 1 << 16 else "<u4"
@@ -159,15 +143,6 @@ class PreparationPlan:
         }
 
     @property
-    def source_record(self) -> dict[str, Any]:
-        """Entry of the sources in the index."""
-        return {
-            "corpus": self.corpus.description,
-            "detokenizer": self.detokenizer,
-            "separator": self.separator,
-        }
-
-    @property
     def encoder(self) -> TextEncoder:
         """Encoder of texts."""
         return TextEncoder(self.tokenizer.encoder(), self.dtype, self.detokenizer)
@@ -178,24 +153,45 @@ class PreparationPlan:
             return WrapPacker(self.layout, carry)
         return PadPacker(self.layout, prompted=self.separator is not None)
 
+    def index(self, **results: Any) -> Index:
+        """Describe prepared data by this plan and the results of preparing it."""
+        tokenizer, layout = self.tokenizer, self.layout
+        return Index(
+            length=self.length,
+            pack=self.pack,
+            framed=self.framed,
+            ends=self.ends,
+            dtype=self.dtype,
+            tokenizer=TokenizerRecord(
+                sha256=tokenizer.fingerprint,
+                size=len(tokenizer),
+                bos=layout.bos,
+                eos=layout.eos,
+                pad=layout.pad,
+                mask=tokenizer.mask_id,
+            ),
+            source={
+                "corpus": self.corpus.description,
+                "detokenizer": self.detokenizer,
+                "separator": self.separator,
+            },
+            **{"documents": {}, **results},
+        )
+
 
 def make_plan(
     options: PrepareOptions, tokenizer: Tokenizer, on_count: Callable[[], None]
 ) -> PreparationPlan:
     """Open the sources and fill in defaults.
 
-    Args:
-        options: Options of the user.
-        tokenizer: Tokenizer of the documents.
-        on_count: Called before all documents are read once to find the last ones.
+    ``on_count`` is called before all documents are read once to find the last ones.
 
     Raises:
         UserError: A source cannot be found or opened, or options contradict each other.
     """
     preset = options.preset
     prompted = len(options.reading.fields) == 2
-    preset_detokenizer = preset.detokenizer if preset is not None else None
-    detokenizer = options.detokenizer or preset_detokenizer
+    detokenizer = options.detokenizer or (preset.detokenizer if preset is not None else None)
     return PreparationPlan(
         corpus=_corpus(options, on_count),
         tokenizer=tokenizer,
@@ -225,7 +221,7 @@ def _corpus(options: PrepareOptions, on_count: Callable[[], None]) -> Corpus:
     if preset.heldout is None or has_rule:
         return Corpus([(train, _rule(train, options, preset.heldout_last, on_count))])
     heldout = open_hub(preset, preset.heldout, revision, reading, "--source")
-    return Corpus([(train, OneSplit(TRAIN)), (heldout, OneSplit(HELDOUT))])
+    return Corpus([(train, SplitRule("all", 0)), (heldout, SplitRule("all", 1))])
 
 
 def _rule(
@@ -236,7 +232,7 @@ def _rule(
 ) -> SplitRule:
     last = preset_last if options.heldout_last is None else options.heldout_last
     if options.heldout_every is not None or last is None:
-        return HoldOutEvery(options.heldout_every or DEFAULT_STRIDE)
+        return SplitRule("every", options.heldout_every or DEFAULT_STRIDE)
     # The last documents are known by their number only if the total is.
     total = source.size if isinstance(source, HubSource) else None
     if total is None:
@@ -244,7 +240,7 @@ def _rule(
         total = count_documents(source)
     if not 0 < last < total:
         raise UserError(f"--heldout-last: must be between 1 and {total - 1}, got {last}")
-    return HoldOutFrom(total - last)
+    return SplitRule("from", total - last)
 
 
 def _flag(name: str) -> str:

@@ -23,21 +23,11 @@ from idlm_ds.data.prepare.encoding import encode_all
 from idlm_ds.data.prepare.packing import EncodedTexts, Packer
 from idlm_ds.data.prepare.plan import PreparationPlan
 from idlm_ds.data.prepare.shards import Journal, ShardWriter, delete_prepared, open_journal
+from idlm_ds.data.prepare.sources import OnPosition
 from idlm_ds.errors import UserError
 
 GROUP_DOCUMENTS, GROUP_CHARACTERS = 512, 1 << 18
 """Limits of a group of documents, the same for any number of workers; shards end with groups."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PrepareCallbacks:
-    """Callbacks for the progress of a preparation."""
-
-    on_position: Callable[[int], None] = lambda _: None
-    """Called with the position in the source."""
-
-    on_tokens: Callable[[int], None] = lambda _: None
-    """Called with the number of tokens of each group."""
 
 
 @dataclass(slots=True)
@@ -100,15 +90,21 @@ class DocumentGroup:
 
 
 def prepare(
-    plan: PreparationPlan, folder: Path, progress: PrepareCallbacks, *, fresh: bool = False
+    plan: PreparationPlan,
+    folder: Path,
+    *,
+    fresh: bool = False,
+    on_position: OnPosition = lambda _: None,
+    on_tokens: Callable[[int], None] = lambda _: None,
 ) -> Index:
     """Write prepared data, resuming an interrupted preparation.
 
     Args:
         plan: Settings of the preparation.
         folder: Output folder.
-        progress: Callbacks.
         fresh: Whether to delete the output of an earlier preparation first.
+        on_position: Called with the position in the source.
+        on_tokens: Called with the number of tokens of each group.
 
     Raises:
         UserError: The folder holds other files, a source cannot be read, or no row came out.
@@ -127,9 +123,9 @@ def prepare(
     packers = {name: plan.packer(journal.carry[name]) for name in SPLITS}
 
     # Encode and pack group by group; a shard is committed at the end of a group.
-    for group, encoded in _encode_groups(plan, journal.next, counts, progress):
+    for group, encoded in _encode_groups(plan, journal.next, counts, on_position):
         _pack(group, encoded, packers, writer)
-        progress.on_tokens(len(encoded.tokens))
+        on_tokens(len(encoded.tokens))
         if writer.is_full:
             writer.commit(group.stop, packers)
     writer.commit(counts.read, packers)
@@ -151,7 +147,7 @@ def _check_finished(plan: PreparationPlan, folder: Path) -> Index:
             f"--output: {folder} was prepared by tokenizer {index.tokenizer.sha256[:12]}, "
             f"--tokenizer is {plan.tokenizer.fingerprint[:12]}; start over with --fresh"
         )
-    expected = asdict(_index(plan, splits=index.splits, counts=index.counts))
+    expected = asdict(plan.index(splits=index.splits, counts=index.counts))
     for key, value in asdict(index).items():
         if key not in ("documents", "damaged") and expected[key] != value:
             raise UserError(
@@ -161,13 +157,13 @@ def _check_finished(plan: PreparationPlan, folder: Path) -> Index:
 
 
 def _encode_groups(
-    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: PrepareCallbacks
+    plan: PreparationPlan, start: int, counts: DocumentCounts, on_position: OnPosition
 ) -> Iterator[tuple[DocumentGroup, EncodedTexts]]:
     # Groups whose texts were handed to the encoder and have not come back; order is kept.
     in_flight: deque[DocumentGroup] = deque()
 
     def texts() -> Iterator[list[str]]:
-        for group in _groups(plan, start, counts, progress):
+        for group in _groups(plan, start, counts, on_position):
             in_flight.append(group)
             yield group.texts
 
@@ -176,12 +172,12 @@ def _encode_groups(
 
 
 def _groups(
-    plan: PreparationPlan, start: int, counts: DocumentCounts, progress: PrepareCallbacks
+    plan: PreparationPlan, start: int, counts: DocumentCounts, on_position: OnPosition
 ) -> Iterator[DocumentGroup]:
     """Group the documents from ``start`` on; earlier ones are read again, but only counted."""
     group = DocumentGroup()
     # A document belongs to a group by its place in the corpus, so groups do not depend on workers.
-    for ordinal, (split, record) in enumerate(plan.corpus.read(progress.on_position)):
+    for ordinal, (split, record) in enumerate(plan.corpus.read(on_position)):
         counts.add(split, record)
         if isinstance(record, DroppedDocument) or ordinal < start:
             continue
@@ -201,10 +197,7 @@ def _texts(plan: PreparationPlan, record: KeptDocument) -> tuple[str, ...]:
 
 
 def _pack(
-    group: DocumentGroup,
-    encoded: EncodedTexts,
-    packers: dict[str, Packer],
-    writer: ShardWriter,
+    group: DocumentGroup, encoded: EncodedTexts, packers: dict[str, Packer], writer: ShardWriter
 ) -> None:
     # A document has one text, or two if it is a prompt and an answer.
     texts_per_document = len(group.texts) // len(group.splits)
@@ -229,10 +222,8 @@ def _finish(
             f"--source: not one row of {plan.length} tokens came of {documents['read']} documents "
             f"({documents['train']} kept for training; dropped: {dropped or 'none'})"
         )
-    splits = {name: tuple(journal.shards[name]) for name in SPLITS}
-    index = _index(
-        plan,
-        splits=splits,
+    index = plan.index(
+        splits={name: tuple(journal.shards[name]) for name in SPLITS},
         counts=writer.count_tokens(plan.tokenizer.num_ids),
         documents=documents,
         damaged=counts.damaged,
@@ -242,16 +233,3 @@ def _finish(
     index.write(folder)
     (folder / JOURNAL_FILE).unlink()
     return index
-
-
-def _index(plan: PreparationPlan, **results: Any) -> Index:
-    return Index(
-        length=plan.length,
-        pack=plan.pack,
-        framed=plan.framed,
-        ends=plan.ends,
-        dtype=plan.dtype,
-        tokenizer=plan.tokenizer_record,
-        source=plan.source_record,
-        **{"documents": {}, **results},
-    )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, final
+from typing import Any, Literal, Protocol, final
 
 from idlm_ds.data.index import HELDOUT, TRAIN
 from idlm_ds.data.prepare.documents import Reading, Record, read_documents
@@ -20,21 +20,17 @@ class DocumentSource(Protocol):
     @property
     def description(self) -> dict[str, Any]:
         """Entry of the source in the index."""
-        ...
 
     @property
     def state(self) -> str:
         """Value that changes with the content, so that an interrupted preparation notices."""
-        ...
 
     @property
     def size(self) -> int | None:
         """Last position of ``read``; None if unknown."""
-        ...
 
     def read(self, on_position: OnPosition) -> Iterator[Record]:
         """Yield all documents, the unusable ones included."""
-        ...
 
 
 @final
@@ -72,74 +68,38 @@ class FileSource:
             on_position(offset)
 
 
-class SplitRule(Protocol):
-    """Rule that decides which documents of a source are held out."""
+@final
+@dataclass(frozen=True, slots=True)
+class SplitRule:
+    """Rule that decides which documents of a source are held out.
+
+    ``every``: one document in ``number``, so that all parts of a corpus are represented;
+    ``from``: all documents from ``number`` on; ``all``: all if ``number`` is 1, none if it is 0.
+    """
+
+    kind: Literal["every", "from", "all"]
+    number: int
 
     @property
     def description(self) -> dict[str, int]:
         """Entry of the rule in the index."""
-        ...
+        return {self.kind: self.number}
 
     def split(self, ordinal: int) -> str:
         """Return the split of the document at this place in the source."""
-        ...
+        match self.kind:
+            case "every":
+                is_heldout = ordinal % self.number == self.number - 1
+            case "from":
+                is_heldout = ordinal >= self.number
+            case "all":
+                is_heldout = self.number == 1
+        return HELDOUT if is_heldout else TRAIN
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class HoldOutEvery:
-    """Hold out one document in ``stride``, so that all parts of a corpus are represented."""
-
-    stride: int
-
-    @property
-    def description(self) -> dict[str, int]:
-        """See ``SplitRule``."""
-        return {"every": self.stride}
-
-    def split(self, ordinal: int) -> str:
-        """See ``SplitRule``."""
-        return HELDOUT if ordinal % self.stride == self.stride - 1 else TRAIN
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class HoldOutFrom:
-    """Hold out all documents from ``first`` on."""
-
-    first: int
-
-    @property
-    def description(self) -> dict[str, int]:
-        """See ``SplitRule``."""
-        return {"from": self.first}
-
-    def split(self, ordinal: int) -> str:
-        """See ``SplitRule``."""
-        return HELDOUT if ordinal >= self.first else TRAIN
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class OneSplit:
-    """Put every document of a source into the same split."""
-
-    name: str
-
-    @property
-    def description(self) -> dict[str, int]:
-        """See ``SplitRule``."""
-        return {"all": int(self.name == HELDOUT)}
-
-    def split(self, ordinal: int) -> str:
-        """See ``SplitRule``."""
-        del ordinal
-        return self.name
-
-
-def count_documents(source: DocumentSource, on_position: OnPosition = lambda _: None) -> int:
+def count_documents(source: DocumentSource) -> int:
     """Count the documents of a source, the unusable ones included."""
-    return sum(1 for _ in source.read(on_position))
+    return sum(1 for _ in source.read(lambda _: None))
 
 
 @final

@@ -76,7 +76,7 @@ class Validation:
                 num_batches=-(-share // self._batch),
                 device=self._world.device,
             )
-        return PerplexityAccumulator.from_sums(self._world.sum(local.sums).cpu()).rate().value
+        return PerplexityAccumulator(self._world.sum(local.sums).cpu()).rate().value
 
     def close(self) -> None:
         """See ``Hook``."""

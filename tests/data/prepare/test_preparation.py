@@ -12,14 +12,8 @@ import idlm_ds
 from idlm_ds.data.index import HELDOUT, TRAIN, read_index
 from idlm_ds.data.prepare.documents import DroppedDocument, KeptDocument, Reading
 from idlm_ds.data.prepare.plan import PreparationPlan
-from idlm_ds.data.prepare.preparation import PrepareCallbacks, prepare
-from idlm_ds.data.prepare.sources import (
-    Corpus,
-    FileSource,
-    HoldOutEvery,
-    HoldOutFrom,
-    count_documents,
-)
+from idlm_ds.data.prepare.preparation import prepare
+from idlm_ds.data.prepare.sources import Corpus, FileSource, SplitRule, count_documents
 from idlm_ds.data.prepared import span_array, token_array
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
@@ -83,8 +77,7 @@ def test_what_is_finished_is_not_encoded_again(tmp_path):
     cut = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt):
         make(cut, texts, fails_at=30)
-    progress = PrepareCallbacks(on_tokens=seen.append)
-    prepare(plan(texts), cut, progress)
+    prepare(plan(texts), cut, on_tokens=seen.append)
     assert 0 < sum(seen) < sum(map(len, texts)) / 2
     assert contents(cut) == contents(tmp_path / "whole")
 
@@ -94,7 +87,7 @@ def real_plan(folder: Path, **changes) -> PreparationPlan:
     tokenizer = Tokenizer(ASSETS / "tokenizer")
     defaults = {"length": 16, "shard_bytes": 2000}
     return PreparationPlan(
-        corpus=Corpus([(files, HoldOutEvery(5))]), tokenizer=tokenizer, **defaults | changes
+        corpus=Corpus([(files, SplitRule("every", 5))]), tokenizer=tokenizer, **defaults | changes
     )
 
 
@@ -104,7 +97,7 @@ def test_any_number_of_workers_gives_the_same_bytes(tmp_path):
     made = []
     for workers in (1, 2, 3):
         out = tmp_path / str(workers)
-        prepare(real_plan(tmp_path, workers=workers), out, PrepareCallbacks())
+        prepare(real_plan(tmp_path, workers=workers), out)
         made.append(contents(out))
     assert made[0] == made[1] == made[2]
     assert len([name for name in made[0] if name.startswith("train-")]) == 3
@@ -116,13 +109,13 @@ def test_an_answer_carries_its_mask(tmp_path):
         * 2
     )
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutFrom(3))]),
+        corpus=Corpus([(source, SplitRule("from", 3))]),
         tokenizer=LetterTokenizer(),
         length=10,
         pack="pad",
         separator=" ",
     )
-    index = prepare(preparation, tmp_path, PrepareCallbacks())
+    index = prepare(preparation, tmp_path)
     letters = {c: i + 3 for i, c in enumerate(LETTERS)}
     first = [BOS, *(letters[c] for c in "ab cde"), EOS, PAD, PAD]
     second = [BOS, *(letters[c] for c in "f g"), EOS, *[PAD] * 5]
@@ -145,9 +138,9 @@ def test_kept_and_dropped_add_up_to_read(tmp_path):
     ]
     source = Listed(records * 5)
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutEvery(4))]), tokenizer=LetterTokenizer(), length=6
+        corpus=Corpus([(source, SplitRule("every", 4))]), tokenizer=LetterTokenizer(), length=6
     )
-    counts = prepare(preparation, tmp_path, PrepareCallbacks()).documents
+    counts = prepare(preparation, tmp_path).documents
     assert counts["read"] == 20 == counts["kept"] + sum(counts["dropped"].values())
     assert counts["dropped"] == {"NUL": 5, "cut short": 5}
     assert counts["repaired"] == 5
@@ -178,7 +171,7 @@ def test_doing_it_again_changes_nothing_and_asking_for_something_else_is_refused
         with pytest.raises(UserError, match=f"^--output: .*{complaint}.*--fresh$"):
             make(tmp_path, texts, **changes)
     assert contents(tmp_path) == before
-    assert prepare(plan(texts, length=7), tmp_path, PrepareCallbacks(), fresh=True).length == 7
+    assert prepare(plan(texts, length=7), tmp_path, fresh=True).length == 7
 
 
 @pytest.mark.parametrize(
@@ -217,7 +210,7 @@ def test_other_peoples_files_are_left_alone(tmp_path):
     with pytest.raises(UserError, match="holds other files"):
         make(tmp_path, ["abc"] * 9)
     with pytest.raises(UserError, match="holds other files"):
-        prepare(plan(["abc"] * 9), tmp_path, PrepareCallbacks(), fresh=True)
+        prepare(plan(["abc"] * 9), tmp_path, fresh=True)
     with pytest.raises(UserError, match="is no folder"):
         make(tmp_path / "thesis.txt", ["abc"] * 9)
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
@@ -226,10 +219,10 @@ def test_other_peoples_files_are_left_alone(tmp_path):
 def test_nothing_at_all_is_an_error_that_says_why(tmp_path):
     source = Listed([DroppedDocument("empty")] * 3 + [DroppedDocument("NUL"), KeptDocument(("a",))])
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutEvery(9))]), tokenizer=LetterTokenizer(), length=64
+        corpus=Corpus([(source, SplitRule("every", 9))]), tokenizer=LetterTokenizer(), length=64
     )
     with pytest.raises(UserError, match=r"not one row of 64 .* 5 documents .* 1 NUL, 3 empty\)$"):
-        prepare(preparation, tmp_path, PrepareCallbacks())
+        prepare(preparation, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -250,18 +243,18 @@ def test_the_last_documents_can_be_held_out(tmp_path):
     source = Listed([KeptDocument((text,)) for text in ("abc", "def", "ghi", "jkl")])
     assert count_documents(source) == 4
     preparation = PreparationPlan(
-        corpus=Corpus([(source, HoldOutFrom(3))]),
+        corpus=Corpus([(source, SplitRule("from", 3))]),
         tokenizer=LetterTokenizer(),
         length=3,
         framed=False,
     )
-    prepare(preparation, tmp_path, PrepareCallbacks())
+    prepare(preparation, tmp_path)
     assert [t for row in rows(tmp_path, HELDOUT) for t in row] == stream(["jkl"])[:3]
 
 
 def test_the_index_says_where_everything_came_from(tmp_path):
     jsonl(tmp_path / "a.jsonl", [{"text": "My fellow citizens"}] * 12)
-    prepare(real_plan(tmp_path), tmp_path / "out", PrepareCallbacks())
+    prepare(real_plan(tmp_path), tmp_path / "out")
     index = json.loads((tmp_path / "out" / "index.json").read_text())
     size = (tmp_path / "a.jsonl").stat().st_size
     (source,) = index["source"]["corpus"]
