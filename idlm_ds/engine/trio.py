@@ -23,11 +23,9 @@ class Borrowed(Protocol):
     @property
     def module(self) -> nn.Module:
         """The bare network; gradients pass to its input and reach none of its parameters."""
-        ...
 
     def release(self) -> None:
         """Give back what was gathered for it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,23 +47,18 @@ class Learner(Borrowed, Protocol):
     @property
     def ema(self) -> "Ema":
         """The running mean of its weights."""
-        ...
 
     def learning(self) -> AbstractContextManager[Callable[..., Tensor]]:
         """Open it for learning; yields its forward, which makes a graph to its parameters."""
-        ...
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss that its own graph leads to."""
-        ...
 
     def backward_from(self, output: Tensor, cotangent: Tensor) -> None:
         """Add the gradient of a loss of which only the derivative at ``output`` is known."""
-        ...
 
     def step(self, lr: float) -> StepReport:
         """Update its weights, then their running mean."""
-        ...
 
 
 @contextmanager

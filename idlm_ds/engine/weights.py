@@ -17,11 +17,9 @@ class WeightSource(Protocol):
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Return a tensor's shape; None if there is no such tensor, () if any shape will do."""
-        ...
 
     def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
         """Return elements ``start`` to ``stop`` of the flattened tensor, float32 or as stored."""
-        ...
 
 
 def check_weights(module: nn.Module, source: WeightSource) -> None:

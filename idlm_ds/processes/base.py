@@ -32,14 +32,12 @@ class Head(Protocol):
 
     def scores(self, positions: Positions, /) -> Logits:
         """Project the hidden states of some positions to raw float32 scores."""
-        ...
 
     def fused(self, operator: Operator, positions: Positions, /, *inputs: Tensor) -> Tensor:
         """Run ``operator`` on the hidden states of some positions and the projection's weight.
 
         It runs where ZeRO-3 has gathered the weight, so scores need never exist as a whole.
         """
-        ...
 
 
 Read: TypeAlias = Callable[[Head], Tensor]
@@ -59,7 +57,6 @@ class Denoiser(Protocol):
         another network and use both heads. Where a graph leads out of the inner network, the
         outer one must run with gradients enabled, since ZeRO-3 hooks what it returns.
         """
-        ...
 
 
 def at(positions: Positions) -> Read:

@@ -31,7 +31,6 @@ class ReverseStep(Protocol):
         self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
     ) -> TokenIds:
         """Draw the state at ``s`` without writing to ``x_t``; ``ask`` is called exactly once."""
-        ...
 
 
 def ancestral_step(process: Process) -> ReverseStep:

@@ -66,11 +66,9 @@ class Hook(Protocol):
         Collective: called on every rank after each phase. A hook that ends the run must say so
         on every rank.
         """
-        ...
 
     def close(self) -> None:
         """Finish; called once, also when training fails."""
-        ...
 
 
 def run_phases(
