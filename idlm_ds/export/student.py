@@ -9,9 +9,8 @@ from idlm_ds.build.locate import locate
 from idlm_ds.build.saved_model import SavedModel, family_of, find_model
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.formats.description import Description
-from idlm_ds.checkpoints.formats.folder import read_json
 from idlm_ds.checkpoints.formats.plans import parameter_shapes, plan_of, problems
-from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card, read_json
 from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.data.tokenizer import Tokenizer

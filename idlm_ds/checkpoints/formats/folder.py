@@ -14,13 +14,12 @@ from idlm_ds.checkpoints.formats.content import Content
 from idlm_ds.checkpoints.formats.description import Description, RawCheckpoint
 from idlm_ds.checkpoints.formats.plans import listed
 from idlm_ds.checkpoints.formats.reader import Reader, Stated
-from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, read_json
 from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, tensors_in
 from idlm_ds.checkpoints.tensors import FileWeights, LazyTensor
 from idlm_ds.errors import UnsafeCheckpointError, UserError
 
 INDEX, TORCH_WEIGHTS = "model.safetensors.index.json", "pytorch_model.bin"
-MAX_JSON = 32 * 2**20
 
 
 class FolderFormat(Format):
@@ -119,22 +118,3 @@ def _open_shards(folder: Path) -> tuple[Mapping[str, LazyTensor], list[str], lis
     lost = [name for name, file in places.items() if name not in stored[file]]
     tensors = {name: stored[file][name] for name, file in places.items() if name in stored[file]}
     return tensors, files, [f"in {INDEX} but not in its shard {listed(lost)}"] if lost else []
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a JSON file.
-
-    Raises:
-        UserError: It is missing, huge or something else.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path}: larger than {MAX_JSON} bytes")
-        fields = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent}: no {path.name} there") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return fields

@@ -7,7 +7,6 @@ from typing import Any
 
 from idlm_ds.checkpoints.formats.base import Format, find_format
 from idlm_ds.checkpoints.formats.description import Description, PublicModel, RawCheckpoint
-from idlm_ds.checkpoints.formats.folder import read_json
 from idlm_ds.checkpoints.formats.plans import (
     ROTARY,
     Plan,
@@ -18,7 +17,7 @@ from idlm_ds.checkpoints.formats.plans import (
     plan_of,
     problems,
 )
-from idlm_ds.checkpoints.model_folder import CONFIG
+from idlm_ds.checkpoints.model_folder import CONFIG, read_json
 from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile
 from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.errors import UserError
