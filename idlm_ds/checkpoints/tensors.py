@@ -92,11 +92,7 @@ class FileWeights(NamedTensors):
     """Tensors of one safetensors file; only rows with elements that are asked for are read."""
 
     def __init__(self, path: Path, *, prefix: str = "") -> None:
-        """Open a file.
-
-        Args:
-            path: The safetensors file.
-            prefix: Put in front of the file's names to give those of the network.
+        """Open a file; ``prefix`` in front of its names gives those of the network.
 
         Raises:
             UserError: The file is missing or damaged.

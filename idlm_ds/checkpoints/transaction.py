@@ -43,14 +43,10 @@ def begin(root: Path, step: int) -> Path:
 
 
 def commit(folder: Path, entries: Mapping[str, FileEntry], step: int) -> Path:
-    """Write the manifest and give the folder its name.
+    """Write the manifest and name the folder, which ``begin`` made, after its step.
 
-    A folder of that name from an earlier run is replaced.
-
-    Args:
-        folder: From ``begin``.
-        entries: Every file below it, by relative path, as ``describe`` saw it.
-        step: The step that names the folder.
+    ``entries`` are all files below it, by relative path, as ``describe`` saw them. A folder of that
+    name from an earlier run is replaced.
     """
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": dict(entries)}, indent=1, sort_keys=True))

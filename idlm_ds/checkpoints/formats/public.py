@@ -38,11 +38,9 @@ def detect(path: Path) -> str:
 
 
 def read_public(path: Path, *, prefer_ema: bool = True) -> PublicModel:
-    """Open a model. No code in it is executed, and no weight is read yet.
+    """Open a folder or file. No code in it is executed, and no weight is read yet.
 
-    Args:
-        path: A folder or a file.
-        prefer_ema: Take the running mean where training kept one.
+    With ``prefer_ema`` the weights are the running mean, where training kept one.
 
     Raises:
         UnsafeCheckpointError: Reading it the usual way could run code.
