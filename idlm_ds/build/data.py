@@ -17,10 +17,9 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows, in_order, pack
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
-from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.recipes.schema import Recipe
 from idlm_ds.train.step import StepSettings
 
-Recipe = DistillRecipe | PretrainRecipe
 Data = tuple[Rows, npt.NDArray[np.int64]]
 
 CORPUS = "data.corpus"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
 from idlm_ds.recipes.batch import accumulation
-from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.recipes.schema import Recipe
 from idlm_ds.recipes.sections import OptimSection
 from idlm_ds.train.lr import LearningRate
 
@@ -18,9 +18,7 @@ class EngineSetup:
     numerics: Numerics
 
 
-def engine_setup(
-    config: Path, recipe: DistillRecipe | PretrainRecipe, *, world: int
-) -> EngineSetup:
+def engine_setup(config: Path, recipe: Recipe, *, world: int) -> EngineSetup:
     """Read the DeepSpeed file and do the batch arithmetic.
 
     Raises:

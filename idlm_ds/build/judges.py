@@ -44,12 +44,9 @@ def open_judge(
 ) -> Judge:
     """Read a Hugging Face folder: safetensors weights, no remote code, no network.
 
-    Args:
-        folder: The folder.
-        device: Device of the network.
-        prefix_bos: Whether to put a BOS before each text, which makes its first token a target.
-            None follows the key ``add_bos_token`` of ``tokenizer_config.json``; where that is
-            absent, as in GPT-2's folders, there is no prefix.
+    With ``prefix_bos`` a BOS is put before each text, which makes its first token a target. None
+    follows the key ``add_bos_token`` of ``tokenizer_config.json``; where that is absent, as in
+    GPT-2's folders, there is no prefix.
 
     Precision: weights in float32, whatever the file stores.
 

@@ -86,10 +86,6 @@ def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
 def known_network(card: NetworkCard, *, checkpoint_activations: bool = False) -> Network:
     """The network a card describes.
 
-    Args:
-        card: What it is.
-        checkpoint_activations: Whether training computes activations twice to keep fewer.
-
     Raises:
         UserError: The kind or a size is not known here.
     """

@@ -62,14 +62,9 @@ def read_family(settings: Mapping[str, Any], path: Path) -> ProcessSection:
 
 
 def check_family(section: ProcessSection, trained: Mapping[str, Any], path: Path) -> None:
-    """Check that a network can be used in a recipe's family.
+    """Check that a network can be used in a recipe's family; ``trained`` is what its model states.
 
     Networks of a family and of the one that it is sampled as are alike.
-
-    Args:
-        section: The recipe's family.
-        trained: What the model states of the family it was trained in.
-        path: The model, for messages.
 
     Raises:
         UserError: It was trained in another family or with other noise.

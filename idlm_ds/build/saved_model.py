@@ -1,6 +1,5 @@
 """Saved diffusion models of any layout, as parts of a run."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -90,13 +89,7 @@ class SavedModel:
     def network(
         self, family: ProcessSection, length: int, *, checkpoint_activations: bool = False
     ) -> Network:
-        """Describe the network; what the file does not state is what the recipe says.
-
-        Args:
-            family: The family it is used in.
-            length: Positions of a sequence, where the file states none.
-            checkpoint_activations: Whether training computes activations twice to keep fewer.
-        """
+        """Describe the network; what the file does not state is what the recipe says."""
         sizes = {"kind": self.about.kind, **self.about.sizes}
         row = FAMILIES[family.name]
         if NETWORKS[self.about.kind].has_time_conditioning:
@@ -145,7 +138,6 @@ class SavedModel:
         self._check_own_tokenizer(tokenizer)
 
     def _check_own_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Check that a tokenizer is the one beside the weights, if there is one."""
         if not (self.path / "tokenizer.json").is_file():
             return
         own = Tokenizer(self.path, self.key)
@@ -159,9 +151,7 @@ class SavedModel:
 def find_model(spec: str, key: str) -> SavedModel:
     """Open a model by path or name; no weight is read yet.
 
-    Args:
-        spec: A file or folder of any layout, ``assets:NAME`` or ``hf:OWNER/NAME[@REVISION]``.
-        key: Where the user named it.
+    A file or folder of any layout, ``assets:NAME`` or ``hf:OWNER/NAME[@REVISION]``.
 
     Raises:
         UserError: It is missing, damaged or of no known layout; names ``key``.
@@ -175,23 +165,18 @@ def find_model(spec: str, key: str) -> SavedModel:
 
 
 def family_of(model: SavedModel, name: str | None = None) -> ProcessSection:
-    """The family that a model states.
-
-    Args:
-        model: The model.
-        name: A family for models that state none.
+    """The family that a model states; ``name`` for models that state none.
 
     Raises:
         UserError: It states none and none is given, or states another or an unknown one.
     """
-    stated: Mapping[str, Any] = model.about.process
-    trained = stated.get("name", name)
+    trained = model.about.process.get("name", name)
     if trained is None:
         layout = LAYOUTS[model.about.layout].description
         raise UserError(f"{model.path}: a {layout} that tells no family; pass --process")
     if name not in (None, trained):
         raise UserError(f"--process: {name!r}, but {model.path} was trained with {trained!r}")
-    return read_family({**stated, "name": trained}, model.path)
+    return read_family({**model.about.process, "name": trained}, model.path)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def convert(
             cannot be written, or what was written is not what was read.
     """
     layout = LAYOUTS[options.layout]
-    check_target(source, target, layout, fresh=fresh)
+    _check_target(source, target, layout, fresh=fresh)
     if options.max_shard_size and not format_of(layout.name).has_shards:
         raise UserError(f"--max-shard-size: a {layout.description} is never cut into shards")
     model = read_public(source, prefer_ema=not options.is_raw)
@@ -142,12 +142,7 @@ def convert(
     )
 
 
-def check_target(source: Path, target: Path, layout: Layout, *, fresh: bool) -> None:
-    """Check that a model can be written to a path.
-
-    Raises:
-        UserError: Something is there that may not be replaced, or the path does not fit the layout.
-    """
+def _check_target(source: Path, target: Path, layout: Layout, *, fresh: bool) -> None:
     if layout.is_file and target.suffix not in PICKLED:
         endings = ", ".join(PICKLED)
         raise UserError(f"{target}: a {layout.description} is a file that ends in {endings}")

@@ -19,6 +19,7 @@ from idlm_ds.files import write_atomic
 
 FORMAT = "idlm_ds.network/1"
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+MAX_JSON = 32 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,15 +47,10 @@ def read_card(folder: Path) -> NetworkCard:
         UserError: The folder or file is missing or is not of this format.
     """
     path = folder / CONFIG
-    try:
-        fields = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(
-            f"{folder}: no {CONFIG} there; expected a folder of this package"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    if not path.is_file():
+        raise UserError(f"{folder}: no {CONFIG} there; expected a folder of this package")
+    fields = read_json(path)
+    if fields.get("format") != FORMAT:
         raise UserError(f"{path}: format must be {FORMAT!r}; this is another kind of model")
     try:
         return NetworkCard(
@@ -64,6 +60,25 @@ def read_card(folder: Path) -> NetworkCard:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: incomplete or ill-typed: {error}") from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read an object from a JSON file.
+
+    Raises:
+        UserError: It is missing, huge or something else.
+    """
+    try:
+        if path.stat().st_size > MAX_JSON:
+            raise UserError(f"{path}: larger than {MAX_JSON} bytes")
+        fields = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: no {path.name} there") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not readable as JSON: {error}") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: not a JSON object")
+    return fields
 
 
 def write_network(
@@ -86,8 +101,7 @@ def write_network(
     if origin is not None:
         fields["origin"] = dict(origin)
     temporary = folder / f".{WEIGHTS}"
-    tensors = {name: t.contiguous() for name, t in weights.items()}
-    save_file(tensors, temporary, metadata={"format": "pt"})
+    save_file({k: t.contiguous() for k, t in weights.items()}, temporary, metadata={"format": "pt"})
     write_atomic(folder / CONFIG, (json.dumps(fields, indent=2) + "\n").encode())
     temporary.chmod(0o644)  # safetensors makes files that only the owner reads
     os.replace(temporary, folder / WEIGHTS)

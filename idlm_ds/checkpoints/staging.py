@@ -1,6 +1,5 @@
 """Files and folders that take their name only when they are whole."""
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
+from idlm_ds.checkpoints.transaction import flush
 from idlm_ds.errors import UserError
 
 
@@ -28,22 +28,13 @@ def staged(target: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         yield place
-        _flush(place)
+        for path in [*place.rglob("*"), place, folder]:
+            flush(path)
         _swap(place, target)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{target}: cannot be written: {error}") from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _flush(place: Path) -> None:
-    files = sorted(place.iterdir()) if place.is_dir() else []
-    for path in [*files, place, place.parent]:
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _swap(place: Path, target: Path) -> None:

@@ -1,7 +1,9 @@
 """Named tensors in safetensors files."""
 
 import hashlib
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -28,110 +30,82 @@ def fingerprint(*paths: Path) -> str:
     return together.hexdigest()[:16]
 
 
-class NamedTensors(Protocol):
-    """Tensors of which any run of elements can be read."""
+class LazyTensor(Protocol):
+    """A tensor of which any run of elements can be read."""
 
-    label: str
-    """What to call them in messages."""
+    @property
+    def shape(self) -> tuple[int, ...]: ...
 
-    def names(self) -> set[str]:
-        """Names of all tensors."""
-        ...
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """Stored type; None where it is no floating-point type."""
 
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a tensor, or None where there is none of that name."""
-        ...
-
-    def dtype(self, name: str) -> torch.dtype | None:
-        """Stored type of a tensor; None where it is no floating-point type."""
-        ...
-
-    def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
+    def read(self, start: int, stop: int) -> Tensor:
         """Elements ``start`` to ``stop`` of the flattened tensor; little more is read."""
         ...
 
 
-class FileWeights:
-    """Tensors of one ``model.safetensors``, read a slice at a time."""
+class NamedTensors:
+    """Tensors by name; an ``engine.weights.WeightSource``."""
 
-    def __init__(self, path: Path, *, prefix: str = "") -> None:
-        """Open a file.
-
-        Args:
-            path: The safetensors file.
-            prefix: Put in front of the file's names to give those of the network.
-
-        Raises:
-            UserError: The file is missing or damaged.
-        """
-        self.label = str(path)
-        self._prefix = prefix
-        try:
-            self._file = safe_open(path, framework="pt")
-        except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file") from error
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path}: not a safetensors file: {error}") from error
-        self._names = set(self._file.keys())
+    def __init__(self, label: str, tensors: Mapping[str, LazyTensor]) -> None:
+        self.label = label
+        self.tensors = dict(tensors)
 
     def names(self) -> set[str]:
-        """Names of all tensors, as the network has them."""
-        return {self._prefix + name for name in self._names}
+        """Names of all tensors."""
+        return set(self.tensors)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Shape of a tensor, or None where there is none of that name."""
+        return self.tensors[name].shape if name in self.tensors else None
 
     def dtype(self, name: str) -> torch.dtype | None:
         """Stored type of a tensor; None where it is no floating-point type."""
-        view = self._file.get_slice(name.removeprefix(self._prefix))
-        return DTYPES.get(view.get_dtype())
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a tensor, or None where the file has none of that name."""
-        name = name.removeprefix(self._prefix)
-        if name not in self._names:
-            return None
-        return tuple(self._file.get_slice(name).get_shape())
+        return self.tensors[name].dtype
 
     def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
-        """Elements ``start`` to ``stop`` of the flattened tensor; only their rows are read."""
+        """Elements ``start`` to ``stop`` of the flattened tensor; little more is read."""
+        del shape
+        return self.tensors[name].read(start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class _FileTensor:
+    """A tensor of a safetensors file."""
+
+    path: Path
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype | None
+
+    def read(self, start: int, stop: int) -> Tensor:
         # A file stays mapped, and all that was read of it in memory, for as long as it is open.
-        view = safe_open(self.label, framework="pt").get_slice(name.removeprefix(self._prefix))
-        width = 1
-        for size in shape[1:]:
-            width *= size
+        view = safe_open(self.path, framework="pt").get_slice(self.name)
+        width = math.prod(self.shape[1:])
         first, last = start // width, -(-stop // width)
         rows = view[first:last].flatten()
         return rows[start - first * width : stop - first * width]
 
 
-class Renamed:
-    """Tensors of one or more files under the names of a network."""
+class FileWeights(NamedTensors):
+    """Tensors of one safetensors file; only rows with elements that are asked for are read."""
 
-    def __init__(self, label: str, places: Mapping[str, tuple[NamedTensors, str]]) -> None:
-        """Choose tensors.
+    def __init__(self, path: Path, *, prefix: str = "") -> None:
+        """Open a file; ``prefix`` in front of its names gives those of the network.
 
-        Args:
-            label: What to call them in messages.
-            places: For each name of the network, where its tensor is and what it is called there.
+        Raises:
+            UserError: The file is missing or damaged.
         """
-        self.label = label
-        self._places = dict(places)
-
-    def names(self) -> set[str]:
-        """Names of all tensors."""
-        return set(self._places)
-
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a tensor, or None where there is none of that name."""
-        if name not in self._places:
-            return None
-        source, stored = self._places[name]
-        return source.shape(stored)
-
-    def dtype(self, name: str) -> torch.dtype | None:
-        """Stored type of a tensor; None where it is no floating-point type."""
-        source, stored = self._places[name]
-        return source.dtype(stored)
-
-    def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
-        """Elements ``start`` to ``stop`` of the flattened tensor."""
-        source, stored = self._places[name]
-        return source.read(stored, shape, start, stop)
+        try:
+            file = safe_open(path, framework="pt")
+        except FileNotFoundError as error:
+            raise UserError(f"{path}: no such file") from error
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path}: not a safetensors file: {error}") from error
+        tensors = {}
+        for name in sorted(file.keys()):
+            view = file.get_slice(name)
+            shape, dtype = tuple(view.get_shape()), DTYPES.get(view.get_dtype())
+            tensors[prefix + name] = _FileTensor(path, name, shape, dtype)
+        super().__init__(str(path), tensors)

@@ -43,25 +43,21 @@ def begin(root: Path, step: int) -> Path:
 
 
 def commit(folder: Path, entries: Mapping[str, FileEntry], step: int) -> Path:
-    """Write the manifest and give the folder its name.
+    """Write the manifest and name the folder, which ``begin`` made, after its step.
 
-    A folder of that name from an earlier run is replaced.
-
-    Args:
-        folder: From ``begin``.
-        entries: Every file below it, by relative path, as ``describe`` saw it.
-        step: The step that names the folder.
+    ``entries`` are all files below it, by relative path, as ``describe`` saw them. A folder of that
+    name from an earlier run is replaced.
     """
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": dict(entries)}, indent=1, sort_keys=True))
     describe(manifest)
     for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
-        _sync_folder(inner)
+        flush(inner)
     final = folder.parent / f"{PREFIX}{step}"
     if final.exists():
         _discard(final)
     folder.rename(final)
-    _sync_folder(final.parent)
+    flush(final.parent)
     return final
 
 
@@ -116,8 +112,9 @@ def _discard(folder: Path) -> None:
     shutil.rmtree(trash)
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Write a file, or the names in a folder, from the cache to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

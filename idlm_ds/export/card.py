@@ -9,9 +9,9 @@ import transformers
 from huggingface_hub import ModelCardData
 
 import idlm_ds
-from idlm_ds.checkpoints.formats.description import Description
 from idlm_ds.evaluation.table import to_markdown
 from idlm_ds.export.fields import Code
+from idlm_ds.export.student import Student
 from idlm_ds.samplers.config import SamplerConfig
 
 FIGURES = {
@@ -30,6 +30,8 @@ FIGURES = {
 }
 """Columns of the table."""
 
+EXPORTED_WITH = (idlm_ds, torch, transformers)
+
 # A test searches sources for these words spelt out, since this package itself never says them.
 TRUST = f"trust_remote_code={True}"
 
@@ -40,13 +42,9 @@ class Page:
 
     title: str
     code: Code
-    about: Description
-    """Of the exported model, not of what it was made from."""
-
+    student: Student
     dtype: str
     chain: SamplerConfig
-    origin: Mapping[str, Any]
-    report: Mapping[str, Any]
     license: str | None
     base_model: str | None
 
@@ -60,7 +58,7 @@ class Page:
             "## Where it comes from",
             "\n".join(f"- {label}: {value}" for label, value in self._origins()),
         ]
-        if self.report.get("rows"):
+        if self.student.report.get("rows"):
             parts += ["## Figures", *self._figures()]
         return "\n\n".join(parts) + "\n"
 
@@ -70,15 +68,15 @@ class Page:
             library_name="transformers",
             pipeline_tag="text-generation",
             base_model=self.base_model,
-            tags=["diffusion", *self._distilled("distillation"), str(self.about.family)],
+            tags=["diffusion", *self._distilled("distillation"), str(self.student.about.family)],
         ).to_yaml()
 
     def _distilled(self, words: str) -> list[str]:
         """What is said of students only."""
-        return [words] if "student_updates" in self.origin else []
+        return [words] if "student_updates" in self.student.origin else []
 
     def _what_it_is(self) -> str:
-        about = self.about
+        about = self.student.about
         mask = "no mask" if about.mask_id is None else f"mask {about.mask_id}"
         made = "".join(self._distilled(", distilled to generate in few steps"))
         return (
@@ -104,31 +102,28 @@ class Page:
             f"temperature {chain.temperature:g}: `generation_config.json`. All settings are in the "
             "docstring of `generate`. A sample depends on the seed and its number only."
         )
-        told = "the total noise `-log alpha` of each sequence"
-        if self.about.mask_id is None:
-            timesteps = f"`timesteps` is {told}."
-        else:
-            timesteps = f"`timesteps`, {told}, may be left out."
+        noise = "the total noise `-log alpha` of each sequence"
+        is_masked = self.student.about.mask_id is not None
+        timesteps = f", {noise}, may be left out." if is_masked else f" is {noise}."
         yield (
             "`model(input_ids).logits` are the network's scores of every word at every position. "
-            f"{timesteps} A step of fine-tuning:"
+            f"`timesteps`{timesteps} A step of fine-tuning:"
         )
         yield _code("model(**model.noised(input_ids, seed=step)).loss.backward()")
 
     def _origins(self) -> Iterator[tuple[str, str]]:
-        for key, value in self.origin.items():
+        for key, value in self.student.origin.items():
             yield key.replace("_", " "), _flat(value)
-        versions = {"idlm_ds": idlm_ds.__version__}
-        versions |= {"torch": torch.__version__, "transformers": transformers.__version__}
+        versions = {package.__name__: package.__version__ for package in EXPORTED_WITH}
         yield "exported with", _flat(versions)
 
     def _figures(self) -> Iterator[str]:
-        yield to_markdown(self.report["rows"], FIGURES)
+        yield to_markdown(self.student.report["rows"], FIGURES)
         yield (
             "GenPPL is the perplexity of samples under the judge and compares under one judge "
             "only; ± is one standard error; NFE counts network calls a sequence."
         )
-        yield _flat(self.report.get("settings", {}))
+        yield _flat(self.student.report.get("settings", {}))
 
 
 def _flat(value: Any) -> str:

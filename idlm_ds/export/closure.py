@@ -49,7 +49,8 @@ def collect(root: str) -> dict[str, str]:
         name = f"{sibling(module)}.py"
         if name in files:
             raise ClosureError(f"{name}: two modules would have this name")
-        files[name] = _origin(module) + text
+        origin = f"# {module.replace('.', '/')}.py of version {idlm_ds.__version__}."
+        files[name] = f"{origin} SPDX-License-Identifier: MIT\n{text}"
         waiting += sorted(needed - modules)
         modules |= needed
     files[f"{sibling(root)}.py"] += _named(sorted(sibling(module) for module in modules - {root}))
@@ -76,14 +77,7 @@ def sibling(module: str) -> str:
 
 
 def rewrite(source: str, module: str) -> tuple[str, set[str]]:
-    """Change the imports and entry points of a file.
-
-    Args:
-        source: Its text.
-        module: Its name, for messages.
-
-    Returns:
-        The new text, and the modules of this package that it needs.
+    """Change a module's imports and entry points; also return the modules that it needs.
 
     Raises:
         ClosureError: An import or entry point is not understood.
@@ -177,8 +171,3 @@ def _is_file(module: str) -> bool:
 
 def _read(module: str) -> str:
     return _path(module).read_text("utf-8")
-
-
-def _origin(module: str) -> str:
-    path = "/".join(module.split("."))
-    return f"# {path}.py of version {idlm_ds.__version__}. SPDX-License-Identifier: MIT\n"

@@ -1,13 +1,12 @@
 """Fields of exported configuration files beyond those of the published layouts."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from idlm_ds.registry.families import FAMILIES, SCHEDULES
 from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.registry.table import load
-from idlm_ds.samplers.config import SamplerConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,10 +34,12 @@ class Code:
         """The file the rest of the code follows from."""
         return f"modeling_{self.name}"
 
-    def fields(self) -> dict[str, Any]:
-        """What names it in ``config.json``."""
+    def fields(self, eos_id: int) -> dict[str, Any]:
+        """Fields of ``config.json``: what names it, and what its code would else fill in."""
         classes = dict.fromkeys(self.auto, f"{self.module}.{self.model}")
         return {
+            **dict.fromkeys(self.end_of_text, eos_id),
+            **self.constants,
             "model_type": self.name,
             "architectures": [self.model],
             "auto_map": {"AutoConfig": f"configuration_{self.name}.{self.config}", **classes},
@@ -76,15 +77,4 @@ def family_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
     """What a family is a function of, out of all keys of a recipe's ``process``."""
     of_schedule = SCHEDULES[settings["schedule"]].settings
     of_family = FAMILIES[settings["name"]].settings
-    kept = ("name", "schedule", *of_schedule, "t_min", *of_family)
-    return {key: settings[key] for key in kept}
-
-
-def token_fields(code: Code, eos_id: int) -> dict[str, Any]:
-    """Fields that a release's own code would otherwise take from defaults of another model."""
-    return {**dict.fromkeys(code.end_of_text, eos_id), **code.constants}
-
-
-def generation_fields(chain: SamplerConfig) -> dict[str, Any]:
-    """Content of ``generation_config.json``."""
-    return {"do_sample": True, **asdict(chain)}
+    return {k: settings[k] for k in ("name", "schedule", *of_schedule, "t_min", *of_family)}

@@ -1,7 +1,7 @@
 """What is exported: a student's folder, one of its checkpoints, or the run that has either."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,8 @@ from idlm_ds.build.locate import locate
 from idlm_ds.build.saved_model import SavedModel, family_of, find_model
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.formats.description import Description
-from idlm_ds.checkpoints.formats.folder import read_json
 from idlm_ds.checkpoints.formats.plans import parameter_shapes, plan_of, problems
-from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card, read_json
 from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.data.tokenizer import Tokenizer
@@ -32,7 +31,7 @@ class Student:
     """A network with all that others need to use it."""
 
     about: Description
-    """With family, mask and length."""
+    """Of the exported model, not of what it was made from; with family, mask and length."""
 
     weights: NamedTensors
     tokenizer: Tokenizer
@@ -110,25 +109,26 @@ def _from_checkpoint(folder: Path, described_by: str | None) -> Student:
         "trained_with": log.get("versions"),
     }
     if described_by is not None:
-        about = _described_by(find_model(described_by, "--card"))
+        identity = _described_by(find_model(described_by, "--card"))
     elif (run / ROLE / WEIGHTS).is_file():
-        about = _described_by(find_model(str(run / ROLE), "model"))
+        identity = _described_by(find_model(str(run / ROLE), "model"))
     elif (run / RECIPE).is_file():
-        about, more = _described_by_recipe(run / RECIPE)
-        origin |= more
+        identity = _described_by_recipe(run / RECIPE)
     else:
         raise UserError(f"{folder}: no run around it tells its network; pass --card FOLDER")
-    return _student(about, RankFiles(folder / ROLE), origin=origin, report={})
+    weights = RankFiles(folder / ROLE)
+    return _student(identity, weights, origin=origin | identity.origin, report={})
 
 
 @dataclass(frozen=True, slots=True)
 class _Identity:
-    """Network, family and tokenizer of a student."""
+    """Network, family and tokenizer of a student, and what their source adds to its origin."""
 
     model: SavedModel
     family: ProcessSection
     length: int
     tokenizer: Path
+    origin: dict[str, Any] = field(default_factory=dict)
 
 
 def _described_by(model: SavedModel) -> _Identity:
@@ -137,15 +137,15 @@ def _described_by(model: SavedModel) -> _Identity:
     return _Identity(model, family_of(model), model.about.length, model.path)
 
 
-def _described_by_recipe(path: Path) -> tuple[_Identity, dict[str, Any]]:
+def _described_by_recipe(path: Path) -> _Identity:
     recipe = load_recipe(DistillRecipe, path)
     try:
         teacher = find_model(recipe.teacher.path, "teacher.path")
         tokenizer = locate(recipe.data.tokenizer, "data.tokenizer", wants_weights=False)
     except UserError as error:
         raise type(error)(f"{path}: {error}; or pass --card FOLDER") from error
-    about = _Identity(teacher, recipe.process, recipe.data.length, tokenizer)
-    return about, {"recipe": recipe.name, "teacher": teacher.origin}
+    origin = {"recipe": recipe.name, "teacher": teacher.origin}
+    return _Identity(teacher, recipe.process, recipe.data.length, tokenizer, origin)
 
 
 def _student(
@@ -168,7 +168,9 @@ def _student(
         mask_id=card.process["mask_id"],
         length=card.length,
     )
-    _check_fit(description, weights)
+    expected = parameter_shapes(description.kind, description.sizes)
+    if lines := problems(plan_of(description.kind), expected, weights):
+        raise UserError(f"{weights.label}: does not fit its network: {'; '.join(lines)}")
     return Student(
         about=description,
         weights=weights,
@@ -177,12 +179,6 @@ def _student(
         origin={key: value for key, value in origin.items() if value is not None},
         report=report,
     )
-
-
-def _check_fit(about: Description, weights: NamedTensors) -> None:
-    expected = parameter_shapes(about.kind, about.sizes)
-    if lines := problems(plan_of(about.kind), expected, weights):
-        raise UserError(f"{weights.label}: does not fit its network: {'; '.join(lines)}")
 
 
 def _json_if_there(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import json
 import os
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ import torch
 from idlm_ds.checkpoints.conversion import TOKENIZER_FILES
 from idlm_ds.checkpoints.formats.base import write_model
 from idlm_ds.checkpoints.formats.content import Content
-from idlm_ds.checkpoints.formats.folder import INDEX, read_json
-from idlm_ds.checkpoints.model_folder import CONFIG
+from idlm_ds.checkpoints.formats.folder import INDEX
+from idlm_ds.checkpoints.model_folder import CONFIG, read_json
 from idlm_ds.checkpoints.staging import staged
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.export.card import Page
 from idlm_ds.export.closure import WRAPPERS, collect
-from idlm_ds.export.fields import codes, generation_fields, token_fields
+from idlm_ds.export.fields import codes
 from idlm_ds.export.student import Student, find_student
 from idlm_ds.processes.base import Process
 from idlm_ds.registry.networks import NETWORKS
@@ -69,25 +69,23 @@ def export(options: ExportOptions) -> Student:
     about, chain = student.about, _checked(options.chain, student.process)
     sources = {kind: collect(WRAPPERS + code.module) for kind, code in codes().items()}
     code, output = codes()[about.kind], Path(os.path.abspath(options.output))
-    check_free(output, {name for files in sources.values() for name in files}, fresh=options.fresh)
+    _check_free(output, {name for files in sources.values() for name in files}, fresh=options.fresh)
     content = Content(about=about, weights=student.weights, dtype=DTYPES[options.dtype])
     page = Page(
         title=output.name,
         code=code,
-        about=about,
+        student=student,
         dtype=options.dtype,
         chain=chain,
-        origin=student.origin,
-        report=student.report,
         license=options.license,
         base_model=options.base_model,
     )
     with staged(output) as folder:
         layout = NETWORKS[about.kind].exported_as
         write_model(folder, layout, content, max_shard_size=options.max_shard_size)
-        fields = read_json(folder / CONFIG) | token_fields(code, student.tokenizer.eos_id)
-        _write_json(folder / CONFIG, fields | code.fields())
-        _write_json(folder / "generation_config.json", generation_fields(chain))
+        fields = read_json(folder / CONFIG) | code.fields(student.tokenizer.eos_id)
+        _write_json(folder / CONFIG, fields)
+        _write_json(folder / "generation_config.json", {"do_sample": True, **asdict(chain)})
         _write_tokenizer(folder, student.tokenizer)
         for name, text in sources[about.kind].items():
             (folder / name).write_text(text, "utf-8")
@@ -106,17 +104,8 @@ def _checked(settings: Mapping[str, Any], process: Process) -> SamplerConfig:
     return chain
 
 
-def check_free(output: Path, code: Collection[str], *, fresh: bool) -> None:
-    """Check that a folder can be written.
-
-    Args:
-        output: The folder.
-        code: Names of the code files that an export may have.
-        fresh: Whether an earlier export is replaced.
-
-    Raises:
-        UserError: Something is there that is not replaced.
-    """
+def _check_free(output: Path, code: Collection[str], *, fresh: bool) -> None:
+    """Check that a folder can be written; ``code`` names all code files an export may have."""
     if output.is_symlink() or (output.exists() and not output.is_dir()):
         raise UserError(f"--output: {output} is no folder")
     present = sorted(path.name for path in output.iterdir()) if output.exists() else []

@@ -4,12 +4,9 @@ from idlm_ds.recipes.errors import RecipeError
 
 
 def accumulation(*, global_batch: int, micro_batch: int, world: int) -> int:
-    """Count the passes each process makes before an update.
+    """Count the passes of ``micro_batch`` sequences each process makes before an update.
 
-    Args:
-        global_batch: Sequences an update sees, over all processes.
-        micro_batch: Sequences one process takes in one pass.
-        world: Number of processes.
+    Over all ``world`` processes, an update sees ``global_batch`` sequences.
 
     Raises:
         RecipeError: A count is below 1, or no whole number of passes gives ``global_batch``.

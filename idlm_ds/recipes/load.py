@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import TypeVar
 
 from idlm_ds.recipes.errors import RecipeError, shorten
-from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe, Recipe
 from idlm_ds.recipes.strict_yaml import read_yaml, write_yaml
 from idlm_ds.recipes.typed import build
 
-AnyRecipe = TypeVar("AnyRecipe", bound=DistillRecipe | PretrainRecipe)
+AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
 RECIPES = Path(__file__).resolve().parents[2] / "ds_configs" / "recipes"
 """Where recipes that go by a bare name live."""
@@ -51,7 +51,7 @@ def load_recipe(
     return build(cls, raw)
 
 
-def to_yaml(recipe: DistillRecipe | PretrainRecipe) -> str:
+def to_yaml(recipe: Recipe) -> str:
     """Write every key of ``recipe``, defaults included, as :func:`load_recipe` reads it."""
     return write_yaml(_plain(asdict(recipe)))
 

@@ -84,3 +84,6 @@ class PretrainRecipe(Section):
     def __post_init__(self) -> None:
         self._require_text("name")
         self._require_at_least(0, "seed")
+
+
+Recipe = DistillRecipe | PretrainRecipe

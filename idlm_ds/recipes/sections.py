@@ -17,6 +17,8 @@ from idlm_ds.registry.table import OneOf, default
 
 Precision = Literal["fp32", "bf16"]
 Reduction = Literal["mean", "sum"]
+Chain = Annotated[str, OneOf(SAMPLERS, lambda name: SAMPLERS[name].is_chain)]
+TrainedNetwork = Annotated[str, OneOf(NETWORKS, lambda name: bool(NETWORKS[name].objective))]
 
 
 class Section:
@@ -86,9 +88,7 @@ class ModelSection(Section):
     """The network that pretraining starts from."""
 
     prefix: ClassVar[str] = "model"
-    kind: Annotated[str, OneOf(NETWORKS, lambda name: bool(NETWORKS[name].objective))] = default(
-        NETWORKS
-    )
+    kind: TrainedNetwork = default(NETWORKS)
     """Architecture: dit (sees both sides) or gpt2 (sees what came before)."""
     hidden: int
     """Width of the residual stream, features; heads of even width must fill it."""
@@ -190,9 +190,8 @@ class PretrainTrain(Section):
     """Held-out windows it is measured on; at least 1."""
 
     def __post_init__(self) -> None:
-        self._require_at_least(
-            1, "steps", "global_batch", "micro_batch", "validate_every", "validation_windows"
-        )
+        counts = ("steps", "global_batch", "micro_batch", "validate_every", "validation_windows")
+        self._require_at_least(1, *counts)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -305,9 +304,7 @@ class EvalSection(Section):
     """Arithmetic of draws; float32 repeats the bias of published samplers."""
     batch: int = 64
     """Samples drawn or scored at once; at least 1."""
-    sampler: Annotated[str, OneOf(SAMPLERS, lambda name: SAMPLERS[name].is_chain)] = default(
-        SAMPLERS
-    )
+    sampler: Chain = default(SAMPLERS)
     """How the reverse process is walked; analytic and euler are SEDD's."""
     tail: Annotated[str, OneOf(TAILS)] = default(TAILS)
     """How the last noise goes: drawn, by the likeliest token, or not at all."""

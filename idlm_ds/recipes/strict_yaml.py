@@ -64,12 +64,8 @@ for _kind, _pattern, _first in _WORDS:
 def read_yaml(text: str, label: str) -> object:
     """Read one YAML document into None, bool, int, float, str, list and dict.
 
-    Args:
-        text: The document.
-        label: What to call it in an error, such as its file.
-
     Raises:
-        RecipeError: ``text`` is not YAML, or uses what this module refuses.
+        RecipeError: ``text`` is not YAML, or uses what this module refuses; begins with ``label``.
     """
     try:
         return _StrictLoader(text).get_single_data()

@@ -23,12 +23,9 @@ _WORDS: dict[Any, str] = {
 
 
 def build(cls: type[T], raw: object, key: str = "") -> T:
-    """Make a ``cls``, a dataclass, of a mapping as YAML gives it.
+    """Make a dataclass, whose fields may be dataclasses, of a mapping as YAML gives it.
 
-    Args:
-        cls: The dataclass; its fields may be dataclasses.
-        raw: The mapping.
-        key: Dotted key that ``raw`` stands under; empty for a whole recipe.
+    ``key`` is the dotted key that ``raw`` stands under; empty for a whole recipe.
 
     Raises:
         RecipeError: The mapping is not one for ``cls``; starts with the dotted key at fault.

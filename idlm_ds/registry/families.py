@@ -3,17 +3,13 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import by_name, look_up
+from idlm_ds.registry.table import Row, by_name, look_up
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family:
-    """A diffusion family."""
-
-    name: str
-    entry_point: str
-    """Class of its process; ``processes.base.Process``."""
+class Family(Row):
+    """A diffusion family; its entry point is a ``processes.base.Process``."""
 
     is_masked: bool
     """Whether noise is a mask; else any token replaces any other."""
@@ -35,38 +31,26 @@ class Family:
 
 
 FAMILIES = by_name(
-    (
-        Family(
-            name="mdlm",
-            entry_point="idlm_ds.processes.mdlm:MDLM",
-            is_masked=True,
-            sees_time=False,
-            published_as=("subs",),
-        ),
-        Family(
-            name="sedd",
-            entry_point="idlm_ds.processes.sedd:SEDD",
-            is_masked=True,
-            sees_time=True,
-        ),
-        Family(
-            name="udlm",
-            entry_point="idlm_ds.processes.udlm:UDLM",
-            is_masked=False,
-            sees_time=True,
-        ),
-        Family(
-            name="duo",
-            entry_point="idlm_ds.processes.duo:Duo",
-            is_masked=False,
-            sees_time=True,
-            # DCD, which trains networks of Duo, calls itself "distillation".
-            published_as=("duo_base", "distillation"),
-            found_in_names=("dcd",),
-            sampled_as="udlm",
-            settings=("clock", "gamma_min", "gamma_max", "tau"),
-        ),
-    )
+    Family(
+        name="mdlm",
+        entry_point="idlm_ds.processes.mdlm:MDLM",
+        is_masked=True,
+        sees_time=False,
+        published_as=("subs",),
+    ),
+    Family(name="sedd", entry_point="idlm_ds.processes.sedd:SEDD", is_masked=True, sees_time=True),
+    Family(name="udlm", entry_point="idlm_ds.processes.udlm:UDLM", is_masked=False, sees_time=True),
+    Family(
+        name="duo",
+        entry_point="idlm_ds.processes.duo:Duo",
+        is_masked=False,
+        sees_time=True,
+        # DCD, which trains networks of Duo, calls itself "distillation".
+        published_as=("duo_base", "distillation"),
+        found_in_names=("dcd",),
+        sampled_as="udlm",
+        settings=("clock", "gamma_min", "gamma_max", "tau"),
+    ),
 )
 
 
@@ -94,45 +78,35 @@ def sampled_as(name: object) -> str:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule:
-    """A noise schedule, or a clock."""
-
-    name: str
-    entry_point: str
-    """Class; ``schedules.base.NoiseSchedule``."""
+class Schedule(Row):
+    """A noise schedule, a ``schedules.base.NoiseSchedule``, or a clock."""
 
     settings: tuple[str, ...]
     """Keys of a recipe's ``process`` that it is a function of, in the order of its arguments."""
 
 
 SCHEDULES = by_name(
-    (
-        Schedule(
-            name="loglinear",
-            entry_point="idlm_ds.schedules.loglinear:LogLinear",
-            settings=("eps",),
-        ),
-        Schedule(name="cosine", entry_point="idlm_ds.schedules.cosine:Cosine", settings=("eps",)),
-        Schedule(
-            name="geometric",
-            entry_point="idlm_ds.schedules.geometric:Geometric",
-            settings=("sigma_min", "sigma_max"),
-        ),
-    )
+    Schedule(
+        name="loglinear", entry_point="idlm_ds.schedules.loglinear:LogLinear", settings=("eps",)
+    ),
+    Schedule(name="cosine", entry_point="idlm_ds.schedules.cosine:Cosine", settings=("eps",)),
+    Schedule(
+        name="geometric",
+        entry_point="idlm_ds.schedules.geometric:Geometric",
+        settings=("sigma_min", "sigma_max"),
+    ),
 )
 
 CLOCKS = by_name(
-    (
-        Schedule(
-            name="gaussian",
-            entry_point="idlm_ds.schedules.gaussian:GaussianClock",
-            settings=("gamma_min", "gamma_max"),
-        ),
-        Schedule(
-            name="loglinear",
-            entry_point="idlm_ds.schedules.gaussian:TokenClock.loglinear",
-            settings=("eps",),
-        ),
-    )
+    Schedule(
+        name="gaussian",
+        entry_point="idlm_ds.schedules.gaussian:GaussianClock",
+        settings=("gamma_min", "gamma_max"),
+    ),
+    Schedule(
+        name="loglinear",
+        entry_point="idlm_ds.schedules.gaussian:TokenClock.loglinear",
+        settings=("eps",),
+    ),
 )
 """Clocks of Duo's training; before its settings, each takes a ``GaussianMap``."""

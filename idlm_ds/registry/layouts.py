@@ -3,17 +3,13 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import by_name
+from idlm_ds.registry.table import Row, by_name
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout:
-    """A way models are laid out on disk."""
-
-    name: str
-    entry_point: str
-    """Class that reads and writes it; ``checkpoints.formats.base.Format``."""
+class Layout(Row):
+    """A layout of models on disk; its entry point is a ``checkpoints.formats.base.Format``."""
 
     description: str
     networks: tuple[str, ...] = ("dit",)
@@ -36,55 +32,53 @@ class Layout:
 
 
 LAYOUTS = by_name(
-    (
-        Layout(
-            name="idlm_ds",
-            entry_point="idlm_ds.checkpoints.formats.own:OwnFolder",
-            description="model folder of this package",
-            networks=(),
-            needs=("family", "length"),
-        ),
-        Layout(
-            name="hugging_face",
-            entry_point="idlm_ds.checkpoints.formats.hugging_face:HuggingFace",
-            description="Hugging Face folder of MDLM, Duo or IDLM",
-        ),
-        Layout(
-            name="sedd",
-            entry_point="idlm_ds.checkpoints.formats.sedd:SEDDFolder",
-            description="Hugging Face folder of SEDD",
-            families=("sedd",),
-            needs=("family",),
-            has_mask_last=True,
-        ),
-        Layout(
-            name="sdtt",
-            entry_point="idlm_ds.checkpoints.formats.sdtt:SDTT",
-            description="Hugging Face folder of SDTT",
-            families=("mdlm", "sedd"),
-            needs=("family",),
-        ),
-        Layout(
-            name="llada",
-            entry_point="idlm_ds.checkpoints.formats.llada:LLaDAFolder",
-            description="Hugging Face folder of LLaDA",
-            networks=("llada",),
-        ),
-        Layout(
-            name="lightning",
-            entry_point="idlm_ds.checkpoints.formats.lightning:Lightning",
-            description="Lightning checkpoint of MDLM, Duo or SEDD",
-            is_file=True,
-        ),
-        Layout(
-            name="sedd_training",
-            entry_point="idlm_ds.checkpoints.formats.sedd:SEDDTraining",
-            description="checkpoint of SEDD's training program",
-            families=("sedd",),
-            needs=("family",),
-            is_file=True,
-            has_mask_last=True,
-            states_time=False,
-        ),
-    )
+    Layout(
+        name="idlm_ds",
+        entry_point="idlm_ds.checkpoints.formats.own:OwnFolder",
+        description="model folder of this package",
+        networks=(),
+        needs=("family", "length"),
+    ),
+    Layout(
+        name="hugging_face",
+        entry_point="idlm_ds.checkpoints.formats.hugging_face:HuggingFace",
+        description="Hugging Face folder of MDLM, Duo or IDLM",
+    ),
+    Layout(
+        name="sedd",
+        entry_point="idlm_ds.checkpoints.formats.sedd:SEDDFolder",
+        description="Hugging Face folder of SEDD",
+        families=("sedd",),
+        needs=("family",),
+        has_mask_last=True,
+    ),
+    Layout(
+        name="sdtt",
+        entry_point="idlm_ds.checkpoints.formats.sdtt:SDTT",
+        description="Hugging Face folder of SDTT",
+        families=("mdlm", "sedd"),
+        needs=("family",),
+    ),
+    Layout(
+        name="llada",
+        entry_point="idlm_ds.checkpoints.formats.llada:LLaDAFolder",
+        description="Hugging Face folder of LLaDA",
+        networks=("llada",),
+    ),
+    Layout(
+        name="lightning",
+        entry_point="idlm_ds.checkpoints.formats.lightning:Lightning",
+        description="Lightning checkpoint of MDLM, Duo or SEDD",
+        is_file=True,
+    ),
+    Layout(
+        name="sedd_training",
+        entry_point="idlm_ds.checkpoints.formats.sedd:SEDDTraining",
+        description="checkpoint of SEDD's training program",
+        families=("sedd",),
+        needs=("family",),
+        is_file=True,
+        has_mask_last=True,
+        states_time=False,
+    ),
 )

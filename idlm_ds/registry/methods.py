@@ -4,17 +4,13 @@ from dataclasses import dataclass
 from typing import final
 
 from idlm_ds.registry.families import FAMILIES
-from idlm_ds.registry.table import by_name
+from idlm_ds.registry.table import Row, by_name
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Method:
-    """A way to train a network."""
-
-    name: str
-    entry_point: str
-    """Class of the method, or a function that makes one; see ``objectives.base.Method``."""
+class Method(Row):
+    """A way to train a network; its entry point makes an ``objectives.base.Method``."""
 
     is_masked: bool | None = None
     """Whether it is defined for masked families only, for all others only, or for all (None)."""
@@ -30,37 +26,25 @@ class Method:
 
 
 METHODS = by_name(
-    (
-        Method(
-            name="idlm",
-            entry_point="idlm_ds.objectives.idlm:IDLM",
-            takes=("plan", "input_t_min"),
-        ),
-        Method(
-            name="dmd",
-            entry_point="idlm_ds.objectives.idlm:dmd",
-            takes=("plan", "input_t_min"),
-        ),
-        Method(
-            name="sdtt",
-            entry_point="idlm_ds.objectives.self_distillation:SDTT",
-            is_masked=True,
-            takes=("rounds",),
-        ),
-        Method(
-            name="dcd",
-            entry_point="idlm_ds.objectives.self_distillation:DCD",
-            is_masked=False,
-            takes=("rounds",),
-        ),
-    )
+    Method(name="idlm", entry_point="idlm_ds.objectives.idlm:IDLM", takes=("plan", "input_t_min")),
+    Method(name="dmd", entry_point="idlm_ds.objectives.idlm:dmd", takes=("plan", "input_t_min")),
+    Method(
+        name="sdtt",
+        entry_point="idlm_ds.objectives.self_distillation:SDTT",
+        is_masked=True,
+        takes=("rounds",),
+    ),
+    Method(
+        name="dcd",
+        entry_point="idlm_ds.objectives.self_distillation:DCD",
+        is_masked=False,
+        takes=("rounds",),
+    ),
 )
 """Distillation methods."""
 
 OBJECTIVES = by_name(
-    (
-        Method(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo"),
-        Method(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken"),
-    )
+    Method(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo"),
+    Method(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken"),
 )
 """Pretraining methods."""

@@ -3,17 +3,13 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import by_name
+from idlm_ds.registry.table import Row, by_name
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Network:
-    """An architecture."""
-
-    name: str
-    entry_point: str
-    """Class of the network; its argument is a ``config``."""
+class Network(Row):
+    """An architecture; its entry point is a class whose argument is a ``config``."""
 
     config: str
     """Class of its sizes."""
@@ -44,37 +40,35 @@ class Network:
 
 
 NETWORKS = by_name(
-    (
-        Network(
-            name="dit",
-            entry_point="idlm_ds.models.dit:DiT",
-            config="idlm_ds.models.dit:DiTConfig",
-            initial_value="idlm_ds.models.dit:initial_value",
-            objective="nelbo",
-            has_time_conditioning=True,
-            plan="idlm_ds.checkpoints.formats.plans:DIT",
-            code="idlm_ds.export.fields:DIT",
-            exported_as="hugging_face",
-        ),
-        Network(
-            name="llada",
-            entry_point="idlm_ds.models.llada:LLaDA",
-            config="idlm_ds.models.llada:LLaDAConfig",
-            initial_value="idlm_ds.models.llada:initial_value",
-            has_padded_vocabulary=True,
-            plan="idlm_ds.checkpoints.formats.plans:LLADA",
-            code="idlm_ds.export.fields:LLADA",
-            exported_as="llada",
-        ),
-        Network(
-            name="gpt2",
-            entry_point="idlm_ds.models.causal:CausalLM",
-            config="transformers:GPT2Config",
-            initial_value="idlm_ds.models.causal:initial_value",
-            objective="ar",
-            is_diffusion=False,
-        ),
-    )
+    Network(
+        name="dit",
+        entry_point="idlm_ds.models.dit:DiT",
+        config="idlm_ds.models.dit:DiTConfig",
+        initial_value="idlm_ds.models.dit:initial_value",
+        objective="nelbo",
+        has_time_conditioning=True,
+        plan="idlm_ds.checkpoints.formats.plans:DIT",
+        code="idlm_ds.export.fields:DIT",
+        exported_as="hugging_face",
+    ),
+    Network(
+        name="llada",
+        entry_point="idlm_ds.models.llada:LLaDA",
+        config="idlm_ds.models.llada:LLaDAConfig",
+        initial_value="idlm_ds.models.llada:initial_value",
+        has_padded_vocabulary=True,
+        plan="idlm_ds.checkpoints.formats.plans:LLADA",
+        code="idlm_ds.export.fields:LLADA",
+        exported_as="llada",
+    ),
+    Network(
+        name="gpt2",
+        entry_point="idlm_ds.models.causal:CausalLM",
+        config="transformers:GPT2Config",
+        initial_value="idlm_ds.models.causal:initial_value",
+        objective="ar",
+        is_diffusion=False,
+    ),
 )
 
 

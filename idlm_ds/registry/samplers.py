@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import by_name, default
+from idlm_ds.registry.table import Row, by_name, default
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sampler:
-    """A way to draw samples."""
+class Sampler(Row):
+    """A way to draw samples.
 
-    name: str
-    entry_point: str
-    """Makes its reverse step for a family; of a sampler that is no reverse chain, the sampler."""
+    Its entry point makes the reverse step for a family; without a reverse chain, it is the sampler.
+    """
 
     needs_mask: bool = False
     """Whether it is defined for masked families only."""
@@ -26,27 +25,25 @@ class Sampler:
 
 
 SAMPLERS = by_name(
-    (
-        Sampler(name="ancestral", entry_point="idlm_ds.samplers.reverse:ancestral_step"),
-        Sampler(
-            name="analytic",
-            entry_point="idlm_ds.samplers.score:Analytic",
-            needs_mask=True,
-            takes_truncation=False,
-        ),
-        Sampler(
-            name="euler",
-            entry_point="idlm_ds.samplers.score:Euler",
-            needs_mask=True,
-            takes_truncation=False,
-        ),
-        Sampler(
-            name="blockwise",
-            entry_point="idlm_ds.samplers.blockwise:sample_blockwise",
-            needs_mask=True,
-            is_chain=False,
-        ),
-    )
+    Sampler(name="ancestral", entry_point="idlm_ds.samplers.reverse:ancestral_step"),
+    Sampler(
+        name="analytic",
+        entry_point="idlm_ds.samplers.score:Analytic",
+        needs_mask=True,
+        takes_truncation=False,
+    ),
+    Sampler(
+        name="euler",
+        entry_point="idlm_ds.samplers.score:Euler",
+        needs_mask=True,
+        takes_truncation=False,
+    ),
+    Sampler(
+        name="blockwise",
+        entry_point="idlm_ds.samplers.blockwise:sample_blockwise",
+        needs_mask=True,
+        is_chain=False,
+    ),
 )
 
 ANCESTRAL = default(SAMPLERS)

@@ -4,22 +4,24 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 
-class Named(Protocol):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
     """A row of a table."""
 
-    @property
-    def name(self) -> str:
-        """What users type."""
-        ...
+    name: str
+    """What users type."""
+
+    entry_point: str
+    """What it stands for, as ``module:name``; see ``load``."""
 
 
-Row = TypeVar("Row", bound=Named)
+AnyRow = TypeVar("AnyRow", bound=Row)
 
 
-def by_name(rows: Iterable[Row]) -> Mapping[str, Row]:
+def by_name(*rows: AnyRow) -> Mapping[str, AnyRow]:
     """Index rows by their names."""
     return {row.name: row for row in rows}
 
@@ -29,16 +31,11 @@ def default(names: Iterable[str]) -> str:
     return next(iter(names))
 
 
-def look_up(table: Mapping[str, Row], name: object, key: str) -> Row:
+def look_up(table: Mapping[str, AnyRow], name: object, key: str) -> AnyRow:
     """Return the row of a name.
 
-    Args:
-        table: The table.
-        name: What a user typed or a file says.
-        key: Where, for the message.
-
     Raises:
-        ValueError: The table has no such row.
+        ValueError: The table has no such row; names ``key``, where a user or a file says the name.
     """
     if not isinstance(name, str) or name not in table:
         *others, last = table

@@ -10,7 +10,7 @@ import pytest
 from idlm_ds.build.locate import ASSETS
 from idlm_ds.build.saved_model import SavedModel, family_of, find_model
 from idlm_ds.checkpoints.formats.description import Description, PublicModel
-from idlm_ds.checkpoints.tensors import Renamed
+from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UnsafeCheckpointError, UserError
 from idlm_ds.recipes.sections import ProcessSection
@@ -29,7 +29,7 @@ def model(*, vocab_size: int = WORDS + 1, **told: Any) -> SavedModel:
         "dtype": "float32", "parameters": 1, "ema": None, "is_ema": False, "stripped": (),
         "ignored": (), "files": (),
     }  # fmt: skip
-    content = PublicModel(Description(**{**about, **told}), Renamed("it", {}))
+    content = PublicModel(Description(**{**about, **told}), NamedTensors("it", {}))
     return SavedModel("it", "teacher.path", Path("it"), content, None)
 
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 import idlm_ds
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
-from idlm_ds.checkpoints.tensors import Renamed
+from idlm_ds.checkpoints.tensors import NamedTensors
 from tests.checkpoints import published
 from tests.checkpoints.published import (
     DIT_SIZES,
@@ -33,7 +33,7 @@ TOKENIZER = Path(idlm_ds.__file__).parent / "assets" / "tokenizer"
 Written = tuple[Path, Weights]
 
 
-def assert_same_bits(source: Renamed, weights: Weights) -> None:
+def assert_same_bits(source: NamedTensors, weights: Weights) -> None:
     """Read whole tensors, their halves, single elements, and runs across the ends of rows."""
     assert source.names() == weights.keys()
     for name, tensor in weights.items():

@@ -14,7 +14,7 @@ from idlm_ds.checkpoints.conversion import ConversionOptions, convert
 from idlm_ds.checkpoints.formats import base, folder
 from idlm_ds.checkpoints.formats.content import Content
 from idlm_ds.checkpoints.formats.public import read_public
-from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
+from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.errors import UserError
 from tests.checkpoints.models_on_disk import (
     TOKENIZER,
@@ -146,10 +146,10 @@ def one_bit_off_in_the_mean(content: Content) -> Content:
 
 
 def two_norms_exchanged(content: Content) -> Content:
-    places = {name: (content.weights, name) for name in content.shapes()}
+    tensors = dict(content.weights.tensors)
     one, other = "blocks.0.norm1.weight", "blocks.0.norm2.weight"
-    places[one], places[other] = places[other], places[one]
-    return replace(content, weights=Renamed("exchanged", places))
+    tensors[one], tensors[other] = tensors[other], tensors[one]
+    return replace(content, weights=NamedTensors("exchanged", tensors))
 
 
 def fewer_heads(content: Content) -> Content:

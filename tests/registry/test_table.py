@@ -17,7 +17,7 @@ ROWS = [
 
 
 def test_rows_keep_their_order_and_the_first_is_the_default():
-    table = by_name(ROWS)
+    table = by_name(*ROWS)
     assert list(table) == ["b", "a", "c"]
     assert table["a"] is ROWS[1]
     assert default(table) == "b"
@@ -27,7 +27,7 @@ def test_rows_keep_their_order_and_the_first_is_the_default():
 @pytest.mark.parametrize("name", ["d", "", None, ["a"], 3])
 def test_an_unknown_name_is_answered_with_those_there_are(name):
     with pytest.raises(ValueError, match="^") as refused:
-        look_up(by_name(ROWS), name, "process.name")
+        look_up(by_name(*ROWS), name, "process.name")
     assert str(refused.value) == f"process.name must be b, a or c, got {name!r}"
 
 

@@ -22,19 +22,13 @@ class Format(ABC):
 
     @abstractmethod
     def fits(self, fields: Mapping[str, Any]) -> bool:
-        """Whether a model is of this layout.
-
-        Args:
-            fields: Content of a folder's ``config.json``, or of a training program's file.
-        """
+        """Whether ``config.json``, or the file of a training program, is of this layout."""
 
     @abstractmethod
     def read(self, path: Path, opened: Any) -> RawCheckpoint:
         """Open the tensors of a model and read its configuration.
 
-        Args:
-            path: The model.
-            opened: Content of its ``config.json``, or its ``TorchFile``.
+        ``opened`` is the content of its ``config.json``, or its ``TorchFile``.
 
         Raises:
             UnsafeCheckpointError: Reading it the usual way could run code.
@@ -43,12 +37,9 @@ class Format(ABC):
 
     @abstractmethod
     def write(self, path: Path, content: Content, *, max_shard_size: str) -> None:
-        """Write a model; ``path`` must not exist yet.
+        """Write a model that the layout can hold; ``path`` must not exist yet.
 
-        Args:
-            path: A folder or a file, as the layout has it.
-            content: A model that the layout can hold.
-            max_shard_size: Like ``5GB``, where there are shards.
+        ``max_shard_size`` is like ``5GB``, where there are shards.
 
         Raises:
             UserError: The shard size is no size, or the file cannot be written.

@@ -1,14 +1,12 @@
 """What is known of a model that was read, as plain values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from idlm_ds.checkpoints.formats.reader import Stated
-from idlm_ds.checkpoints.pickle_reader.allowed import StoredTensor
-from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile
-from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
+from idlm_ds.checkpoints.tensors import LazyTensor, NamedTensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +71,7 @@ class PublicModel:
     """A description, and the weights under the names of the network."""
 
     about: Description
-    weights: Renamed
+    weights: NamedTensors
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,13 +84,13 @@ class RawCheckpoint:
     stated: Stated
     files: tuple[Path, ...]
 
-    tensors: Mapping[str, NamedTensors]
-    """Where each stored name is."""
+    tensors: Mapping[str, LazyTensor]
+    """By stored name."""
 
     ignored: tuple[str, ...] = ()
     ema: RunningMean | None = None
 
-    shadow: tuple[TorchFile, list[StoredTensor]] | None = None
+    shadow: Sequence[LazyTensor] = ()
     """The running mean's tensors, in the order of the network's parameters."""
 
     problems: list[str] = field(default_factory=list)

@@ -14,13 +14,12 @@ from idlm_ds.checkpoints.formats.content import Content
 from idlm_ds.checkpoints.formats.description import Description, RawCheckpoint
 from idlm_ds.checkpoints.formats.plans import listed
 from idlm_ds.checkpoints.formats.reader import Reader, Stated
-from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS
-from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchWeights, tensors_in
-from idlm_ds.checkpoints.tensors import FileWeights, NamedTensors
+from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, read_json
+from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, tensors_in
+from idlm_ds.checkpoints.tensors import FileWeights, LazyTensor
 from idlm_ds.errors import UnsafeCheckpointError, UserError
 
 INDEX, TORCH_WEIGHTS = "model.safetensors.index.json", "pytorch_model.bin"
-MAX_JSON = 32 * 2**20
 
 
 class FolderFormat(Format):
@@ -51,17 +50,16 @@ class FolderFormat(Format):
     def read(self, path: Path, opened: Mapping[str, Any]) -> RawCheckpoint:
         """See base class."""
         stated = self.state(Reader(str(path / CONFIG), opened))
-        tensors, problems = _open_weights(path)
+        tensors, weight_files, problems = _open_weights(path)
         ignored = tuple(name for name in tensors if name.startswith("teacher."))
-        files = dict.fromkeys([CONFIG, *([INDEX] if (path / INDEX).is_file() else [])])
-        files |= dict.fromkeys(Path(source.label).name for source in tensors.values())
+        index = [INDEX] if (path / INDEX).is_file() else []
         return RawCheckpoint(
             path=path,
             layout=self.layout.name,
             kind=self.kind(opened),
             stated=stated,
-            files=tuple(path / name for name in files),
-            tensors={name: source for name, source in tensors.items() if name not in ignored},
+            files=tuple(path / name for name in (CONFIG, *index, *weight_files)),
+            tensors={name: tensor for name, tensor in tensors.items() if name not in ignored},
             ignored=ignored,
             problems=problems,
         )
@@ -91,20 +89,19 @@ def _torch_dtype(content: Content) -> dict[str, str]:
     return {} if "," in dtype else {"torch_dtype": dtype.removeprefix("torch.")}
 
 
-def _open_weights(folder: Path) -> tuple[dict[str, NamedTensors], list[str]]:
+def _open_weights(folder: Path) -> tuple[Mapping[str, LazyTensor], list[str], list[str]]:
+    """Tensors by stored name, the files they are in, and what is wrong with them."""
     if (folder / WEIGHTS).is_file():
-        whole = FileWeights(folder / WEIGHTS)
-        return dict.fromkeys(sorted(whole.names()), whole), []
+        return FileWeights(folder / WEIGHTS).tensors, [WEIGHTS], []
     if (folder / INDEX).is_file():
         return _open_shards(folder)
     if (folder / TORCH_WEIGHTS).is_file():
         file = TorchFile(folder / TORCH_WEIGHTS)
-        pickled = TorchWeights(file, tensors_in(file, file.content, "it"))
-        return dict.fromkeys(sorted(pickled.names()), pickled), []
+        return dict(sorted(tensors_in(file, file.content, "it").items())), [TORCH_WEIGHTS], []
     raise UserError(f"{folder}: no weights there ({WEIGHTS}, {INDEX} or {TORCH_WEIGHTS})")
 
 
-def _open_shards(folder: Path) -> tuple[dict[str, NamedTensors], list[str]]:
+def _open_shards(folder: Path) -> tuple[Mapping[str, LazyTensor], list[str], list[str]]:
     places = read_json(folder / INDEX).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(p, str) for p in places.values()):
         raise UserError(f"{folder / INDEX}: no weight_map of names to files")
@@ -116,27 +113,8 @@ def _open_shards(folder: Path) -> tuple[dict[str, NamedTensors], list[str]]:
     absent = sorted({name for name in places.values() if not (folder / name).is_file()})
     if absent:
         raise UserError(f"{folder}: shards are missing: {listed(absent)}")
-    shards = {name: FileWeights(folder / name) for name in sorted(set(places.values()))}
-    stored = {name: shard.names() for name, shard in shards.items()}
-    lost = [name for name, shard in places.items() if name not in stored[shard]]
-    tensors = {name: shards[shard] for name, shard in places.items() if name in stored[shard]}
-    return dict(tensors), [f"in {INDEX} but not in its shard {listed(lost)}"] if lost else []
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a JSON file.
-
-    Raises:
-        UserError: It is missing, huge or something else.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path}: larger than {MAX_JSON} bytes")
-        fields = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent}: no {path.name} there") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return fields
+    files = list(dict.fromkeys(places.values()))
+    stored = {file: FileWeights(folder / file).tensors for file in sorted(files)}
+    lost = [name for name, file in places.items() if name not in stored[file]]
+    tensors = {name: stored[file][name] for name, file in places.items() if name in stored[file]}
+    return tensors, files, [f"in {INDEX} but not in its shard {listed(lost)}"] if lost else []

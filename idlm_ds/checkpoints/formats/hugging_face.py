@@ -5,13 +5,7 @@ from typing import Any, final
 
 from idlm_ds.checkpoints.formats.description import Description
 from idlm_ds.checkpoints.formats.folder import FolderFormat
-from idlm_ds.checkpoints.formats.reader import (
-    Reader,
-    Stated,
-    named_family,
-    process_settings,
-    stated_only,
-)
+from idlm_ds.checkpoints.formats.reader import Reader, Stated, stated_only
 from idlm_ds.registry.families import FAMILIES
 
 
@@ -23,18 +17,16 @@ class HuggingFace(FolderFormat):
 
     def fits(self, fields: Mapping[str, Any]) -> bool:
         """See base class; those of training programs have their sizes one level deeper."""
-        return {"hidden_dim", "n_blocks"} <= fields.keys() and not {
-            "model",
-            "config",
-        } & fields.keys()
+        is_flat = fields.keys().isdisjoint({"model", "config"})
+        return is_flat and {"hidden_dim", "n_blocks"} <= fields.keys()
 
     def state(self, config: Reader) -> Stated:
         """See base class."""
         names = [config.text("model_type"), config.text("_name_or_path")]
         names += [_flat(config.value(key)) for key in ("architectures", "auto_map")]
         return Stated(
-            family=named_family(config) or family_in(" ".join(names).lower()),
-            process=process_settings(config),
+            family=config.family() or family_in(" ".join(names).lower()),
+            process=config.process(),
             sizes=config.integers(
                 vocab_size="vocab_size",
                 hidden="hidden_dim",

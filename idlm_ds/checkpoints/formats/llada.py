@@ -6,13 +6,7 @@ from typing import Any, final
 
 from idlm_ds.checkpoints.formats.description import Description
 from idlm_ds.checkpoints.formats.folder import FolderFormat
-from idlm_ds.checkpoints.formats.reader import (
-    Reader,
-    Stated,
-    named_family,
-    process_settings,
-    stated_only,
-)
+from idlm_ds.checkpoints.formats.reader import Reader, Stated, stated_only
 from idlm_ds.errors import UserError
 from idlm_ds.models.llada import LLaDAConfig
 from idlm_ds.registry.families import FAMILIES
@@ -63,8 +57,8 @@ class LLaDAFolder(FolderFormat):
             if config.flag(key):
                 raise UserError(f"{config.label}: LLaDA with {key} is not known")
         return Stated(
-            family=named_family(config) or default(FAMILIES),
-            process=process_settings(config),
+            family=config.family() or default(FAMILIES),
+            process=config.process(),
             sizes=sizes,
             options=config.numbers(rope_base="rope_theta", norm_eps="rms_norm_eps"),
             time_conditioning=False,

@@ -8,7 +8,7 @@ from idlm_ds.checkpoints.formats.content import Content
 from idlm_ds.checkpoints.formats.description import Description, RawCheckpoint
 from idlm_ds.checkpoints.formats.folder import FolderFormat
 from idlm_ds.checkpoints.formats.plans import planned
-from idlm_ds.checkpoints.formats.reader import Reader, Stated, named_family, process_settings
+from idlm_ds.checkpoints.formats.reader import Reader, Stated
 from idlm_ds.checkpoints.model_folder import FORMAT, NetworkCard, read_card, write_network
 from idlm_ds.errors import UserError
 from idlm_ds.registry.families import is_masked
@@ -42,14 +42,14 @@ class OwnFolder(FolderFormat):
         ratio = config.integer("network.mlp_ratio")
         if ratio is not None and "hidden" in sizes:
             sizes["inner"] = ratio * sizes["hidden"]
-        family, vocab_size = named_family(config), sizes.get("vocab_size")
+        family, vocab_size = config.family(), sizes.get("vocab_size")
         if family is None:
             raise UserError(f"{config.label}: process.name names no diffusion family")
         last = vocab_size - 1 if vocab_size and is_masked(family) else None
         options = ("dropout", "rope_base", "norm_eps")
         return Stated(
             family=family,
-            process=process_settings(config),
+            process=config.process(),
             sizes=sizes,
             mask_id=config.integer("process.mask_id") or last,
             options=config.numbers(**{name: f"network.{name}" for name in options}),

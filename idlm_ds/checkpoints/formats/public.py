@@ -7,7 +7,6 @@ from typing import Any
 
 from idlm_ds.checkpoints.formats.base import Format, find_format
 from idlm_ds.checkpoints.formats.description import Description, PublicModel, RawCheckpoint
-from idlm_ds.checkpoints.formats.folder import read_json
 from idlm_ds.checkpoints.formats.plans import (
     ROTARY,
     Plan,
@@ -18,9 +17,9 @@ from idlm_ds.checkpoints.formats.plans import (
     plan_of,
     problems,
 )
-from idlm_ds.checkpoints.model_folder import CONFIG
-from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchWeights
-from idlm_ds.checkpoints.tensors import NamedTensors, Renamed
+from idlm_ds.checkpoints.model_folder import CONFIG, read_json
+from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile
+from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.errors import UserError
 from idlm_ds.registry.layouts import LAYOUTS
 from idlm_ds.registry.networks import NETWORKS
@@ -39,11 +38,9 @@ def detect(path: Path) -> str:
 
 
 def read_public(path: Path, *, prefer_ema: bool = True) -> PublicModel:
-    """Open a model. No code in it is executed, and no weight is read yet.
+    """Open a folder or file. No code in it is executed, and no weight is read yet.
 
-    Args:
-        path: A folder or a file.
-        prefer_ema: Take the running mean where training kept one.
+    With ``prefer_ema`` the weights are the running mean, where training kept one.
 
     Raises:
         UnsafeCheckpointError: Reading it the usual way could run code.
@@ -76,13 +73,13 @@ def _open(path: Path) -> tuple[Format, Mapping[str, Any] | TorchFile]:
 
 def _assemble(raw: RawCheckpoint, *, prefer_ema: bool) -> PublicModel:
     plan = plan_of(raw.kind)
-    places, troubles = _own_places(raw)
-    tensors = Renamed(str(raw.path), places)
+    stored_names, troubles = _own_names(raw)
+    own = {name: raw.tensors[stored] for name, stored in stored_names.items()}
+    weights = tensors = NamedTensors(str(raw.path), own)
     sizes = infer_sizes(plan, tensors, raw.stated.sizes)
     expected = plan.shapes(sizes)
     troubles += problems(plan, expected, tensors)
-    weights: NamedTensors = tensors
-    if is_ema := prefer_ema and raw.shadow is not None:
+    if is_ema := prefer_ema and raw.ema is not None:
         weights, more = _running_mean(raw, plan, expected)
         troubles += more
     arguments, more = _arguments(raw, tensors, sizes)
@@ -105,31 +102,31 @@ def _assemble(raw: RawCheckpoint, *, prefer_ema: bool) -> PublicModel:
         ema=raw.ema,
         is_ema=is_ema,
         stripped=_stripped(raw.tensors),
-        ignored=(*raw.ignored, *(at[1] for name, at in places.items() if name not in expected)),
+        ignored=(*raw.ignored, *(stored_names[name] for name in own if name not in expected)),
         files=raw.files,
     )
-    return PublicModel(about, Renamed(tensors.label, {name: (weights, name) for name in expected}))
+    parameters = {name: weights.tensors[name] for name in expected}
+    return PublicModel(about, NamedTensors(weights.label, parameters))
 
 
-def _own_places(raw: RawCheckpoint) -> tuple[dict[str, tuple[NamedTensors, str]], list[str]]:
-    places: dict[str, tuple[NamedTensors, str]] = {}
+def _own_names(raw: RawCheckpoint) -> tuple[dict[str, str], list[str]]:
+    """Stored names by those of the network, and what is wrong with them."""
+    stored_names: dict[str, str] = {}
     twice = []
-    for stored, source in raw.tensors.items():
+    for stored in raw.tensors:
         name = own_name(stored)
-        if name in places:
+        if name in stored_names:
             twice.append(name)
-        places[name] = (source, stored)
-    return places, [*raw.problems, *([f"there twice {listed(twice)}"] if twice else [])]
+        stored_names[name] = stored
+    return stored_names, [*raw.problems, *([f"there twice {listed(twice)}"] if twice else [])]
 
 
 def _running_mean(
     raw: RawCheckpoint, plan: Plan, expected: Shapes
-) -> tuple[TorchWeights, list[str]]:
-    assert raw.shadow is not None
-    file, shadow = raw.shadow
-    mean = TorchWeights(file, dict(zip(expected, shadow, strict=False)))
-    if len(shadow) != len(expected):
-        return mean, [f"its running mean has {len(shadow)} tensors, not {len(expected)}"]
+) -> tuple[NamedTensors, list[str]]:
+    mean = NamedTensors(str(raw.path), dict(zip(expected, raw.shadow, strict=False)))
+    if len(raw.shadow) != len(expected):
+        return mean, [f"its running mean has {len(raw.shadow)} tensors, not {len(expected)}"]
     return mean, [f"in its running mean {line}" for line in problems(plan, expected, mean)]
 
 

@@ -108,6 +108,16 @@ class Reader:
         """Those that are there, under other names."""
         return stated_only(**{name: self.number(path) for name, path in paths.items()})
 
+    def family(self) -> str | None:
+        """The family that this package's section ``process`` names."""
+        family = self.text("process.name")
+        return family if family.isidentifier() else None
+
+    def process(self, root: str = "") -> dict[str, Any]:
+        """This package's section ``process``; empty where there is none."""
+        settings = self.value(f"{root}process")
+        return dict(settings) if isinstance(settings, dict) else {}
+
 
 def _bare(node: Any) -> Any:
     # A value of OmegaConf.
@@ -121,18 +131,6 @@ def _entries(node: Any) -> Mapping[Any, Any]:
         content = node.state.get("_content") if isinstance(node.state, dict) else None
         return content if isinstance(content, dict) else node.entries
     return node if isinstance(node, dict) else {}
-
-
-def named_family(config: Reader) -> str | None:
-    """The family that this package's section ``process`` names."""
-    family = config.text("process.name")
-    return family if family.isidentifier() else None
-
-
-def process_settings(config: Reader, root: str = "") -> dict[str, Any]:
-    """This package's section ``process``; empty where there is none."""
-    settings = config.value(f"{root}process")
-    return dict(settings) if isinstance(settings, dict) else {}
 
 
 def stated_only(**fields: Any) -> dict[str, Any]:

@@ -3,24 +3,21 @@
 from typing import Any
 
 from idlm_ds.checkpoints.formats.description import Description
-from idlm_ds.checkpoints.formats.reader import Reader, Stated, process_settings, stated_only
+from idlm_ds.checkpoints.formats.reader import Reader, Stated, stated_only
 from idlm_ds.registry.families import FAMILIES
 
 
 def state_training(config: Reader, root: str = "", *, default: str | None = None) -> Stated:
-    """Read a configuration.
+    """Read the configuration at ``root``, a path that ends in a dot, or empty for the whole.
 
-    Args:
-        config: Where to look.
-        root: Path of the configuration in it, with a dot at its end.
-        default: The family, where none is named.
+    The family is ``default`` where none is named.
     """
     names = ("algo.name", "parameterization", "parameterization.name")
     named = (_published_family(config.text(root + name)) for name in names)
     flags = (config.flag(root + name) for name in ("algo.time_conditioning", "time_conditioning"))
     return Stated(
         family=next((name for name in named if name), default),
-        process=process_settings(config, root),
+        process=config.process(root),
         sizes=config.integers(
             hidden=f"{root}model.hidden_size",
             cond=f"{root}model.cond_dim",

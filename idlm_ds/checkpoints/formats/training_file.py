@@ -13,7 +13,7 @@ from idlm_ds.checkpoints.formats.content import Content, whole
 from idlm_ds.checkpoints.formats.description import RawCheckpoint, RunningMean
 from idlm_ds.checkpoints.formats.reader import Stated
 from idlm_ds.checkpoints.pickle_reader.allowed import StoredTensor
-from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchWeights, tensors_in
+from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchTensor, tensors_in
 from idlm_ds.errors import UserError
 
 FIRST_MEAN = {"decay": 0.9999, "num_updates": 0}
@@ -53,18 +53,17 @@ class TrainingFile(Format):
         """See base class."""
         tensors = tensors_in(opened, opened.content[self.weights], self.weights)
         ignored = self.ignored(tensors)
-        kept = {name: tensor for name, tensor in tensors.items() if name not in ignored}
-        ema, shadow = _running_mean(opened.content.get("ema"))
+        ema, shadow = _running_mean(opened)
         return RawCheckpoint(
             path=path,
             layout=self.layout.name,
             kind=self.layout.networks[0],
             stated=self.state(opened),
             files=(path,),
-            tensors=dict.fromkeys(kept, TorchWeights(opened, kept)),
+            tensors={name: t for name, t in tensors.items() if name not in ignored},
             ignored=tuple(ignored),
             ema=ema,
-            shadow=None if ema is None else (opened, shadow),
+            shadow=shadow,
         )
 
     def write(self, path: Path, content: Content, *, max_shard_size: str) -> None:
@@ -80,7 +79,8 @@ class TrainingFile(Format):
             raise UserError(f"{path}: cannot be written: {error.__context__ or error}") from error
 
 
-def _running_mean(ema: Any) -> tuple[RunningMean | None, list[StoredTensor]]:
+def _running_mean(file: TorchFile) -> tuple[RunningMean | None, list[TorchTensor]]:
+    ema = file.content.get("ema")
     shadow = ema.get("shadow_params") if isinstance(ema, dict) else None
     if not isinstance(shadow, list) or not shadow:
         return None, []
@@ -89,7 +89,7 @@ def _running_mean(ema: Any) -> tuple[RunningMean | None, list[StoredTensor]]:
         decay=decay if isinstance(decay, float) else None,
         updates=updates if isinstance(updates, int) else None,
     )
-    return mean, [tensor for tensor in shadow if isinstance(tensor, StoredTensor)]
+    return mean, [TorchTensor(file, t) for t in shadow if isinstance(t, StoredTensor)]
 
 
 def _shadow(content: Content, weights: Mapping[str, Tensor]) -> dict[str, Any]:

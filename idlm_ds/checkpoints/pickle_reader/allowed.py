@@ -29,30 +29,12 @@ STORAGES: Mapping[str, torch.dtype] = {
 
 DTYPES = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8")
 
+PLAIN = {"bool", "bytearray", "bytes", "complex", "float", "int", "long", "str", "unicode"}
+CONTAINERS = {"dict", "frozenset", "list", "object", "range", "set", "slice", "tuple"}
 NAMES: Mapping[str, frozenset[str]] = {
     "_codecs": frozenset({"encode"}),
     "argparse": frozenset({"Namespace"}),
-    "builtins": frozenset(
-        [
-            "bool",
-            "bytearray",
-            "bytes",
-            "complex",
-            "dict",
-            "float",
-            "frozenset",
-            "int",
-            "list",
-            "long",
-            "object",
-            "range",
-            "set",
-            "slice",
-            "str",
-            "tuple",
-            "unicode",
-        ]
-    ),
+    "builtins": frozenset(PLAIN | CONTAINERS),
     "collections": frozenset({"Counter", "OrderedDict", "defaultdict", "deque"}),
     "copyreg": frozenset({"_reconstructor"}),
     "datetime": frozenset({"date", "datetime", "timedelta", "timezone"}),
@@ -66,20 +48,10 @@ NAMES: Mapping[str, frozenset[str]] = {
 }
 """Admitted one by one, by module."""
 
+LIGHTNING = {"lightning", "lightning_fabric", "lightning_utilities", "pytorch_lightning"}
 PACKAGES = frozenset(
-    [
-        "dataloader",
-        "lightning",
-        "lightning_fabric",
-        "lightning_utilities",
-        "omegaconf",
-        "pathlib",
-        "pytorch_lightning",
-        "tokenizers",
-        "torchmetrics",
-        "transformers",
-        "typing",
-    ]
+    LIGHTNING
+    | {"dataloader", "omegaconf", "pathlib", "tokenizers", "torchmetrics", "transformers", "typing"}
 )
 """Packages of which any class is admitted; ``dataloader`` holds tokenizers of MDLM and Duo."""
 
@@ -196,18 +168,9 @@ def _tensor(
     return StoredTensor(data, offset, shape, strides)
 
 
-def _parameter(data: Any, *rest: Any) -> Any:
-    del rest
-    return data
-
-
-def _ordered_dict() -> dict[Any, Any]:
-    return {}
-
-
 UNDERSTOOD: Mapping[Global, Callable[..., Any]] = {
-    Global("collections", "OrderedDict"): _ordered_dict,
-    Global("torch._utils", "_rebuild_parameter"): _parameter,
+    Global("collections", "OrderedDict"): lambda: {},
+    Global("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
     Global("torch._utils", "_rebuild_tensor"): _tensor,
     Global("torch._utils", "_rebuild_tensor_v2"): _tensor,
 }

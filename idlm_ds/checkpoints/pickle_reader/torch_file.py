@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,35 +120,30 @@ class TorchFile:
         return _read_exactly(self._handle, offset, count)
 
 
-class TorchWeights:
-    """Some tensors of a ``TorchFile`` by name."""
+@dataclass(frozen=True, slots=True)
+class TorchTensor:
+    """A tensor of a ``TorchFile``; only elements that are asked for are read."""
 
-    def __init__(self, file: TorchFile, tensors: Mapping[str, StoredTensor]) -> None:
-        self.label = file.label
-        self._file = file
-        self._tensors = dict(tensors)
+    file: TorchFile
+    stored: StoredTensor
 
-    def names(self) -> set[str]:
-        """Names of all tensors."""
-        return set(self._tensors)
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its axes."""
+        return self.stored.shape
 
-    def shape(self, name: str) -> tuple[int, ...] | None:
-        """Shape of a tensor, or None where there is none of that name."""
-        tensor = self._tensors.get(name)
-        return None if tensor is None else tensor.shape
+    @property
+    def dtype(self) -> torch.dtype:
+        """Stored type."""
+        return self.stored.storage.dtype
 
-    def dtype(self, name: str) -> torch.dtype:
-        """What a tensor is stored as."""
-        return self._tensors[name].storage.dtype
-
-    def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:
-        """Elements ``start`` to ``stop`` of the flattened tensor; only they are read."""
-        del shape
-        return self._file.read(self._tensors[name], start, stop)
+    def read(self, start: int, stop: int) -> Tensor:
+        """Elements ``start`` to ``stop`` of the flattened tensor."""
+        return self.file.read(self.stored, start, stop)
 
 
-def tensors_in(file: TorchFile, content: Any, what: str) -> dict[str, StoredTensor]:
-    """Check that a dictionary holds tensors by name, and return it.
+def tensors_in(file: TorchFile, content: Any, what: str) -> dict[str, TorchTensor]:
+    """Return a dictionary of tensors by name.
 
     Raises:
         UserError: It holds something else.
@@ -157,7 +153,7 @@ def tensors_in(file: TorchFile, content: Any, what: str) -> dict[str, StoredTens
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, StoredTensor):
             raise UserError(f"{file.label}: {what} holds something that is no tensor with a name")
-    return content
+    return {name: TorchTensor(file, tensor) for name, tensor in content.items()}
 
 
 def _list_entries(handle: int) -> dict[str, zipfile.ZipInfo]:

@@ -21,30 +21,11 @@ from idlm_ds.checkpoints.pickle_reader.allowed import (
 
 MAX_OPCODES = 5_000_000
 
-VALUES = frozenset(
-    [
-        "INT",
-        "BININT",
-        "BININT1",
-        "BININT2",
-        "LONG",
-        "LONG1",
-        "LONG4",
-        "FLOAT",
-        "BINFLOAT",
-        "STRING",
-        "BINSTRING",
-        "SHORT_BINSTRING",
-        "UNICODE",
-        "SHORT_BINUNICODE",
-        "BINUNICODE",
-        "BINUNICODE8",
-        "BINBYTES",
-        "SHORT_BINBYTES",
-        "BINBYTES8",
-        "BYTEARRAY8",
-    ]
-)
+NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
+PYTHON_2_TEXT = {"STRING", "BINSTRING", "SHORT_BINSTRING"}
+TEXT = {"UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"}
+BYTES = {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
+VALUES = frozenset(NUMBERS | PYTHON_2_TEXT | TEXT | BYTES)
 """Opcodes that carry their value."""
 
 IGNORED = frozenset({"PROTO", "FRAME"})
@@ -132,7 +113,8 @@ def _pairs(values: list[Any]) -> dict[Any, Any]:
 
 Step = Callable[[Machine, Any], object]
 
-CONSTANTS: Mapping[str, Step] = {
+STEPS: Mapping[str, Step] = {
+    # Constants.
     "NONE": lambda m, _: m.push(None),
     "NEWTRUE": lambda m, _: m.push(True),
     "NEWFALSE": lambda m, _: m.push(False),
@@ -140,9 +122,7 @@ CONSTANTS: Mapping[str, Step] = {
     "EMPTY_TUPLE": lambda m, _: m.push(()),
     "EMPTY_DICT": lambda m, _: m.push({}),
     "EMPTY_SET": lambda m, _: m.push(Inert(SET)),
-}
-
-STACK: Mapping[str, Step] = {
+    # The stack and the memo.
     "MARK": lambda m, _: m.mark(),
     "POP": lambda m, _: m.stack.pop() if m.stack else m.since_mark(),
     "POP_MARK": lambda m, _: m.since_mark(),
@@ -154,9 +134,7 @@ STACK: Mapping[str, Step] = {
     "BINPUT": lambda m, index: m.memo.update({index: m.stack[-1]}),
     "LONG_BINPUT": lambda m, index: m.memo.update({index: m.stack[-1]}),
     "MEMOIZE": lambda m, _: m.memo.update({len(m.memo): m.stack[-1]}),
-}
-
-CONTAINERS: Mapping[str, Step] = {
+    # Containers.
     "TUPLE": lambda m, _: m.push(tuple(m.since_mark())),
     "TUPLE1": lambda m, _: m.group(1),
     "TUPLE2": lambda m, _: m.group(2),
@@ -169,9 +147,7 @@ CONTAINERS: Mapping[str, Step] = {
     "ADDITEMS": lambda m, _: m.extend(m.since_mark()),
     "SETITEM": lambda m, _: m.update([m.stack.pop(-2), m.stack.pop()]),
     "SETITEMS": lambda m, _: m.update(m.since_mark()),
-}
-
-OBJECTS: Mapping[str, Step] = {
+    # Names and calls.
     "GLOBAL": lambda m, names: m.push(admit(*names.split(" ", 1))),
     "STACK_GLOBAL": lambda m, _: m.name(),
     "REDUCE": lambda m, _: m.call(),
@@ -180,8 +156,6 @@ OBJECTS: Mapping[str, Step] = {
     "BUILD": lambda m, _: m.build(),
     "BINPERSID": lambda m, _: m.push(storage(m.stack.pop())),
 }
-
-STEPS: Mapping[str, Step] = {**CONSTANTS, **STACK, **CONTAINERS, **OBJECTS}
 """INST, OBJ, EXT1, EXT2, EXT4, PERSID and out-of-band buffers are not among them: no file of
 weights has them."""
 

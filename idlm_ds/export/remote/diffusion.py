@@ -57,14 +57,14 @@ class DiffusionGenerationMixin(GenerationMixin):
     output_class: type[ModelOutput] = MaskedLMOutput
 
     @property
-    @abstractmethod
     def trained_length(self) -> int:
         """Positions of a training sequence."""
+        return self.config.max_position_embeddings
 
     @property
-    @abstractmethod
     def is_told_time(self) -> bool:
         """Whether the network is shown the noise level."""
+        return getattr(self.config, "time_conditioning", False)
 
     @abstractmethod
     def denoise(self, x: NetworkInput, sigma: Time, read: Read) -> Tensor:
@@ -208,11 +208,10 @@ class DiffusionGenerationMixin(GenerationMixin):
             if value is not None and value < 1:
                 raise ValueError(f"{name}: must be at least 1, got {value}")
         sampler, arguments = self._settings(settings)
+        common: dict[str, Any] = {"seed": seed, "batch": batch, "on_step": on_step}
         if not SAMPLERS[sampler].is_chain:
             prompts = self._prompts(input_ids, num_samples)
-            return self._continue(
-                prompts, length, arguments, seed=seed, batch=batch, on_step=on_step
-            )
+            return self._continue(prompts, length, arguments, **common)
         if input_ids is not None:
             raise ValueError(f"input_ids: {sampler} continues no prompt; use blockwise")
         sampled = sample_batched(
@@ -221,11 +220,9 @@ class DiffusionGenerationMixin(GenerationMixin):
             range(num_samples or 1),
             SamplerConfig(sampler=sampler, **arguments),
             length=self.trained_length if length is None else length,
-            seed=seed,
             stream="sample",
-            batch=batch,
             device=self.device,
-            on_step=on_step,
+            **common,
         )
         return sampled.tokens.to(self.device)
 

@@ -36,16 +36,6 @@ class IDLMForMaskedLM(DiffusionGenerationMixin, PreTrainedModel):
         )
         self.post_init()
 
-    @property
-    def trained_length(self) -> int:
-        """See base class."""
-        return self.config.model_length
-
-    @property
-    def is_told_time(self) -> bool:
-        """See base class."""
-        return self.config.time_conditioning
-
     def denoise(self, x: NetworkInput, sigma: Time, read: Read) -> Tensor:
         """See base class."""
         return self.backbone(x, sigma, read)

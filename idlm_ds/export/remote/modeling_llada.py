@@ -34,16 +34,6 @@ class LLaDAModelLM(DiffusionGenerationMixin, PreTrainedModel):
         self.model = LLaDA(sizes).model
         self.post_init()
 
-    @property
-    def trained_length(self) -> int:
-        """See base class."""
-        return self.config.max_sequence_length
-
-    @property
-    def is_told_time(self) -> bool:
-        """See base class."""
-        return False
-
     def denoise(self, x: NetworkInput, sigma: Time, read: Read) -> Tensor:
         """See base class."""
         del sigma

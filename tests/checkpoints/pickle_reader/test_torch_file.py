@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from idlm_ds.checkpoints.pickle_reader.allowed import StoredTensor
-from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, TorchWeights, tensors_in
+from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, tensors_in
+from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.errors import UnsafeCheckpointError, UserError
 from tests.checkpoints.gadgets import rewrite
 
@@ -77,7 +78,7 @@ def test_every_protocol_is_read(protocol: int, tmp_path: Path):
 
 def test_weights_know_their_names_shapes_and_dtypes(tmp_path: Path):
     file = TorchFile(save(tmp_path / "a.pt", {"x": BASE.view(8, 15), "y": BASE.bfloat16()}))
-    weights = TorchWeights(file, tensors_in(file, file.content, "it"))
+    weights = NamedTensors("it", tensors_in(file, file.content, "it"))
     assert weights.names() == {"x", "y"}
     assert weights.shape("x") == (8, 15)
     assert weights.shape("z") is None
