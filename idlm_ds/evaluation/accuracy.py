@@ -62,7 +62,7 @@ def run_accuracy(options: AccuracyOptions, world: World) -> None:
     questions, configs = read_questions(options.data), sampler_configs(options.grid)
     chosen = range(len(questions))[: options.limit]
     sources = [
-        find_source(spec, options.model, configs, seeds=options.seeds, num_samples=len(questions))
+        find_source(spec, options.model, configs, options.seeds, len(questions))
         for spec in options.checkpoints
     ]
     for source in sources:

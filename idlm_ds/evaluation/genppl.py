@@ -35,9 +35,7 @@ def run_genppl(options: GenPplOptions, world: World) -> None:
     """
     configs = sampler_configs(options.grid)
     sources = [
-        find_source(
-            spec, options.model, configs, seeds=options.seeds, num_samples=options.num_samples
-        )
+        find_source(spec, options.model, configs, options.seeds, options.num_samples)
         for spec in options.checkpoints
     ]
     texts = [adopt(path, options.model.tokenizer) for path in options.samples]
@@ -50,11 +48,7 @@ def run_genppl(options: GenPplOptions, world: World) -> None:
 
 
 def load_judges(specs: Sequence[str], world: World) -> list[Judge]:
-    """Load what ``--judge`` names.
-
-    Raises:
-        UserError: One is missing or unusable.
-    """
+    """Load what ``--judge`` names."""
     return [load_judge(spec, world.device, "--judge") for spec in specs]
 
 

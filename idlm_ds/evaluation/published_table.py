@@ -149,11 +149,7 @@ def run_table(table: PublishedTable, options: TableOptions, world: World) -> Non
             spec = str(_stand_in(published.process, options.output, world))
         try:
             source = find_source(
-                spec,
-                settings.model,
-                [published.config],
-                seeds=settings.seeds,
-                num_samples=settings.num_samples,
+                spec, settings.model, [published.config], settings.seeds, settings.num_samples
             )
         except UserError as error:
             rows.append(_row(published, {}, f"not reachable: {error}"))

@@ -1,21 +1,22 @@
 """Samples from a saved network, on one device and without DeepSpeed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
 from idlm_ds.build.judges import load_judge
-from idlm_ds.build.saved_model import OpenModel, open_model
+from idlm_ds.build.saved_model import OpenModel
 from idlm_ds.console import say
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.draw import DrawBatch, SingleProcess, draw_set
+from idlm_ds.evaluation.draw import SingleProcess, draw_set
 from idlm_ds.evaluation.options import SampleOptions
 from idlm_ds.evaluation.row import judge_columns
 from idlm_ds.evaluation.samples_file import write_samples
 from idlm_ds.evaluation.score import score_set
-from idlm_ds.evaluation.sources import check_sampler, sampler_config
+from idlm_ds.evaluation.sources import check_sampler, open_checkpoint, sampler_config
 from idlm_ds.evaluation.table import value_with_error
 from idlm_ds.metrics.entropy import unigram_entropy
 from idlm_ds.noise import Noise
@@ -41,7 +42,8 @@ class Plan:
     settings: Mapping[str, Any]
     """Provenance of the samples."""
 
-    batches: Callable[[Denoiser, torch.device], DrawBatch]
+    draw: Callable[[Denoiser, torch.device, Sequence[int]], Sampled]
+    """Draws the samples with some indices."""
 
 
 def plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
@@ -53,8 +55,8 @@ def plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
     config = sampler_config(options)
     check_sampler(config, opened)
 
-    def batches(network: Denoiser, device: torch.device) -> DrawBatch:
-        return lambda indices: sample_batched(
+    def draw(network: Denoiser, device: torch.device, indices: Sequence[int]) -> Sampled:
+        return sample_batched(
             opened.process,
             network,
             indices,
@@ -71,7 +73,7 @@ def plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
         "precision": config.precision,
         "temperature": config.temperature,
     }
-    return Plan(settings, batches)
+    return Plan(settings, draw)
 
 
 def plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
@@ -106,16 +108,13 @@ def plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
     except ValueError as error:
         raise UserError(f"--{error}") from error
 
-    def batches(network: Denoiser, device: torch.device) -> DrawBatch:
-        def draw(indices: Any) -> Sampled:
-            noise = Noise.of_samples(options.seed, STREAM, samples=indices, device=device)
-            prompts = torch.tensor([prompt] * len(indices), dtype=torch.long, device=device)
-            return sample_blockwise(process, network, prompts, noise=noise, **arguments)
-
-        return draw
+    def draw(network: Denoiser, device: torch.device, indices: Sequence[int]) -> Sampled:
+        noise = Noise.of_samples(options.seed, STREAM, samples=indices, device=device)
+        prompts = torch.tensor([prompt] * len(indices), dtype=torch.long, device=device)
+        return sample_blockwise(process, network, prompts, noise=noise, **arguments)
 
     origin = {"sampler": options.sampler, "precision": FLOAT64, "prompt": given.prompt or ""}
-    return Plan(origin | settings, batches)
+    return Plan(origin | settings, draw)
 
 
 def run_sample(options: SampleOptions) -> None:
@@ -124,16 +123,11 @@ def run_sample(options: SampleOptions) -> None:
     Raises:
         UserError: The checkpoint or the judge cannot be used.
     """
-    opened = open_model(
-        options.checkpoint,
-        process=options.process,
-        tokenizer=options.tokenizer,
-        length=options.length,
-    )
+    opened = open_checkpoint(options.checkpoint, options)
     plan = (plan_blockwise if options.is_blockwise else plan_chain)(options, opened)
     ranks = SingleProcess.on_any_device()
-    batches = plan.batches(opened.load(ranks.device), ranks.device)
-    drawn = draw_set(batches, options.num_samples, batch=options.batch, ranks=ranks)
+    draw = partial(plan.draw, opened.load(ranks.device), ranks.device)
+    drawn = draw_set(draw, options.num_samples, batch=options.batch, ranks=ranks)
     texts = opened.tokenizer.decode(drawn.tokens.tolist())
     entropy = unigram_entropy(drawn.tokens).mean().item()
     provenance = {
