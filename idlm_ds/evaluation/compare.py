@@ -59,10 +59,7 @@ def compare(
 ) -> list[Row]:
     """One row for every setting and metric: the figure of each file, and differences to the first.
 
-    Args:
-        files: The first is what others are held against.
-        metrics: Keys of figures; a standard error is read from ``KEY_se``.
-        ignore: Settings that may differ, such as the model's name.
+    The settings in ``ignore`` may differ. The standard error of a metric is its column ``_se``.
 
     Raises:
         UserError: A setting occurs twice in one file, or no file has a metric.

@@ -147,34 +147,13 @@ def run_sample(options: SampleOptions) -> None:
         f"{k} {v}" for k, v in provenance.items() if k not in QUIET and v is not None
     )
     say(f"entropy {entropy:.3f} nats; {figures}")
-    if options.output is not None:
-        _score_and_write(options, texts, entropy, provenance, ranks)
-
-
-def _score_and_write(
-    options: SampleOptions,
-    texts: list[str],
-    entropy: float,
-    provenance: Mapping[str, Any],
-    ranks: SingleProcess,
-) -> None:
+    if options.output is None:
+        return
     judge = load_judge(options.judge, ranks.device, "--judge")
     scores = score_set(judge, texts, batch=options.batch, ranks=ranks)
-    figures = judge_columns(judge, "published", [scores])
-    assert options.output is not None
-    try:
-        write_samples(
-            options.output,
-            texts,
-            gen_ppl=figures["gen_ppl"],
-            entropy=entropy,
-            provenance={
-                **provenance,
-                "judge": judge.name,
-                "gen_ppl_se": figures["gen_ppl_se"],
-            },
-        )
-    except OSError as error:
-        raise UserError(f"--output: cannot write {options.output}: {error.strerror}") from error
-    shown = value_with_error(figures["gen_ppl"], figures["gen_ppl_se"])
+    columns = judge_columns(judge, "published", [scores])
+    gen_ppl, error = columns["gen_ppl"], columns["gen_ppl_se"]
+    provenance |= {"judge": judge.name, "gen_ppl_se": error}
+    write_samples(options.output, texts, gen_ppl=gen_ppl, entropy=entropy, provenance=provenance)
+    shown = value_with_error(gen_ppl, error)
     say(f"GenPPL {shown} under {judge.name}; written to {options.output}")
