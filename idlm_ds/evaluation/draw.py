@@ -89,15 +89,19 @@ def draw_set(
         tokens.append(sampled.tokens[: len(indices)].cpu())
         evaluations.append(sampled.evaluations[: len(indices)].cpu())
         progress(len(indices))
-    shares = ranks.gather((torch.cat(tokens).numpy(), torch.cat(evaluations).numpy()))
-    whole = Drawn(
-        torch.empty(num_samples, shares[0][0].shape[1], dtype=torch.long),
-        torch.empty(num_samples, dtype=torch.long),
-        time.perf_counter() - began,
-    )
-    for rank, (rank_tokens, rank_evaluations) in enumerate(shares):
-        whole.tokens[rank :: ranks.size] = torch.from_numpy(rank_tokens)
-        whole.evaluations[rank :: ranks.size] = torch.from_numpy(rank_evaluations)
+    rows, calls = gather_rows(num_samples, ranks, torch.cat(tokens), torch.cat(evaluations))
+    return Drawn(rows, calls, time.perf_counter() - began)
+
+
+def gather_rows(num_rows: int, ranks: Ranks, *local: Tensor) -> list[Tensor]:
+    """Put together tensors of whose rows each rank has every ``ranks.size``-th, on the CPU.
+
+    Collective: every rank must call; all get all rows.
+    """
+    whole = [torch.empty(num_rows, *rows.shape[1:], dtype=rows.dtype) for rows in local]
+    for rank, share in enumerate(ranks.gather([rows.numpy() for rows in local])):
+        for rows, of_rank in zip(whole, share, strict=True):
+            rows[rank :: ranks.size] = torch.from_numpy(of_rank)
     return whole
 
 

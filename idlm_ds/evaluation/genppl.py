@@ -59,12 +59,9 @@ def evaluate(
     options: EvaluationOptions,
     world: World,
 ) -> list[Row]:
-    """Draw and score the cells that are not on disk.
+    """Draw and score the cells that are not on disk, and return the rows on the first rank.
 
     Collective: every rank must call.
-
-    Returns:
-        Rows of all judges on the first rank, nothing on the others.
 
     Raises:
         UserError: The folder cannot be written, the reference cannot be used, or a package is
@@ -158,12 +155,7 @@ def _read_scores(store: Store, cell: Cell, judge: Judge, masking: Masking) -> Sc
 
 
 def _score_missing(
-    judge: Judge,
-    masking: Masking,
-    cells: Sequence[Cell],
-    store: Store,
-    batch: int,
-    world: World,
+    judge: Judge, masking: Masking, cells: Sequence[Cell], store: Store, batch: int, world: World
 ) -> None:
     """Collective: score the cells whose file the first rank does not find."""
     label = judge_label(judge.name, masking)
