@@ -12,7 +12,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.cell import Cell
-from idlm_ds.evaluation.draw import LoadedModel, SampleSet, draw_cell
+from idlm_ds.evaluation.draw import SampleSet, draw_cell
 from idlm_ds.evaluation.row import Row, judge_columns, sample_columns
 from idlm_ds.evaluation.score import score_set
 from idlm_ds.evaluation.sources import sampler_settings, token_cell
@@ -167,7 +167,9 @@ class RunEvaluation:
             samples = draw_cell(
                 cell,
                 config,
-                LoadedModel(self.process, module, self.tokenizer),
+                process=self.process,
+                network=module,
+                tokenizer=self.tokenizer,
                 stream=f"{network.stream}/{steps}",
                 batch=section.batch,
                 ranks=self.world,

@@ -61,7 +61,7 @@ def distances_of(
     Raises:
         UserError: A package is missing.
     """
-    results: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}
+    results: dict[Cell, dict[str, Any]] = {cell: {} for cell in cells}
     measures = _measures(judge, passages, batch)
     for metric in metrics:
         for i, cell in enumerate(tqdm(cells, unit="set", desc=metric, disable=not world.is_first)):
@@ -71,12 +71,12 @@ def distances_of(
             file = store.score(cell, f"{judge.name}.{metric}-{_hash(passages[size])}")
             if not file.exists():
                 write_json(file, measures[metric](size, store.read_samples(cell).texts))
-            results[cell.key][metric] = read_json(file)
+            results[cell][metric] = read_json(file)
     if metrics:
         for share in world.gather(results):
-            for key, of_cell in share.items():
-                results[key] |= of_cell
-    return {cell: results[cell.key] for cell in cells}
+            for cell, of_cell in share.items():
+                results[cell] |= of_cell
+    return results
 
 
 def _measures(

@@ -121,20 +121,13 @@ class SampleSet:
     """Versions, device, number of ranks."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A network ready to draw, and what belongs to it."""
-
-    process: Process
-    network: Denoiser
-    tokenizer: Tokenizer
-
-
 def draw_cell(
     cell: Cell,
     config: SamplerConfig,
-    model: LoadedModel,
     *,
+    process: Process,
+    network: Denoiser,
+    tokenizer: Tokenizer,
     stream: str,
     batch: int,
     ranks: Ranks,
@@ -148,8 +141,8 @@ def draw_cell(
     """
     draw = partial(
         sample_batched,
-        model.process,
-        model.network,
+        process,
+        network,
         config=config,
         length=cell.length,
         seed=cell.seed,
@@ -160,7 +153,7 @@ def draw_cell(
     drawn = draw_set(draw, cell.num_samples, batch=batch, ranks=ranks, progress=progress)
     return SampleSet(
         tokens=drawn.tokens,
-        texts=model.tokenizer.decode(drawn.tokens.tolist()),
+        texts=tokenizer.decode(drawn.tokens.tolist()),
         nfe=drawn.nfe,
         seconds=drawn.seconds,
         machine=describe_machine(ranks.device.type, ranks.size),

@@ -1,6 +1,7 @@
 """Evaluation of saved models by their samples: draw what is missing, score it, make the table."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -86,20 +87,23 @@ def _draw_missing(source: Source, store: Store, batch: int, world: World) -> Non
         say(f"{source.opened.model.spec}: {len(missing)} of {len(cells)} sets of samples to draw")
     if not missing:
         return
-    model = source.load(world.device)
+    opened = source.opened
+    network = opened.load(world.device)
     count = sum(len(range(world.rank, cells[i].num_samples, world.size)) for i in missing)
     with tqdm(total=count, unit="sample", disable=not world.is_first) as bar:
+        draw = partial(
+            draw_cell,
+            process=opened.process,
+            network=network,
+            tokenizer=opened.tokenizer,
+            stream=STREAM,
+            batch=batch,
+            ranks=world,
+            progress=bar.update,
+        )
         for cell in [cells[i] for i in missing]:
             bar.set_description(f"{cell.steps} steps, {cell.sampler}")
-            samples = draw_cell(
-                cell,
-                source.cells[cell],
-                model,
-                stream=STREAM,
-                batch=batch,
-                ranks=world,
-                progress=bar.update,
-            )
+            samples = draw(cell, source.cells[cell])
             if world.is_first:
                 store.write_samples(cell, samples)
 

@@ -44,19 +44,14 @@ def settle(
 def lead(axes: Axes, label: Annotation) -> None:
     """Tie a label that had to move away to its point with a thin line."""
     if math.hypot(*label.get_position()) > _NEAR:
+        line = {"arrowstyle": "-", "linewidth": 0.7, "shrinkA": 4, "shrinkB": 4}
         axes.annotate(
             "",
             label.xy,
             xytext=label.get_position(),
             textcoords="offset points",
             zorder=1,
-            arrowprops={
-                "arrowstyle": "-",
-                "linewidth": 0.7,
-                "color": label.get_color(),
-                "shrinkA": 4,
-                "shrinkB": 4,
-            },
+            arrowprops=line | {"color": label.get_color()},
         )
 
 

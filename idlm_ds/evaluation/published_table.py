@@ -88,11 +88,10 @@ class PublishedRow:
     @property
     def config(self) -> SamplerConfig:
         """How its samples were drawn; see ``sampler_config``."""
-        return sampler_config(
-            ChainOptions(
-                steps=self.steps, sampler=self.sampler, tail=self.tail, precision=self.precision
-            )
+        chain = ChainOptions(
+            steps=self.steps, sampler=self.sampler, tail=self.tail, precision=self.precision
         )
+        return sampler_config(chain)
 
     def verdict(self, row: Row) -> str:
         """``pass`` where GenPPL and entropy are within two deviations of what was published."""
@@ -146,18 +145,16 @@ def run_table(table: PublishedTable, options: TableOptions, world: World) -> Non
     common, rows = _common_settings(table, options), list[Row]()
     judges = load_judges(common.judging.judges, world)
     for published in table.rows:
-        settings = replace(common, model=replace(common.model, process=published.process))
-        spec = published.checkpoint
+        spec, model = published.checkpoint, replace(common.model, process=published.process)
         if options.with_stand_ins:
             spec = str(_stand_in(published.process, options.output, world))
         try:
-            source = find_source(
-                spec, settings.model, [published.config], settings.seeds, settings.num_samples
-            )
+            configs = [published.config]
+            source = find_source(spec, model, configs, common.seeds, common.num_samples)
         except UserError as error:
             rows.append(_row(published, {}, f"not reachable: {error}"))
             continue
-        for measured in evaluate([source], [], judges, settings, world):
+        for measured in evaluate([source], [], judges, common, world):
             verdict = "stand-in" if options.with_stand_ins else published.verdict(measured)
             rows.append(_row(published, measured, verdict))
     if world.is_first:

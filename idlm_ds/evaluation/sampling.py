@@ -1,9 +1,8 @@
 """Samples from a saved network, on one device and without DeepSpeed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -35,23 +34,14 @@ QUIET = ("commit", "prompt")
 """Provenance that is written, but not printed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A way to draw, checked against the model."""
-
-    settings: Mapping[str, Any]
-    """Provenance of the samples."""
-
-    draw: Callable[[Denoiser, torch.device, Sequence[int]], Sampled]
-    """Draws the samples with some indices."""
+Plan: TypeAlias = tuple[
+    Callable[[Denoiser, torch.device, Sequence[int]], Sampled], Mapping[str, Any]
+]
+"""What draws the samples with some indices, checked against the model, and its provenance."""
 
 
-def plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
-    """Plan to walk down from noise.
-
-    Raises:
-        UserError: The family has no such sampler, or two options exclude each other.
-    """
+def _plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
+    """Plan to walk down from noise."""
     config = sampler_config(options)
     check_sampler(config, opened)
 
@@ -73,16 +63,13 @@ def plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
         "precision": config.precision,
         "temperature": config.temperature,
     }
-    return Plan(settings, draw)
+    return draw, settings
 
 
-def plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
+def _plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
     """Plan to continue a prompt, by default by as many whole blocks as fit in a training sequence.
 
     Texts begin with the prompt, and so do the sequences whose entropy is measured.
-
-    Raises:
-        UserError: The family masks no tokens, or lengths do not divide.
     """
     process, given = opened.process, options.blockwise
     if not isinstance(process, Absorbing):
@@ -114,20 +101,21 @@ def plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
         return sample_blockwise(process, network, prompts, noise=noise, **arguments)
 
     origin = {"sampler": options.sampler, "precision": FLOAT64, "prompt": given.prompt or ""}
-    return Plan(origin | settings, draw)
+    return draw, origin | settings
 
 
 def run_sample(options: SampleOptions) -> None:
     """Draw and print samples; score and write them where there is an output.
 
     Raises:
-        UserError: The checkpoint or the judge cannot be used.
+        UserError: The checkpoint, the judge or an option cannot be used.
     """
     opened = open_checkpoint(options.checkpoint, options)
-    plan = (plan_blockwise if options.is_blockwise else plan_chain)(options, opened)
+    plan = _plan_blockwise if options.is_blockwise else _plan_chain
+    draw, settings = plan(options, opened)
     ranks = SingleProcess.on_any_device()
-    draw = partial(plan.draw, opened.load(ranks.device), ranks.device)
-    drawn = draw_set(draw, options.num_samples, batch=options.batch, ranks=ranks)
+    draw_batch = partial(draw, opened.load(ranks.device), ranks.device)
+    drawn = draw_set(draw_batch, options.num_samples, batch=options.batch, ranks=ranks)
     texts = opened.tokenizer.decode(drawn.tokens.tolist())
     entropy = unigram_entropy(drawn.tokens).mean().item()
     provenance = {
@@ -135,7 +123,7 @@ def run_sample(options: SampleOptions) -> None:
         "revision": opened.model.revision,
         "steps": options.steps,
         "nfe": drawn.nfe,
-        **plan.settings,
+        **settings,
         "seed": options.seed,
         "num_samples": options.num_samples,
         "seconds": round(drawn.seconds, 3),

@@ -17,7 +17,7 @@ from idlm_ds.data.corpus import Document, read_corpus, split_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.cell import Cell
-from idlm_ds.evaluation.draw import LoadedModel, SampleSet
+from idlm_ds.evaluation.draw import SampleSet
 from idlm_ds.evaluation.options import ChainGrid, ChainOptions, ModelOptions
 from idlm_ds.evaluation.store import read_json
 from idlm_ds.samplers.config import SamplerConfig
@@ -30,11 +30,6 @@ class Source:
 
     opened: OpenModel
     cells: Mapping[Cell, SamplerConfig]
-
-    def load(self, device: torch.device) -> LoadedModel:
-        """Read the weights."""
-        opened = self.opened
-        return LoadedModel(opened.process, opened.load(device), opened.tokenizer)
 
 
 def sampler_config(options: ChainOptions) -> SamplerConfig:
