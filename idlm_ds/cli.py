@@ -31,12 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def training_parser(description: str, *, recipe: str) -> Parser:
-    """Arguments of a program that trains.
-
-    Args:
-        description: The first line of its help.
-        recipe: The recipe that runs when none is named.
-    """
+    """Arguments of a program that trains, by default as ``recipe`` says."""
     parser = Parser(description=description)
     parser.add_argument("--config", type=Path, required=True, help="DeepSpeed JSON, engine fields")
     parser.add_argument("--recipe", default=recipe, help="name in ds_configs/recipes, or a path")
@@ -56,10 +51,7 @@ def training_parser(description: str, *, recipe: str) -> Parser:
 def parse_options(cls: type[T], description: str, argv: Sequence[str]) -> T:
     """Read the options of a program that are the fields of a dataclass.
 
-    Args:
-        cls: The dataclass; see ``options.add_options``.
-        description: The program's docstring, of which the first line is shown by ``--help``.
-        argv: The command line.
+    ``--help`` shows the first line of the description, which is the program's docstring.
 
     Raises:
         UserError: An option is unknown, missing or out of range.

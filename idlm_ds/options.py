@@ -49,7 +49,7 @@ class Options:
     """Base of option dataclasses: refuses values out of range."""
 
     def __post_init__(self) -> None:
-        for member in _members(type(self)):
+        for member, _ in _members(type(self)):
             rule, value = member.metadata.get("rule"), getattr(self, member.name)
             for each in value if isinstance(value, list | tuple) else [value]:
                 if rule is not None and each is not None and not rule.holds(each):
@@ -58,9 +58,7 @@ class Options:
 
 def add_options(parser: argparse._ActionsContainer, cls: type) -> None:
     """Add every field of a dataclass; fields that are dataclasses become groups of options."""
-    hints = get_type_hints(cls, include_extras=True)
-    for member in _members(cls):
-        hint = hints[member.name]
+    for member, hint in _members(cls):
         if isinstance(hint, type) and is_dataclass(hint):
             group = parser.add_argument_group((hint.__doc__ or "").partition("\n")[0].rstrip("."))
             add_options(group, hint)
@@ -74,22 +72,19 @@ def read_options(cls: type[T], values: Mapping[str, Any]) -> T:
     Raises:
         UserError: A value is out of range, or two options exclude each other.
     """
-    hints = get_type_hints(cls, include_extras=True)
     made: dict[str, Any] = {}
-    for member in _members(cls):
-        hint = hints[member.name]
-        if isinstance(hint, type) and is_dataclass(hint):
-            made[member.name] = read_options(hint, values)
-        else:
-            value = values[member.name]
-            made[member.name] = tuple(value) if isinstance(value, list) else value
+    for member, hint in _members(cls):
+        is_group = isinstance(hint, type) and is_dataclass(hint)
+        value = read_options(hint, values) if is_group else values[member.name]
+        made[member.name] = tuple(value) if isinstance(value, list) else value
     return cls(**made)
 
 
-def _members(cls: type) -> Sequence["Field[Any]"]:
-    """Fields, required ones first."""
-    members: Any = fields(cls)
-    return sorted(members, key=lambda member: member.default is not MISSING)
+def _members(cls: Any) -> list[tuple["Field[Any]", Any]]:
+    """Fields and their types, required ones first."""
+    hints = get_type_hints(cls, include_extras=True)
+    members = sorted(fields(cls), key=lambda member: member.default is not MISSING)
+    return [(member, hints[member.name]) for member in members]
 
 
 def _flag(member: "Field[Any]") -> str:
@@ -97,7 +92,6 @@ def _flag(member: "Field[Any]") -> str:
 
 
 def _argument(member: "Field[Any]", hint: Any) -> dict[str, Any]:
-    """Arguments of ``add_argument``."""
     if NoneType in get_args(hint):
         (hint,) = (kind for kind in get_args(hint) if kind is not NoneType)
     about, default = member.metadata["about"], member.default

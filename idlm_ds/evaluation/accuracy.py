@@ -9,7 +9,7 @@ import json
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,10 @@ COLUMNS = {
 }
 
 
+Item = dict[str, Any]
+"""A line of the file of a cell: a question and what the model answered."""
+
+
 def run_accuracy(options: AccuracyOptions, world: World) -> None:
     """Answer the questions without an answer on disk, then write and print the table.
 
@@ -60,48 +64,127 @@ def run_accuracy(options: AccuracyOptions, world: World) -> None:
         UserError: A file, a name or a combination of options cannot be used.
     """
     questions, configs = read_questions(options.data), sampler_configs(options.grid)
-    chosen = range(len(questions))[: options.limit]
     sources = [
-        find_source(spec, options.model, configs, seeds=options.seeds, num_samples=len(questions))
+        find_source(spec, options.model, configs, options.seeds, len(questions))
         for spec in options.checkpoints
     ]
+    exam = _Exam(questions[: options.limit], _digest(questions, options.bos), options, world)
     for source in sources:
-        _check_room(source, [questions[i] for i in chosen], options)
+        exam.check_room(source)
     rows: list[Row] = []
+    data, machine = str(options.data), describe_machine(world.device.type, world.size)
     for source in sources:
-        answers = _answer(source, questions, chosen, options, world)
+        answers = exam.answer(source)
         if world.is_first:
-            rows += _rows(answers, chosen, options, world)
+            rows += [
+                {
+                    **setting_columns(cells),
+                    "num_samples": len(exam.questions),
+                    "data": data,
+                    **_figures([[answers[cell][i] for i in exam.numbers] for cell in cells]),
+                    "machine": machine,
+                }
+                for cells in by_setting(answers)
+            ]
     if world.is_first:
-        settings = {"data": str(options.data), "prompt": PROMPT, "bos": options.bos}
-        write_results(
-            options.output, rows, settings | describe_machine(world.device.type, world.size)
-        )
+        settings = {"data": data, "prompt": PROMPT, "bos": options.bos}
+        write_results(options.output, rows, settings | machine)
         say(to_text(rows, COLUMNS))
         say(f"written to {options.output}")
 
 
-def _check_room(source: Source, questions: Sequence[Question], options: AccuracyOptions) -> None:
-    length = source.opened.length
-    ids = source.opened.tokenizer.encode([question.prompt for question in questions])
-    longest = max(range(len(ids)), key=lambda i: len(ids[i]))
-    if len(ids[longest]) + options.bos >= length:
-        raise UserError(
-            f"--data: line {longest + 1} has a prompt of {len(ids[longest]) + options.bos} tokens, "
-            f"which leaves no room for an answer in the {length} of a sequence of "
-            f"{source.opened.model.spec}"
+def _digest(questions: Sequence[Question], bos: bool) -> str:
+    content = [[PROMPT, bos], *(asdict(question) for question in questions)]
+    return hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Exam:
+    """Questions that are put to models."""
+
+    questions: Sequence[Question]
+    digest: str
+    """Of all questions of the file, asked or not, and of their prompts; names files of answers."""
+
+    options: AccuracyOptions
+    world: World
+
+    @property
+    def numbers(self) -> range:
+        return range(len(self.questions))
+
+    def check_room(self, source: Source) -> None:
+        length, bos = source.opened.length, self.options.bos
+        ids = source.opened.tokenizer.encode([question.prompt for question in self.questions])
+        sizes = [len(row) + bos for row in ids]
+        longest = max(sizes)
+        if longest >= length:
+            raise UserError(
+                f"--data: line {sizes.index(longest) + 1} has a prompt of {longest} tokens, which "
+                f"leaves no room for an answer in the {length} of a sequence of "
+                f"{source.opened.model.spec}"
+            )
+
+    def answer(self, source: Source) -> dict[Cell, dict[int, Item]]:
+        """Collective: give the first rank all answers of a model; it writes them batch by batch."""
+        world, folder = self.world, self.options.output / "items"
+        paths = {cell: folder / f"{cell.key}-{self.digest}.jsonl" for cell in source.cells}
+        done = {cell: _read_items(path) if world.is_first else {} for cell, path in paths.items()}
+        missing: list[list[int]] = world.agree(
+            [[i for i in self.numbers if i not in items] for items in done.values()]
         )
+        if not any(missing):
+            return done
+        network = source.opened.load(world.device)
+        at_once = self.options.batch * world.size
+        with tqdm(total=sum(map(len, missing)), unit="question", disable=not world.is_first) as bar:
+            for (cell, path), which in zip(paths.items(), missing, strict=True):
+                model = Completer.of(
+                    source.opened,
+                    network,
+                    source.cells[cell],
+                    bos=self.options.bos,
+                    seed=cell.seed,
+                    device=world.device,
+                )
+                bar.set_description(f"{cell.steps} steps, {cell.sampler}, seed {cell.seed}")
+                for first in range(0, len(which), at_once):
+                    items = self._together(which[first : first + at_once], model)
+                    bar.update(len(items))
+                    if world.is_first:
+                        done[cell] |= items
+                        _write_items(path, done[cell])
+        return done
 
+    def _together(self, which: Sequence[int], model: Completer) -> dict[int, Item]:
+        """Collective: answer questions, each rank every ``world.size``-th; all get all answers."""
+        began = time.perf_counter()
+        local_items = self._items(which[self.world.rank :: self.world.size], model)
+        items = [item for share in self.world.gather(local_items) for item in share]
+        seconds = (time.perf_counter() - began) / len(items)
+        return {item["index"]: item | {"seconds": seconds} for item in items}
 
-Item = dict[str, Any]
-"""A line of the file of a cell: a question and what the model answered."""
-
-
-def items_path(cell: Cell, questions: Sequence[Question], options: AccuracyOptions) -> Path:
-    """Path of a cell's answers; its name depends on questions and prompts, too."""
-    content = [[PROMPT, options.bos], *(asdict(q) for q in questions)]
-    digest = hashlib.blake2b(json.dumps(content).encode(), digest_size=6).hexdigest()
-    return options.output / "items" / f"{cell.key}-{digest}.jsonl"
+    def _items(self, which: Sequence[int], model: Completer) -> list[Item]:
+        if not which:
+            return []
+        prompts = [model.encode(self.questions[i].prompt) for i in which]
+        completions = model.complete(prompts, which, stream="accuracy", batch=self.options.batch)
+        items = []
+        for i, completion in zip(which, completions, strict=True):
+            question, answer = self.questions[i], answer_in(completion.text)
+            items.append(
+                {
+                    "index": i,
+                    "prompt": question.prompt,
+                    "output": completion.text,
+                    "answer": answer,
+                    "reference": question.answer,
+                    "is_correct": is_same(answer, question.answer),
+                    "tokens": completion.tokens,
+                    "nfe": completion.nfe,
+                }
+            )
+        return items
 
 
 def _read_items(path: Path) -> dict[int, Item]:
@@ -119,106 +202,6 @@ def _write_items(path: Path, items: Mapping[int, Item]) -> None:
         json.dumps(items[i], ensure_ascii=False, allow_nan=False) + "\n" for i in sorted(items)
     ]
     write_text(path, "".join(lines))
-
-
-def _answer(
-    source: Source,
-    questions: Sequence[Question],
-    chosen: Sequence[int],
-    options: AccuracyOptions,
-    world: World,
-) -> dict[Cell, dict[int, Item]]:
-    """Collective: give the first rank all answers of a model; it writes them batch by batch."""
-    paths = {cell: items_path(cell, questions, options) for cell in source.cells}
-    done = {cell: _read_items(path) if world.is_first else {} for cell, path in paths.items()}
-    missing: list[list[int]] = world.agree(
-        [[i for i in chosen if i not in d] for d in done.values()]
-    )
-    if not any(missing):
-        return done
-    network = source.opened.load(world.device)
-    at_once = options.batch * world.size
-    with tqdm(total=sum(map(len, missing)), unit="question", disable=not world.is_first) as bar:
-        for (cell, path), which in zip(paths.items(), missing, strict=True):
-            chain = source.cells[cell]
-            model = Completer.of(
-                source.opened,
-                network,
-                chain,
-                bos=options.bos,
-                seed=cell.seed,
-                device=world.device,
-            )
-            bar.set_description(f"{cell.steps} steps, {cell.sampler}, seed {cell.seed}")
-            for first in range(0, len(which), at_once):
-                items = _together(which[first : first + at_once], model, questions, options, world)
-                bar.update(len(items))
-                if world.is_first:
-                    done[cell] |= items
-                    _write_items(path, done[cell])
-    return done
-
-
-def _together(
-    which: Sequence[int],
-    model: Completer,
-    questions: Sequence[Question],
-    options: AccuracyOptions,
-    world: World,
-) -> dict[int, Item]:
-    """Collective: answer questions, each rank every ``world.size``-th; all get all answers."""
-    began = time.perf_counter()
-    local_items = _items(which[world.rank :: world.size], model, questions, options.batch)
-    items = [item for share in world.gather(local_items) for item in share]
-    seconds = (time.perf_counter() - began) / len(items)
-    return {item["index"]: item | {"seconds": seconds} for item in items}
-
-
-def _items(
-    which: Sequence[int], model: Completer, questions: Sequence[Question], batch: int
-) -> list[Item]:
-    if not which:
-        return []
-    prompts = [model.encode(questions[i].prompt) for i in which]
-    items = []
-    for i, completion in zip(
-        which, model.complete(prompts, which, stream="accuracy", batch=batch), strict=True
-    ):
-        answer = answer_in(completion.text)
-        items.append(
-            {
-                "index": i,
-                "prompt": questions[i].prompt,
-                "output": completion.text,
-                "answer": answer,
-                "reference": questions[i].answer,
-                "is_correct": is_same(answer, questions[i].answer),
-                "tokens": completion.tokens,
-                "nfe": completion.nfe,
-            }
-        )
-    return items
-
-
-def _rows(
-    answers: Mapping[Cell, Mapping[int, Item]],
-    chosen: Sequence[int],
-    options: AccuracyOptions,
-    world: World,
-) -> list[Row]:
-    """Make one row for all seeds of a setting."""
-    rows: list[Row] = []
-    for cells in by_setting(answers):
-        rows.append(
-            {
-                **setting_columns(cells),
-                "num_samples": len(chosen),
-                "data": str(options.data),
-                **_figures([[answers[cell][i] for i in chosen] for cell in cells]),
-                "machine": describe_machine(world.device.type, world.size),
-            }
-        )
-    return rows
 
 
 def _figures(runs: Sequence[Sequence[Item]]) -> Row:

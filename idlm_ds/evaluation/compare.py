@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.row import Row
@@ -28,6 +28,10 @@ SETTINGS = (
 
 STANDARD_ERRORS = 2.0
 """Standard errors above which a difference counts as more than noise."""
+
+
+Figure: TypeAlias = tuple[float, float | None]
+"""A value and its standard error, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +63,7 @@ def compare(
 ) -> list[Row]:
     """One row for every setting and metric: the figure of each file, and differences to the first.
 
-    Args:
-        files: The first is what others are held against.
-        metrics: Keys of figures; a standard error is read from ``KEY_se``.
-        ignore: Settings that may differ, such as the model's name.
+    The settings in ``ignore`` may differ. The standard error of a metric is its column ``_se``.
 
     Raises:
         UserError: A setting occurs twice in one file, or no file has a metric.
@@ -72,13 +73,15 @@ def compare(
     for metric in metrics:
         if not any(metric in row for file in files for row in file.rows):
             raise UserError(f"--metric: no file has {metric!r}")
-    settings = list(dict.fromkeys(setting for rows in tables for setting in rows))
-    return [
-        _compared(setting, keys, metric, [rows.get(setting) for rows in tables], files)
-        for setting in settings
-        for metric in metrics
-        if any(metric in (rows.get(setting) or {}) for rows in tables)
-    ]
+    compared: list[Row] = []
+    for setting in dict.fromkeys(setting for table in tables for setting in table):
+        rows = [table.get(setting, {}) for table in tables]
+        shared = dict(zip(keys, setting, strict=True))
+        for metric in metrics:
+            if any(metric in row for row in rows):
+                figures = [_figure(row, metric) for row in rows]
+                compared.append({**shared, "metric": metric, **_compared(files, figures)})
+    return compared
 
 
 def _by_setting(file: ResultFile, keys: Sequence[str]) -> dict[tuple[Any, ...], Row]:
@@ -92,15 +95,8 @@ def _by_setting(file: ResultFile, keys: Sequence[str]) -> dict[tuple[Any, ...], 
     return rows
 
 
-def _compared(
-    setting: tuple[Any, ...],
-    keys: Sequence[str],
-    metric: str,
-    rows: Sequence[Row | None],
-    files: Sequence[ResultFile],
-) -> Row:
-    figures = [_figure(row, metric) for row in rows]
-    compared: dict[str, Any] = {**dict(zip(keys, setting, strict=True)), "metric": metric}
+def _compared(files: Sequence[ResultFile], figures: Sequence[Figure | None]) -> Row:
+    compared: dict[str, str | None] = {}
     for file, figure in zip(files, figures, strict=True):
         compared[file.name] = None if figure is None else value_with_error(*figure)
     for file, figure in zip(files[1:], figures[1:], strict=True):
@@ -108,17 +104,14 @@ def _compared(
     return compared
 
 
-def _figure(row: Row | None, metric: str) -> tuple[float, float | None] | None:
-    value = None if row is None else row.get(metric)
-    if row is None or not isinstance(value, int | float):
+def _figure(row: Row, metric: str) -> Figure | None:
+    value, error = row.get(metric), row.get(f"{metric}_se")
+    if not isinstance(value, int | float):
         return None
-    error = row.get(f"{metric}_se")
     return float(value), float(error) if isinstance(error, int | float) else None
 
 
-def _difference(
-    first: tuple[float, float | None] | None, other: tuple[float, float | None] | None
-) -> str | None:
+def _difference(first: Figure | None, other: Figure | None) -> str | None:
     if first is None or other is None:
         return None
     difference = other[0] - first[0]

@@ -6,12 +6,12 @@ from typing import TypeAlias, final
 
 import torch
 
-from idlm_ds.build.saved_model import OpenModel, open_model
+from idlm_ds.build.saved_model import OpenModel
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.draw import Drawn, SingleProcess, draw_set
 from idlm_ds.evaluation.options import CompletionOptions
-from idlm_ds.evaluation.sources import check_sampler, sampler_config
+from idlm_ds.evaluation.sources import check_sampler, open_checkpoint, sampler_config
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.clamped import Given, sample_clamped
@@ -121,13 +121,10 @@ class Completer:
     def fill(
         self, rows: Sequence[GappedTokens], samples: Sequence[int], *, stream: str, batch: int
     ) -> Drawn:
-        """Draw what is missing.
+        """Draw what is missing, also behind the end of rows shorter than ``length``.
 
-        Args:
-            rows: Of any length up to ``length``; positions behind their end are drawn too.
-            samples: One number for each, which names its random stream.
-            stream: Purpose of the draws; part of each random stream's name.
-            batch: Rows at a time; affects speed only.
+        The purpose ``stream`` and each row's number in ``samples`` name its random numbers; nothing
+        but speed depends on ``batch``.
 
         Raises:
             UserError: A row contains the mask token.
@@ -154,24 +151,12 @@ class Completer:
         batch: int,
         most: Sequence[int | None] | None = None,
     ) -> list[Completion]:
-        """Continue prompts.
-
-        Args:
-            prompts: Tokens; see ``encode``.
-            samples: See ``fill``.
-            stream: See ``fill``.
-            batch: See ``fill``.
-            most: Largest number of tokens kept of each; None keeps all.
-        """
+        """Continue prompts; see ``fill``. Of each text at most its ``most`` tokens are kept."""
         drawn = self.fill(prompts, samples, stream=stream, batch=batch)
+        limits = most or [None] * len(prompts)
+        rows = zip(prompts, limits, drawn.tokens.tolist(), drawn.evaluations.tolist(), strict=True)
         completions = []
-        for prompt, limit, tokens, nfe in zip(
-            prompts,
-            most or [None] * len(prompts),
-            drawn.tokens.tolist(),
-            drawn.evaluations.tolist(),
-            strict=True,
-        ):
+        for prompt, limit, tokens, nfe in rows:
             kept = self.until_end(tokens[len(prompt) :])[:limit]
             text = self.decode_behind(tokens[: len(prompt)], kept)
             completions.append(Completion(text, len(kept), nfe))
@@ -197,9 +182,7 @@ def open_completer(checkpoint: str, options: CompletionOptions, device: torch.de
         UserError: It cannot be used, or has no such sampler.
     """
     config = sampler_config(options)
-    opened = open_model(
-        checkpoint, process=options.process, tokenizer=options.tokenizer, length=options.length
-    )
+    opened = open_checkpoint(checkpoint, options)
     check_sampler(config, opened)
     network = opened.load(device)
     return Completer.of(opened, network, config, bos=options.bos, seed=options.seed, device=device)

@@ -12,7 +12,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.cell import Cell
-from idlm_ds.evaluation.draw import LoadedModel, SampleSet, draw_cell
+from idlm_ds.evaluation.draw import SampleSet, draw_cell
 from idlm_ds.evaluation.row import Row, judge_columns, sample_columns
 from idlm_ds.evaluation.score import score_set
 from idlm_ds.evaluation.sources import sampler_settings, token_cell
@@ -42,18 +42,11 @@ TYPICAL_SLOPE = 0.9
 def match(entropy_at: Callable[[float], float], target: float, guess: float) -> float:
     """Find the temperature whose samples have an entropy.
 
-    Entropy rises with temperature nearly linearly here, so a secant step or two from a fair guess
-    suffice.
-
-    Args:
-        entropy_at: Draws a set at a temperature and measures its entropy.
-        target: The entropy.
-        guess: The first temperature that is tried.
+    Entropy, in nats, rises with temperature nearly linearly here, so a secant step or two from a
+    fair guess suffice.
 
     Returns:
         Of the temperatures tried, the one that came nearest.
-
-    Units: nats.
     """
     entropies = {guess: entropy_at(guess)}
     last, slope = guess, TYPICAL_SLOPE
@@ -111,14 +104,11 @@ class RunEvaluation:
     world: World
 
     def measure(self, student: Learner, teacher: Borrowed, heldout: TokenIds) -> Iterator[Measured]:
-        """Yield one measurement after the other, students first.
+        """Yield one measurement after the other: unseen text, student, teacher, matched teacher.
+
+        ``heldout`` has as many windows of unseen text as each set has samples.
 
         Collective: every rank must draw all of them; the yielded values are the same on all.
-
-        Args:
-            student: The distilled network.
-            teacher: The network it was distilled from.
-            heldout: (num_samples, length) windows of unseen text.
         """
         section = self.recipe.eval
         distilled = LiveNetwork("student", "student", lambda: averaged(student))
@@ -177,7 +167,9 @@ class RunEvaluation:
             samples = draw_cell(
                 cell,
                 config,
-                LoadedModel(self.process, module, self.tokenizer),
+                process=self.process,
+                network=module,
+                tokenizer=self.tokenizer,
                 stream=f"{network.stream}/{steps}",
                 batch=section.batch,
                 ranks=self.world,

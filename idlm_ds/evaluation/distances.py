@@ -3,27 +3,27 @@
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 from tqdm import tqdm
 
-from idlm_ds.build.locate import locate
 from idlm_ds.build.tokenizers import load_tokenizer
-from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.data.windows import in_order, pack
 from idlm_ds.engine.dist import World
 from idlm_ds.evaluation.cell import Cell
 from idlm_ds.evaluation.options import Judging, Metric
+from idlm_ds.evaluation.sources import read_documents
 from idlm_ds.evaluation.store import Store, read_json, write_json
-from idlm_ds.metrics.features import Features, last_token_features
+from idlm_ds.metrics.features import last_token_features
 from idlm_ds.metrics.gradient_distance import gradient_distance
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.metrics.mauve import mauve_score
 
-Passages: TypeAlias = Mapping[tuple[int, int], list[str]]
-"""Reference passages, keyed by (length, num_samples)."""
+Size: TypeAlias = tuple[int, int]
+"""Length and number of the samples of a set."""
+
+Passages: TypeAlias = Mapping[Size, list[str]]
 
 
 def reference_passages(
@@ -35,9 +35,7 @@ def reference_passages(
         UserError: The reference cannot be read or is too short.
     """
     tokenizer = load_tokenizer(tokenizer_spec or "assets:tokenizer", "--tokenizer")
-    documents = read_corpus(locate(judging.reference, "--reference"))
-    if judging.heldout_every is not None:
-        _, documents = split_documents(documents, heldout_every=judging.heldout_every)
+    documents = read_documents(judging.reference, "--reference", judging.heldout_every)
     stream = pack(documents, tokenizer)
     sizes = {(cell.length, cell.num_samples) for cell in cells}
     return {size: tokenizer.decode(in_order(stream, *size).tolist()) for size in sizes}
@@ -63,47 +61,36 @@ def distances_of(
     Raises:
         UserError: A package is missing.
     """
-    results: dict[str, dict[str, Any]] = {cell.key: {} for cell in cells}
-    measures: dict[Metric, Callable[[list[str], Sequence[str]], dict[str, object]]] = {
-        "mauve": _Mauve(judge, batch),
-        "gm": partial(_gradients, judge),
-    }
+    results: dict[Cell, dict[str, Any]] = {cell: {} for cell in cells}
+    measures = _measures(judge, passages, batch)
     for metric in metrics:
         for i, cell in enumerate(tqdm(cells, unit="set", desc=metric, disable=not world.is_first)):
             if i % world.size != world.rank:
                 continue
-            real = passages[cell.length, cell.num_samples]
-            file = store.score(cell, f"{judge.name}.{metric}-{_hash(real)}")
+            size = cell.length, cell.num_samples
+            file = store.score(cell, f"{judge.name}.{metric}-{_hash(passages[size])}")
             if not file.exists():
-                write_json(file, measures[metric](real, store.read_samples(cell).texts))
-            results[cell.key][metric] = read_json(file)
+                write_json(file, measures[metric](size, store.read_samples(cell).texts))
+            results[cell][metric] = read_json(file)
     if metrics:
         for share in world.gather(results):
-            for key, of_cell in share.items():
-                results[key] |= of_cell
-    return {cell: results[cell.key] for cell in cells}
+            for cell, of_cell in share.items():
+                results[cell] |= of_cell
+    return results
 
 
-class _Mauve:
-    """Reads real text once for all sets of one size."""
-
-    def __init__(self, judge: Judge, batch: int) -> None:
-        self._judge = judge
-        self._batch = batch
-        self._real: dict[str, Features] = {}
-
-    def __call__(self, real: list[str], texts: Sequence[str]) -> dict[str, object]:
-        key = _hash(real)
-        if key not in self._real:
-            self._real[key] = last_token_features(self._judge, real, batch=self._batch)
-        samples = last_token_features(self._judge, texts, batch=self._batch)
-        return asdict(mauve_score(self._real[key], samples))
-
-
-def _gradients(judge: Judge, real: Sequence[str], texts: Sequence[str]) -> dict[str, object]:
+def _measures(
+    judge: Judge, passages: Passages, batch: int
+) -> dict[Metric, Callable[[Size, Sequence[str]], dict[str, object]]]:
+    """Ways to hold texts against as much real text, which MAUVE reads once for each size."""
+    features = partial(last_token_features, judge, batch=batch)
+    real_features = cache(lambda size: features(passages[size]))
     # What follows a BOS can have gradients a thousand times as long as the rest.
     bare = Judge(judge.model, judge.tokenizer, name=judge.name, context=judge.context)
-    return gradient_distance(bare, real, texts).to_json()
+    return {
+        "mauve": lambda size, texts: mauve_score(real_features(size), features(texts)).to_json(),
+        "gm": lambda size, texts: gradient_distance(bare, passages[size], texts).to_json(),
+    }
 
 
 def _hash(texts: Sequence[str]) -> str:

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from jaxtyping import Int
@@ -18,25 +19,11 @@ from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.tensor_types import TokenIds
 
+if TYPE_CHECKING:
+    from idlm_ds.engine.dist import World
+
 DrawBatch: TypeAlias = Callable[[Sequence[int]], Sampled]
 """Draws the samples with some indices; a sample depends on its index only."""
-
-
-class Ranks(Protocol):
-    """What drawing and scoring need of a process group; ``engine.dist.World`` is one."""
-
-    @property
-    def rank(self) -> int: ...
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def gather(self, value: Any) -> list[Any]:
-        """Collective: give every rank the plain values of all ranks, in rank order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +35,16 @@ class SingleProcess:
     size: int = 1
 
     def gather(self, value: Any) -> list[Any]:
-        """See ``Ranks``."""
+        """See ``World``."""
         return [value]
 
     @classmethod
     def on_any_device(cls) -> "SingleProcess":
         """The GPU, where there is one."""
         return cls(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+Ranks: TypeAlias = "World | SingleProcess"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +75,8 @@ def draw_set(
     """Draw a set, each rank every ``ranks.size``-th sample of it.
 
     Ranks that share ZeRO-3 weights must run the network equally often, so one that has fewer
-    batches than the first draws a sample that is thrown away.
-
-    Args:
-        draw: Draws a batch.
-        num_samples: Size of the set.
-        batch: Samples at a time; changes nothing but speed.
-        ranks: The process group.
-        progress: Called with the number of samples after each batch of this rank.
+    batches than the first draws a sample that is thrown away. After each batch of this rank,
+    ``progress`` is called with the number of its samples; nothing but speed depends on ``batch``.
 
     Collective: every rank must call; all get the whole set, on the CPU.
     """
@@ -105,15 +89,19 @@ def draw_set(
         tokens.append(sampled.tokens[: len(indices)].cpu())
         evaluations.append(sampled.evaluations[: len(indices)].cpu())
         progress(len(indices))
-    shares = ranks.gather((torch.cat(tokens).numpy(), torch.cat(evaluations).numpy()))
-    whole = Drawn(
-        torch.empty(num_samples, shares[0][0].shape[1], dtype=torch.long),
-        torch.empty(num_samples, dtype=torch.long),
-        time.perf_counter() - began,
-    )
-    for rank, (rank_tokens, rank_evaluations) in enumerate(shares):
-        whole.tokens[rank :: ranks.size] = torch.from_numpy(rank_tokens)
-        whole.evaluations[rank :: ranks.size] = torch.from_numpy(rank_evaluations)
+    rows, calls = gather_rows(num_samples, ranks, torch.cat(tokens), torch.cat(evaluations))
+    return Drawn(rows, calls, time.perf_counter() - began)
+
+
+def gather_rows(num_rows: int, ranks: Ranks, *local: Tensor) -> list[Tensor]:
+    """Put together tensors of whose rows each rank has every ``ranks.size``-th, on the CPU.
+
+    Collective: every rank must call; all get all rows.
+    """
+    whole = [torch.empty(num_rows, *rows.shape[1:], dtype=rows.dtype) for rows in local]
+    for rank, share in enumerate(ranks.gather([rows.numpy() for rows in local])):
+        for rows, of_rank in zip(whole, share, strict=True):
+            rows[rank :: ranks.size] = torch.from_numpy(of_rank)
     return whole
 
 
@@ -133,56 +121,39 @@ class SampleSet:
     """Versions, device, number of ranks."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A network ready to draw, and what belongs to it."""
-
-    process: Process
-    network: Denoiser
-    tokenizer: Tokenizer
-
-
 def draw_cell(
     cell: Cell,
     config: SamplerConfig,
-    model: LoadedModel,
     *,
+    process: Process,
+    network: Denoiser,
+    tokenizer: Tokenizer,
     stream: str,
     batch: int,
     ranks: Ranks,
     progress: Callable[[int], object] = lambda count: None,
 ) -> SampleSet:
-    """Draw the samples of a cell.
+    """Draw the samples of a cell; see ``draw_set``.
 
-    Args:
-        cell: Seed, number and length of the samples.
-        config: How each is drawn.
-        model: The network, saved or in training.
-        stream: What they are drawn for; names the random numbers, together with the seed.
-        batch: See ``draw_set``.
-        ranks: See ``draw_set``.
-        progress: See ``draw_set``.
+    ``stream`` says what they are drawn for, and names the random numbers together with the seed.
 
     Collective: every rank must call; all get the whole set.
     """
-
-    def draw(indices: Sequence[int]) -> Sampled:
-        return sample_batched(
-            model.process,
-            model.network,
-            indices,
-            config,
-            length=cell.length,
-            seed=cell.seed,
-            stream=stream,
-            batch=batch,
-            device=ranks.device,
-        )
-
+    draw = partial(
+        sample_batched,
+        process,
+        network,
+        config=config,
+        length=cell.length,
+        seed=cell.seed,
+        stream=stream,
+        batch=batch,
+        device=ranks.device,
+    )
     drawn = draw_set(draw, cell.num_samples, batch=batch, ranks=ranks, progress=progress)
     return SampleSet(
         tokens=drawn.tokens,
-        texts=model.tokenizer.decode(drawn.tokens.tolist()),
+        texts=tokenizer.decode(drawn.tokens.tolist()),
         nfe=drawn.nfe,
         seconds=drawn.seconds,
         machine=describe_machine(ranks.device.type, ranks.size),

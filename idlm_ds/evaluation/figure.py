@@ -2,6 +2,7 @@
 
 import io
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,6 @@ def draw_run(rows: Sequence[Row], path: Path) -> None:
     if not curves:
         raise ValueError("draw_run: no rows")
     figure = Figure(figsize=(11.0, 5.0), dpi=150, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, sharey=True)
     _draw_steps(left, curves)
     _draw_plane(right, curves)
@@ -112,7 +112,7 @@ def draw_run(rows: Sequence[Row], path: Path) -> None:
     for panel in (left, right):
         _dress(panel, curves)
         panel.tick_params(labelleft=True, labelsize=10)
-    _finish(figure, [left, right], canvas, {right: curves}, path)
+    _finish(figure, [left, right], {right: curves}, path)
 
 
 def draw_sweep(panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
@@ -126,7 +126,6 @@ def draw_sweep(panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
     if not any(panels.values()):
         raise ValueError("draw_sweep: no curves")
     figure = Figure(figsize=(1.5 + 5.8 * len(panels), 6.2), dpi=150, facecolor="white")
-    canvas = FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     shown = {}
     for panel, (judge, curves) in zip(axes, panels.items(), strict=True):
@@ -137,7 +136,7 @@ def draw_sweep(panels: Mapping[str, Sequence[Curve]], path: Path) -> None:
         panel.set_xlabel("unigram entropy (nats); labels: temperature")
         if len(shown[panel]) < len(curves):
             _draw_inset(panel, curves)
-    _finish(figure, list(axes), canvas, shown, path)
+    _finish(figure, list(axes), shown, path)
 
 
 def run_curves(rows: Sequence[Row]) -> list[Curve]:
@@ -171,11 +170,11 @@ def with_room_below(lowest: float, top: float) -> float:
 
 
 def _coloured(curves: Sequence[Curve]) -> Iterator[tuple[Curve, str]]:
-    counts: dict[str, int] = {}
+    counts = Counter[str]()
     for curve in curves:
-        colours, number = LOOKS[curve.kind].colours, counts.get(curve.kind, 0)
-        counts[curve.kind] = number + 1
-        yield curve, colours[number % len(colours)]
+        colours = LOOKS[curve.kind].colours
+        yield curve, colours[counts[curve.kind] % len(colours)]
+        counts[curve.kind] += 1
 
 
 def _draw_steps(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -280,13 +279,10 @@ def _draw_inset(panel: Axes, curves: Sequence[Curve]) -> None:
 
 
 def _finish(
-    figure: Figure,
-    panels: Sequence[Axes],
-    canvas: FigureCanvasAgg,
-    labelled: Mapping[Axes, Sequence[Curve]],
-    path: Path,
+    figure: Figure, panels: Sequence[Axes], labelled: Mapping[Axes, Sequence[Curve]], path: Path
 ) -> None:
     """Add legend and labels, and write the file whole or not at all."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
     panels[0].set_ylabel("GenPPL (log, lower is more predictable)")
     handles: dict[str, Any] = {}
     insets: list[Any] = panels[0].child_axes
@@ -295,18 +291,13 @@ def _finish(
             handles.setdefault(name, handle)
     columns = min(len(handles), 2 * len(panels) + 1)
     figure.legend(
-        handles.values(),
-        handles,
-        loc="lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
+        handles.values(), handles, loc="lower center", ncols=columns, frameon=False, fontsize=10
     )
     # Room for the legend's lines; then the labels, which need the final size of the panels.
     room = 0.03 + 0.045 * math.ceil(len(handles) / columns)
     figure.tight_layout(rect=(0.0, room, 1.0, 1.0), w_pad=2.5)
     for axes, curves in labelled.items():
-        _label(axes, canvas.get_renderer(), curves)
+        _label(axes, renderer, curves)
     stream = io.BytesIO()
     figure.savefig(stream, format="png")
     write_atomic(path, stream.getvalue())

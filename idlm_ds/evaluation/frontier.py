@@ -4,9 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from idlm_ds.build.locate import locate
 from idlm_ds.console import say
-from idlm_ds.data.corpus import read_corpus, split_documents
 from idlm_ds.data.windows import in_order, pack
 from idlm_ds.engine.dist import World
 from idlm_ds.evaluation.cell import Cell
@@ -15,7 +13,13 @@ from idlm_ds.evaluation.figure import Curve, Point, draw_sweep
 from idlm_ds.evaluation.genppl import evaluate, judge_label, load_judges, shared_settings
 from idlm_ds.evaluation.options import ChainGrid, FrontierOptions
 from idlm_ds.evaluation.row import Row
-from idlm_ds.evaluation.sources import Source, find_source, sampler_configs, token_cell
+from idlm_ds.evaluation.sources import (
+    Source,
+    find_source,
+    read_documents,
+    sampler_configs,
+    token_cell,
+)
 from idlm_ds.evaluation.store import write_text
 from idlm_ds.evaluation.table import to_markdown, to_text, write_results
 
@@ -56,21 +60,15 @@ def run_frontier(options: FrontierOptions, world: World) -> None:
 
 def _source(spec: str, steps: Sequence[int], options: FrontierOptions) -> Source:
     grid = ChainGrid(steps=steps, temperatures=options.temperatures, nuclei=options.nuclei)
-    return find_source(
-        spec,
-        options.model,
-        sampler_configs(grid),
-        seeds=options.seeds,
-        num_samples=options.num_samples,
-    )
+    configs = sampler_configs(grid)
+    return find_source(spec, options.model, configs, options.seeds, options.num_samples)
 
 
 def _texts(options: FrontierOptions, source: Source) -> list[tuple[Cell, SampleSet]]:
     """Real text and the control, of as many tokens as the samples."""
     tokenizer, length = source.opened.tokenizer, source.opened.length
-    documents = read_corpus(locate(options.judging.reference, "--reference"))
-    if options.judging.heldout_every is not None:
-        _, documents = split_documents(documents, heldout_every=options.judging.heldout_every)
+    judging = options.judging
+    documents = read_documents(judging.reference, "--reference", judging.heldout_every)
     real = torch.from_numpy(in_order(pack(documents, tokenizer), length, options.num_samples))
     texts = [token_cell(REAL, real, tokenizer)]
     for period in options.periods:

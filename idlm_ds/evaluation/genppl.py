@@ -1,6 +1,7 @@
 """Evaluation of saved models by their samples: draw what is missing, score it, make the table."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -35,9 +36,7 @@ def run_genppl(options: GenPplOptions, world: World) -> None:
     """
     configs = sampler_configs(options.grid)
     sources = [
-        find_source(
-            spec, options.model, configs, seeds=options.seeds, num_samples=options.num_samples
-        )
+        find_source(spec, options.model, configs, options.seeds, options.num_samples)
         for spec in options.checkpoints
     ]
     texts = [adopt(path, options.model.tokenizer) for path in options.samples]
@@ -50,11 +49,7 @@ def run_genppl(options: GenPplOptions, world: World) -> None:
 
 
 def load_judges(specs: Sequence[str], world: World) -> list[Judge]:
-    """Load what ``--judge`` names.
-
-    Raises:
-        UserError: One is missing or unusable.
-    """
+    """Load what ``--judge`` names."""
     return [load_judge(spec, world.device, "--judge") for spec in specs]
 
 
@@ -65,12 +60,9 @@ def evaluate(
     options: EvaluationOptions,
     world: World,
 ) -> list[Row]:
-    """Draw and score the cells that are not on disk.
+    """Draw and score the cells that are not on disk, and return the rows on the first rank.
 
     Collective: every rank must call.
-
-    Returns:
-        Rows of all judges on the first rank, nothing on the others.
 
     Raises:
         UserError: The folder cannot be written, the reference cannot be used, or a package is
@@ -95,20 +87,23 @@ def _draw_missing(source: Source, store: Store, batch: int, world: World) -> Non
         say(f"{source.opened.model.spec}: {len(missing)} of {len(cells)} sets of samples to draw")
     if not missing:
         return
-    model = source.load(world.device)
+    opened = source.opened
+    network = opened.load(world.device)
     count = sum(len(range(world.rank, cells[i].num_samples, world.size)) for i in missing)
     with tqdm(total=count, unit="sample", disable=not world.is_first) as bar:
+        draw = partial(
+            draw_cell,
+            process=opened.process,
+            network=network,
+            tokenizer=opened.tokenizer,
+            stream=STREAM,
+            batch=batch,
+            ranks=world,
+            progress=bar.update,
+        )
         for cell in [cells[i] for i in missing]:
             bar.set_description(f"{cell.steps} steps, {cell.sampler}")
-            samples = draw_cell(
-                cell,
-                source.cells[cell],
-                model,
-                stream=STREAM,
-                batch=batch,
-                ranks=world,
-                progress=bar.update,
-            )
+            samples = draw(cell, source.cells[cell])
             if world.is_first:
                 store.write_samples(cell, samples)
 
@@ -164,12 +159,7 @@ def _read_scores(store: Store, cell: Cell, judge: Judge, masking: Masking) -> Sc
 
 
 def _score_missing(
-    judge: Judge,
-    masking: Masking,
-    cells: Sequence[Cell],
-    store: Store,
-    batch: int,
-    world: World,
+    judge: Judge, masking: Masking, cells: Sequence[Cell], store: Store, batch: int, world: World
 ) -> None:
     """Collective: score the cells whose file the first rank does not find."""
     label = judge_label(judge.name, masking)

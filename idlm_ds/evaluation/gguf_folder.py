@@ -148,12 +148,9 @@ def _tokenizer(field: Field) -> PreTrainedTokenizerFast:
         [*digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
     tokenizer.decoder = decoders.ByteLevel()
+    special = [token for token, type_ in zip(tokens, types, strict=True) if type_ == CONTROL]
     tokenizer.add_special_tokens(
-        [
-            AddedToken(token, special=True, normalized=False)
-            for token, type_ in zip(tokens, types, strict=True)
-            if type_ == CONTROL
-        ]
+        [AddedToken(token, special=True, normalized=False) for token in special]
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token=SEPARATOR, eos_token=SEPARATOR

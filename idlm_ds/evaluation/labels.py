@@ -21,40 +21,37 @@ def settle(
     label: Annotation, renderer: RendererAgg, taken: Sequence[BboxBase], inside: BboxBase
 ) -> BboxBase:
     """Move the label to its least covered place, the nearest of equals."""
-    best, least = _NUDGES[0], math.inf
-    for dx, dy in _NUDGES:
+
+    def place(dx: float, dy: float) -> BboxBase:
         # A long word keeps its near end, not its middle, at that distance.
         label.set_position((dx, dy))
         label.set_horizontalalignment("left" if dx > 1 else "right" if dx < -1 else "center")
-        box = label.get_window_extent(renderer).padded(_GAP)
+        return label.get_window_extent(renderer).padded(_GAP)
+
+    best, least = _NUDGES[0], math.inf
+    for nudge in _NUDGES:
+        box = place(*nudge)
         covered = sum(_shared_area(box, other) for other in taken)
         covered += box.width * box.height - _shared_area(box, inside)
         # A hundredth of a square pixel is rounding.
         if covered < least - 0.01:
-            best, least = (dx, dy), covered
+            best, least = nudge, covered
         if covered < 0.01:
             break
-    label.set_position(best)
-    label.set_horizontalalignment("left" if best[0] > 1 else "right" if best[0] < -1 else "center")
-    return label.get_window_extent(renderer).padded(_GAP)
+    return place(*best)
 
 
 def lead(axes: Axes, label: Annotation) -> None:
     """Tie a label that had to move away to its point with a thin line."""
     if math.hypot(*label.get_position()) > _NEAR:
+        line = {"arrowstyle": "-", "linewidth": 0.7, "shrinkA": 4, "shrinkB": 4}
         axes.annotate(
             "",
             label.xy,
             xytext=label.get_position(),
             textcoords="offset points",
             zorder=1,
-            arrowprops={
-                "arrowstyle": "-",
-                "linewidth": 0.7,
-                "color": label.get_color(),
-                "shrinkA": 4,
-                "shrinkB": 4,
-            },
+            arrowprops=line | {"color": label.get_color()},
         )
 
 

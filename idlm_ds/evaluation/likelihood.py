@@ -1,7 +1,6 @@
 """How well saved models predict text: nats, bits and perplexity of files, one row each."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,15 +8,14 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from idlm_ds.build.locate import locate
-from idlm_ds.build.saved_model import OpenModel, open_model
+from idlm_ds.build.saved_model import OpenModel
 from idlm_ds.console import say
-from idlm_ds.data.corpus import Document, read_corpus, split_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.options import LikelihoodOptions
 from idlm_ds.evaluation.row import with_error
+from idlm_ds.evaluation.sources import open_checkpoint, read_documents
 from idlm_ds.evaluation.table import to_text, write_results
 from idlm_ds.metrics.accumulate import PerplexityAccumulator
 from idlm_ds.metrics.likelihood import PUBLISHED_T_MIN, Likelihood, measure_likelihood
@@ -47,11 +45,7 @@ def run_likelihood(options: LikelihoodOptions, world: World) -> None:
     """
     rows = []
     for spec in options.checkpoints:
-        model = options.model
-        opened = open_model(
-            spec, process=model.process, tokenizer=model.tokenizer, length=model.length
-        )
-        rows += _measure(opened, options, world)
+        rows += _measure(open_checkpoint(spec, options.model), options, world)
     if world.is_first:
         write_results(options.output, rows, describe_machine(world.device.type, world.size))
         say(to_text(rows, COLUMNS))
@@ -101,14 +95,8 @@ def _measure(opened: OpenModel, options: LikelihoodOptions, world: World) -> lis
 def _windows(
     spec: str, tokenizer: Tokenizer, length: int, options: LikelihoodOptions
 ) -> npt.NDArray[np.int64]:
-    """Cut whole windows of a text, spread evenly where there are more than wanted.
-
-    Raises:
-        UserError: It cannot be read, or is shorter than one window.
-    """
-    documents: Sequence[Document] = read_corpus(locate(spec, "--text"))
-    if options.heldout_every is not None:
-        _, documents = split_documents(documents, heldout_every=options.heldout_every)
+    """Cut whole windows of a text, spread evenly where there are more than wanted."""
+    documents = read_documents(spec, "--text", options.heldout_every)
     end = [tokenizer.eos_id] if options.with_eos else []
     ids = [id_ for row in tokenizer.encode([d.text for d in documents]) for id_ in (*row, *end)]
     available = len(ids) // length

@@ -62,11 +62,9 @@ class Harness:
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> "Harness":
-        """Load a model.
+        """Load a model by fields of ``HarnessOptions``, and by what lm-eval adds to them.
 
-        Args:
-            arguments: Fields of ``HarnessOptions``, and those lm-eval adds: ``batch_size`` is that
-                of ``--batch_size``; its default of 1 is ignored.
+        ``batch_size`` is that of lm-eval's ``--batch_size``; its default of 1 is ignored.
 
         Raises:
             UserError: An argument is unknown or out of range, or the model cannot be used.
@@ -110,9 +108,8 @@ class Harness:
         ]
         tokens = sum(map(len, self.model.tokenizer.encode(texts)))
         nfe = sum(completion.nfe for completion in completions)
-        self._spend(
-            "generate_until", Speed(count=len(texts), tokens=tokens, nfe=nfe, seconds=seconds)
-        )
+        speed = Speed(count=len(texts), tokens=tokens, nfe=nfe, seconds=seconds)
+        self._spend("generate_until", speed)
         return texts
 
     def score(
@@ -130,9 +127,8 @@ class Harness:
         """
         began, scores = time.perf_counter(), []
         for pair in tqdm(pairs, unit="continuation", disable=quiet):
-            scores.append(
-                self._score(*self._split(*pair), name=pair, greedy=self.options.check_greedy)
-            )
+            before, ids = self._split(*pair)
+            scores.append(self._score(before, ids, name=pair, greedy=self.options.check_greedy))
         self._spend("loglikelihood", _speed(scores, time.perf_counter() - began))
         return [(score.nats, score.is_greedy) for score in scores]
 
@@ -166,7 +162,7 @@ class Harness:
         return self._fitted(self.model.tokenizer.encode([text])[0], self.model.length - free)
 
     def _fitted(self, ids: Sequence[int], room: int) -> list[int]:
-        """Return the opening token and the last of ``ids`` that fit in ``room`` positions."""
+        """Keep the opening token and the last of ``ids`` that fit in ``room`` positions."""
         head = self.model.encode("")
         return [*head, *ids[max(0, len(ids) - room + len(head)) :]]
 
@@ -197,22 +193,16 @@ class Harness:
             raise UserError(
                 f"loglikelihood: {len(ids)} tokens to be scored, but a sequence has {length}"
             )
-        masks = (length - len(head) - len(ids)) * self.options.pad
-        row = torch.tensor([*head, *ids, *[process.mask_id] * masks], device=self.model.device)
-        scored = torch.arange(len(head), len(head) + len(ids), device=self.model.device)
-        noise = Noise([derive_seed(self.model.seed, "likelihood", *name)], device=self.model.device)
+        options, network, device = self.options, self.model.network, self.model.device
+        masks = (length - len(head) - len(ids)) * options.pad
+        row = torch.tensor([*head, *ids, *[process.mask_id] * masks], device=device)
+        scored = torch.arange(len(head), len(head) + len(ids), device=device)
+        noise = Noise([derive_seed(self.model.seed, "likelihood", *name)], device=device)
+        draws, batch = options.mc_samples, options.batch
         bound = continuation_bound(
-            process,
-            self.model.network,
-            row,
-            scored,
-            draws=self.options.mc_samples,
-            noise=noise,
-            batch=self.options.batch,
+            process, network, row, scored, draws=draws, noise=noise, batch=batch
         )
-        matches, calls = (
-            is_greedy(process, self.model.network, row, scored) if greedy else (False, 0)
-        )
+        matches, calls = is_greedy(process, network, row, scored) if greedy else (False, 0)
         return _Scored(bound.nats, matches, len(ids), bound.evaluations + calls)
 
 

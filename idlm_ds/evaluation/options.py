@@ -5,7 +5,7 @@ default on every command line.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -34,6 +34,7 @@ TAIL = "how the last noise goes: drawn, by the likeliest token, or not at all"
 PRECISION = "of the draws; float32 repeats the bias of published samplers"
 NUCLEUS = "probability mass of the tokens that may be drawn"
 BATCH = "sequences at a time; no figure depends on it"
+JUDGES = "folders of causal language models, or hf:OWNER/NAME"
 BOS = "sequences begin with BOS, as framed training data does"
 
 
@@ -78,11 +79,7 @@ class ChainGrid(Options):
 class Judging(Options):
     """How sets of samples are judged."""
 
-    judges: Sequence[str] = option(
-        ("assets:judge",),
-        "folders of causal language models, or hf:OWNER/NAME",
-        flag="--judge",
-    )
+    judges: Sequence[str] = option(("assets:judge",), JUDGES, flag="--judge")
     maskings: Sequence[MaskingRule] = option(
         ("published",),
         "what is scored after the first end of text: published (all but further ones), strict "
@@ -148,11 +145,7 @@ class TableOptions(Options):
     with_stand_ins: bool = option(
         False, "tiny random networks, short texts, small judge", flag="--stand-ins"
     )
-    judges: Sequence[str] = option(
-        ("hf:openai-community/gpt2-large",),
-        "folders of causal language models, or hf:OWNER/NAME",
-        flag="--judge",
-    )
+    judges: Sequence[str] = option(("hf:openai-community/gpt2-large",), JUDGES, flag="--judge")
     seeds: Sequence[int] = option((0,), "each a set of its own", flag="--seed")
     num_samples: int = option(512, "of each seed", rule=AT_LEAST_1)
     batch: int = option(32, BATCH, flag="--batch-size", rule=AT_LEAST_1)
@@ -252,7 +245,7 @@ class SampleOptions(ChainOptions, ModelOptions):
             return
         if not self.temperature > 0:
             raise UserError(f"--temperature: must be above 0, got {self.temperature}")
-        names = ("prompt", "block", "remasking", "guidance")
+        names = [field.name for field in fields(BlockwiseOptions)]
         self._refuse_unless_default(self.blockwise, BlockwiseOptions(), *names)
 
     def _refuse_unless_default(self, options: Options, defaults: Options, *names: str) -> None:

@@ -64,12 +64,8 @@ def write_report(
 ) -> None:
     """Write ``report.json``, ``report.md`` and ``frontier.png``, each whole or not at all.
 
-    Args:
-        folder: The run's.
-        rows: Figures, in the order of the table.
-        title: Heading of the page.
-        settings: What all rows share besides what stands in each.
-        samples: Texts under a heading; the page shows the first few, shortened.
+    ``settings`` are what all rows share besides what stands in each. Of the texts under each
+    heading of ``samples``, the page shows the first few, shortened.
 
     Raises:
         ValueError: There are no rows.
@@ -90,7 +86,6 @@ def write_report(
 
 
 def _settings_line(rows: Sequence[Row], settings: Mapping[str, Any]) -> str:
-    """Name what the rows share, then what the caller adds."""
     shared = {}
     for key, heading in SHARED.items():
         values = [row[key] for row in rows if row.get("steps") is not None or key == "judge"]

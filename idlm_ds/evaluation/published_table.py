@@ -12,6 +12,7 @@ from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.checkpoints.model_folder import NetworkCard, write_network
 from idlm_ds.console import say
 from idlm_ds.engine.dist import World
+from idlm_ds.engine.weights import fill_weights
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.genppl import evaluate, load_judges
 from idlm_ds.evaluation.options import (
@@ -40,6 +41,12 @@ from idlm_ds.samplers.config import SamplerConfig
 STANDARD_DEVIATIONS = 2.0
 DEFAULT_PPL, DEFAULT_ENTROPY = 0.05, 0.05
 """Share of GenPPL and nats of entropy that are allowed where no spread was published."""
+
+PUBLISHED = "published checkpoints; a row passes within two standard deviations"
+STAND_INS = (
+    "STAND-INS: every checkpoint was replaced by a tiny network with random weights. Only "
+    "that the list runs was shown; no published figure was checked."
+)
 
 STAND_IN_TOKENIZER, STAND_IN_LENGTH = "assets:tokenizer", 16
 
@@ -80,16 +87,11 @@ class PublishedRow:
 
     @property
     def config(self) -> SamplerConfig:
-        """How its samples were drawn.
-
-        Raises:
-            UserError: Sampler and precision exclude each other.
-        """
-        return sampler_config(
-            ChainOptions(
-                steps=self.steps, sampler=self.sampler, tail=self.tail, precision=self.precision
-            )
+        """How its samples were drawn; see ``sampler_config``."""
+        chain = ChainOptions(
+            steps=self.steps, sampler=self.sampler, tail=self.tail, precision=self.precision
         )
+        return sampler_config(chain)
 
     def verdict(self, row: Row) -> str:
         """``pass`` where GenPPL and entropy are within two deviations of what was published."""
@@ -143,31 +145,26 @@ def run_table(table: PublishedTable, options: TableOptions, world: World) -> Non
     common, rows = _common_settings(table, options), list[Row]()
     judges = load_judges(common.judging.judges, world)
     for published in table.rows:
-        settings = replace(common, model=replace(common.model, process=published.process))
-        spec = published.checkpoint
+        spec, model = published.checkpoint, replace(common.model, process=published.process)
         if options.with_stand_ins:
             spec = str(_stand_in(published.process, options.output, world))
         try:
-            source = find_source(
-                spec,
-                settings.model,
-                [published.config],
-                seeds=settings.seeds,
-                num_samples=settings.num_samples,
-            )
+            configs = [published.config]
+            source = find_source(spec, model, configs, common.seeds, common.num_samples)
         except UserError as error:
             rows.append(_row(published, {}, f"not reachable: {error}"))
             continue
-        for measured in evaluate([source], [], judges, settings, world):
+        for measured in evaluate([source], [], judges, common, world):
             verdict = "stand-in" if options.with_stand_ins else published.verdict(measured)
             rows.append(_row(published, measured, verdict))
     if world.is_first:
-        headline = _headline(options.with_stand_ins)
-        write_results(
-            options.output, rows, {"what": headline, "judges": list(common.judging.judges)}
-        )
-        say(to_text([_shown(row) for row in rows], COLUMNS))
-        say(headline)
+        what = STAND_INS if options.with_stand_ins else PUBLISHED
+        shared = {"what": what, "judges": list(common.judging.judges)}
+        write_results(options.output, rows, shared)
+        # The reason of a verdict is in the files only.
+        shown = [{**row, "verdict": row["verdict"].partition(":")[0]} for row in rows]
+        say(to_text(shown, COLUMNS))
+        say(what)
         say(f"written to {options.output}")
 
 
@@ -189,15 +186,6 @@ def _common_settings(table: PublishedTable, options: TableOptions) -> Evaluation
     )
 
 
-def _headline(with_stand_ins: bool) -> str:
-    if with_stand_ins:
-        return (
-            "STAND-INS: every checkpoint was replaced by a tiny network with random weights. Only "
-            "that the list runs was shown; no published figure was checked."
-        )
-    return "published checkpoints; a row passes within two standard deviations"
-
-
 def _row(published: PublishedRow, measured: Row, verdict: str) -> dict[str, Any]:
     return {
         **measured,
@@ -217,11 +205,6 @@ def _row(published: PublishedRow, measured: Row, verdict: str) -> dict[str, Any]
     }
 
 
-def _shown(row: Row) -> Row:
-    """Cut a verdict to a word; the reason is in the files."""
-    return {**row, "verdict": row["verdict"].partition(":")[0]}
-
-
 def _random(name: str, shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
     """Draw values large enough that answers depend on the input."""
     del name
@@ -235,15 +218,9 @@ def _stand_in(family: str, output: Path, world: World) -> Path:
         sizes = {"kind": default(NETWORKS), "hidden": 32, "blocks": 1, "heads": 2, "cond": 16}
         sizes |= {"vocab_size": len(tokenizer) + 1, "time_conditioning": sees_time(family)}
         card = NetworkCard(network=sizes, process={"name": family}, length=STAND_IN_LENGTH)
-        network = known_network(card)
-        source = InitialWeights(_random, seed=0)
-        with torch.device("meta"):
-            shapes = {n: tuple(p.shape) for n, p in network.make().named_parameters()}
-        weights = {
-            name: source.read(name, shape, 0, math.prod(shape)).view(shape)
-            for name, shape in shapes.items()
-        }
-        write_network(folder, card, weights)
+        network = known_network(card).make()
+        fill_weights(network, InitialWeights(_random, seed=0))
+        write_network(folder, card, dict(network.named_parameters()))
         tokenizer.save(folder)
     world.barrier()
     return folder

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from idlm_ds.files import write_atomic
+from idlm_ds.evaluation.store import write_text
 
 
 def write_samples(
@@ -15,17 +15,13 @@ def write_samples(
     entropy: float,
     provenance: Mapping[str, object],
 ) -> None:
-    """Write texts, their two figures and their provenance, as JSON.
+    """Write whole texts, perplexity under a judge, entropy in nats, and provenance, as JSON.
 
-    Args:
-        path: The file, which is replaced.
-        texts: Whole, as decoded.
-        gen_ppl: Perplexity under a judge; None where no token was scored.
-        entropy: Mean unigram entropy, in nats.
-        provenance: Settings behind the texts, as JSON values.
+    ``gen_ppl`` is None where no token was scored.
 
     Raises:
-        ValueError: a figure is not finite, which JSON cannot hold.
+        UserError: The file cannot be written.
+        ValueError: A figure is not finite, which JSON cannot hold.
     """
     content = {
         "generative_ppl": gen_ppl,
@@ -33,5 +29,4 @@ def write_samples(
         "generated_seqs": list(texts),
         "provenance": dict(provenance),
     }
-    text = json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False)
-    write_atomic(path, (text + "\n").encode())
+    write_text(path, json.dumps(content, indent=4, ensure_ascii=False, allow_nan=False) + "\n")

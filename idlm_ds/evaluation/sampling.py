@@ -1,21 +1,21 @@
 """Samples from a saved network, on one device and without DeepSpeed."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 
 from idlm_ds.build.judges import load_judge
-from idlm_ds.build.saved_model import OpenModel, open_model
+from idlm_ds.build.saved_model import OpenModel
 from idlm_ds.console import say
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.draw import DrawBatch, SingleProcess, draw_set
+from idlm_ds.evaluation.draw import SingleProcess, draw_set
 from idlm_ds.evaluation.options import SampleOptions
 from idlm_ds.evaluation.row import judge_columns
 from idlm_ds.evaluation.samples_file import write_samples
 from idlm_ds.evaluation.score import score_set
-from idlm_ds.evaluation.sources import check_sampler, sampler_config
+from idlm_ds.evaluation.sources import check_sampler, open_checkpoint, sampler_config
 from idlm_ds.evaluation.table import value_with_error
 from idlm_ds.metrics.entropy import unigram_entropy
 from idlm_ds.noise import Noise
@@ -34,27 +34,19 @@ QUIET = ("commit", "prompt")
 """Provenance that is written, but not printed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """A way to draw, checked against the model."""
-
-    settings: Mapping[str, Any]
-    """Provenance of the samples."""
-
-    batches: Callable[[Denoiser, torch.device], DrawBatch]
+Plan: TypeAlias = tuple[
+    Callable[[Denoiser, torch.device, Sequence[int]], Sampled], Mapping[str, Any]
+]
+"""What draws the samples with some indices, checked against the model, and its provenance."""
 
 
-def plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
-    """Plan to walk down from noise.
-
-    Raises:
-        UserError: The family has no such sampler, or two options exclude each other.
-    """
+def _plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
+    """Plan to walk down from noise."""
     config = sampler_config(options)
     check_sampler(config, opened)
 
-    def batches(network: Denoiser, device: torch.device) -> DrawBatch:
-        return lambda indices: sample_batched(
+    def draw(network: Denoiser, device: torch.device, indices: Sequence[int]) -> Sampled:
+        return sample_batched(
             opened.process,
             network,
             indices,
@@ -71,16 +63,13 @@ def plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
         "precision": config.precision,
         "temperature": config.temperature,
     }
-    return Plan(settings, batches)
+    return draw, settings
 
 
-def plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
+def _plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
     """Plan to continue a prompt, by default by as many whole blocks as fit in a training sequence.
 
     Texts begin with the prompt, and so do the sequences whose entropy is measured.
-
-    Raises:
-        UserError: The family masks no tokens, or lengths do not divide.
     """
     process, given = opened.process, options.blockwise
     if not isinstance(process, Absorbing):
@@ -106,34 +95,27 @@ def plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
     except ValueError as error:
         raise UserError(f"--{error}") from error
 
-    def batches(network: Denoiser, device: torch.device) -> DrawBatch:
-        def draw(indices: Any) -> Sampled:
-            noise = Noise.of_samples(options.seed, STREAM, samples=indices, device=device)
-            prompts = torch.tensor([prompt] * len(indices), dtype=torch.long, device=device)
-            return sample_blockwise(process, network, prompts, noise=noise, **arguments)
-
-        return draw
+    def draw(network: Denoiser, device: torch.device, indices: Sequence[int]) -> Sampled:
+        noise = Noise.of_samples(options.seed, STREAM, samples=indices, device=device)
+        prompts = torch.tensor([prompt] * len(indices), dtype=torch.long, device=device)
+        return sample_blockwise(process, network, prompts, noise=noise, **arguments)
 
     origin = {"sampler": options.sampler, "precision": FLOAT64, "prompt": given.prompt or ""}
-    return Plan(origin | settings, batches)
+    return draw, origin | settings
 
 
 def run_sample(options: SampleOptions) -> None:
     """Draw and print samples; score and write them where there is an output.
 
     Raises:
-        UserError: The checkpoint or the judge cannot be used.
+        UserError: The checkpoint, the judge or an option cannot be used.
     """
-    opened = open_model(
-        options.checkpoint,
-        process=options.process,
-        tokenizer=options.tokenizer,
-        length=options.length,
-    )
-    plan = (plan_blockwise if options.is_blockwise else plan_chain)(options, opened)
+    opened = open_checkpoint(options.checkpoint, options)
+    plan = _plan_blockwise if options.is_blockwise else _plan_chain
+    draw, settings = plan(options, opened)
     ranks = SingleProcess.on_any_device()
-    batches = plan.batches(opened.load(ranks.device), ranks.device)
-    drawn = draw_set(batches, options.num_samples, batch=options.batch, ranks=ranks)
+    draw_batch = partial(draw, opened.load(ranks.device), ranks.device)
+    drawn = draw_set(draw_batch, options.num_samples, batch=options.batch, ranks=ranks)
     texts = opened.tokenizer.decode(drawn.tokens.tolist())
     entropy = unigram_entropy(drawn.tokens).mean().item()
     provenance = {
@@ -141,7 +123,7 @@ def run_sample(options: SampleOptions) -> None:
         "revision": opened.model.revision,
         "steps": options.steps,
         "nfe": drawn.nfe,
-        **plan.settings,
+        **settings,
         "seed": options.seed,
         "num_samples": options.num_samples,
         "seconds": round(drawn.seconds, 3),
@@ -153,34 +135,13 @@ def run_sample(options: SampleOptions) -> None:
         f"{k} {v}" for k, v in provenance.items() if k not in QUIET and v is not None
     )
     say(f"entropy {entropy:.3f} nats; {figures}")
-    if options.output is not None:
-        _score_and_write(options, texts, entropy, provenance, ranks)
-
-
-def _score_and_write(
-    options: SampleOptions,
-    texts: list[str],
-    entropy: float,
-    provenance: Mapping[str, Any],
-    ranks: SingleProcess,
-) -> None:
+    if options.output is None:
+        return
     judge = load_judge(options.judge, ranks.device, "--judge")
     scores = score_set(judge, texts, batch=options.batch, ranks=ranks)
-    figures = judge_columns(judge, "published", [scores])
-    assert options.output is not None
-    try:
-        write_samples(
-            options.output,
-            texts,
-            gen_ppl=figures["gen_ppl"],
-            entropy=entropy,
-            provenance={
-                **provenance,
-                "judge": judge.name,
-                "gen_ppl_se": figures["gen_ppl_se"],
-            },
-        )
-    except OSError as error:
-        raise UserError(f"--output: cannot write {options.output}: {error.strerror}") from error
-    shown = value_with_error(figures["gen_ppl"], figures["gen_ppl_se"])
+    columns = judge_columns(judge, "published", [scores])
+    gen_ppl, error = columns["gen_ppl"], columns["gen_ppl_se"]
+    provenance |= {"judge": judge.name, "gen_ppl_se": error}
+    write_samples(options.output, texts, gen_ppl=gen_ppl, entropy=entropy, provenance=provenance)
+    shown = value_with_error(gen_ppl, error)
     say(f"GenPPL {shown} under {judge.name}; written to {options.output}")

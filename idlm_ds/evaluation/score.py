@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from idlm_ds.evaluation.draw import Ranks
+from idlm_ds.evaluation.draw import Ranks, gather_rows
 from idlm_ds.metrics.judge import Judge, Masking
 
 
@@ -33,10 +32,4 @@ def score_set(
     Collective: every rank must call; all get all scores.
     """
     nats, tokens = judge.score(texts[ranks.rank :: ranks.size], batch, masking=masking)
-    whole = Scores(
-        torch.zeros(len(texts), dtype=torch.float64), torch.zeros(len(texts), dtype=torch.long)
-    )
-    for rank, (rank_nats, rank_tokens) in enumerate(ranks.gather((nats.numpy(), tokens.numpy()))):
-        whole.nats[rank :: ranks.size] = torch.from_numpy(rank_nats)
-        whole.tokens[rank :: ranks.size] = torch.from_numpy(rank_tokens)
-    return whole
+    return Scores(*gather_rows(len(texts), ranks, nats, tokens))

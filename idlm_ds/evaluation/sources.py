@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
+from idlm_ds.build.locate import locate
 from idlm_ds.build.saved_model import OpenModel, open_model
 from idlm_ds.build.tokenizers import load_tokenizer
+from idlm_ds.data.corpus import Document, read_corpus, split_documents
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.cell import Cell
-from idlm_ds.evaluation.draw import LoadedModel, SampleSet
+from idlm_ds.evaluation.draw import SampleSet
 from idlm_ds.evaluation.options import ChainGrid, ChainOptions, ModelOptions
 from idlm_ds.evaluation.store import read_json
 from idlm_ds.samplers.config import SamplerConfig
@@ -28,11 +30,6 @@ class Source:
 
     opened: OpenModel
     cells: Mapping[Cell, SamplerConfig]
-
-    def load(self, device: torch.device) -> LoadedModel:
-        """Read the weights."""
-        opened = self.opened
-        return LoadedModel(opened.process, opened.load(device), opened.tokenizer)
 
 
 def sampler_config(options: ChainOptions) -> SamplerConfig:
@@ -49,26 +46,18 @@ def sampler_config(options: ChainOptions) -> SamplerConfig:
 
 
 def sampler_configs(grid: ChainGrid) -> list[SamplerConfig]:
-    """All combinations of a grid's values.
-
-    Raises:
-        UserError: Two options exclude each other.
-    """
-    combinations = itertools.product(
-        grid.samplers, grid.tails, grid.steps, grid.precisions, grid.temperatures, grid.nuclei
-    )
+    """All combinations of a grid's values; see ``sampler_config``."""
+    values: dict[str, Sequence[Any]] = {
+        "sampler": grid.samplers,
+        "tail": grid.tails,
+        "steps": grid.steps,
+        "precision": grid.precisions,
+        "temperature": grid.temperatures,
+        "nucleus": grid.nuclei,
+    }
     return [
-        sampler_config(
-            ChainOptions(
-                sampler=sampler,
-                tail=tail,
-                steps=steps,
-                precision=precision,
-                temperature=temperature,
-                nucleus=nucleus,
-            )
-        )
-        for sampler, tail, steps, precision, temperature, nucleus in combinations
+        sampler_config(ChainOptions(**dict(zip(values, combination, strict=True))))
+        for combination in itertools.product(*values.values())
     ]
 
 
@@ -78,11 +67,17 @@ def sampler_settings(config: SamplerConfig) -> dict[str, Any]:
     return {"sampler": config.label} | {name: getattr(config, name) for name in names}
 
 
+def open_checkpoint(spec: str, options: ModelOptions) -> OpenModel:
+    """Open a checkpoint; see ``open_model``."""
+    return open_model(
+        spec, process=options.process, tokenizer=options.tokenizer, length=options.length
+    )
+
+
 def find_source(
     spec: str,
     model: ModelOptions,
     configs: Iterable[SamplerConfig],
-    *,
     seeds: Sequence[int],
     num_samples: int,
 ) -> Source:
@@ -91,7 +86,7 @@ def find_source(
     Raises:
         UserError: It cannot be used, or has no such sampler.
     """
-    opened = open_model(spec, process=model.process, tokenizer=model.tokenizer, length=model.length)
+    opened = open_checkpoint(spec, model)
     cells = {}
     for config, seed in itertools.product(configs, seeds):
         check_sampler(config, opened)
@@ -136,6 +131,14 @@ def adopt(path: Path, tokenizer_spec: str | None) -> tuple[Cell, SampleSet]:
     if length < 1:
         raise UserError(f"--samples: {path} holds a text of no tokens")
     return text_cell(str(path), texts, torch.tensor([row[:length] for row in ids]), tokenizer)
+
+
+def read_documents(spec: str, key: str, heldout_every: int | None) -> list[Document]:
+    """Read a text, or of it what a recipe with this ``data.heldout_every`` holds out."""
+    documents = read_corpus(locate(spec, key))
+    if heldout_every is None:
+        return documents
+    return split_documents(documents, heldout_every=heldout_every)[1]
 
 
 def token_cell(name: str, tokens: TokenIds, tokenizer: Tokenizer) -> tuple[Cell, SampleSet]:

@@ -29,11 +29,7 @@ class Store:
         return self.folder / "scores" / f"{cell.key}.{metric}.json"
 
     def write_samples(self, cell: Cell, samples: SampleSet) -> None:
-        """Write a cell's samples, whole or not at all.
-
-        Raises:
-            UserError: The folder cannot be written.
-        """
+        """Write a cell's samples; see ``write_json``."""
         content = {
             "cell": asdict(cell),
             "nfe": samples.nfe,
