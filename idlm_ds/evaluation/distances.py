@@ -88,7 +88,7 @@ def _measures(
     # What follows a BOS can have gradients a thousand times as long as the rest.
     bare = Judge(judge.model, judge.tokenizer, name=judge.name, context=judge.context)
     return {
-        "mauve": lambda size, texts: mauve_score(real_features(size), features(texts)).to_json(),
+        "mauve": lambda size, texts: asdict(mauve_score(real_features(size), features(texts))),
         "gm": lambda size, texts: gradient_distance(bare, passages[size], texts).to_json(),
     }
 
