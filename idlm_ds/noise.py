@@ -41,7 +41,7 @@ class Noise:
         return cls([derive_seed(seed, *path, i) for i in samples], device=device)
 
     def copy(self) -> "Noise":
-        """The same streams at the same place, to be drawn from again."""
+        """Copy the streams with their state, to draw the same numbers again."""
         twin = Noise([], device=self.device)
         twin._generators = [g.clone_state() for g in self._generators]
         return twin

@@ -33,7 +33,7 @@ SHARE = Rule("in (0, 1]", lambda value: 0 < value <= 1)
 def option(
     default: Any = MISSING, about: str = "", *, flag: str = "", rule: Rule | None = None
 ) -> Any:
-    """A dataclass field that is an option.
+    """Declare a dataclass field that is an option.
 
     Args:
         default: Value where the option is not given; without one it is required.

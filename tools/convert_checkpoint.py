@@ -43,7 +43,7 @@ def make_parser() -> Parser:
 
 
 def rows(outcome: "Outcome", dtype: str | None) -> Iterator[tuple[str, str]]:
-    """What was written and how it was checked, as label and text."""
+    """List what was written and how it was checked, as label and text."""
     cast = "" if dtype is None else f", after the cast to {dtype}"
     same = f"largest difference {outcome.difference:.3g} (largest logit {outcome.largest:.3g})"
     yield "parameters", f"{outcome.written.parameters:,}, stored as {outcome.written.dtype}"

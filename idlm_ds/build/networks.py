@@ -36,7 +36,7 @@ class Network:
 
 
 def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
-    """The network a pretraining recipe describes.
+    """Build the network a pretraining recipe describes.
 
     Raises:
         UserError: Objective and kind do not fit each other.
@@ -84,7 +84,7 @@ def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
 
 
 def known_network(card: NetworkCard, *, checkpoint_activations: bool = False) -> Network:
-    """The network a card describes.
+    """Build the network a card describes.
 
     Raises:
         UserError: The kind or a size is not known here.

@@ -33,7 +33,7 @@ def vocabulary_of(section: ProcessSection, num_tokens: int) -> tuple[int, int]:
 
 
 def make_sampler_config(section: EvalSection, process: Process) -> SamplerConfig:
-    """Settings with which a recipe's samples are drawn; steps are set row by row.
+    """Take a recipe's settings for drawing samples; steps are set row by row.
 
     Raises:
         UserError: The family has no such sampler.

@@ -165,7 +165,7 @@ def find_model(spec: str, key: str) -> SavedModel:
 
 
 def family_of(model: SavedModel, name: str | None = None) -> ProcessSection:
-    """The family that a model states; ``name`` for models that state none.
+    """Read the family that a model states; ``name`` for models that state none.
 
     Raises:
         UserError: It states none and none is given, or states another or an unknown one.

@@ -18,7 +18,7 @@ from idlm_ds.checkpoints.staging import staged
 from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.errors import UserError
 from idlm_ds.registry.families import is_masked, sees_time
-from idlm_ds.registry.layouts import LAYOUTS, Layout
+from idlm_ds.registry.layouts import LAYOUTS, LayoutRow
 from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.registry.table import load
 
@@ -142,7 +142,7 @@ def convert(
     )
 
 
-def _check_target(source: Path, target: Path, layout: Layout, *, fresh: bool) -> None:
+def _check_target(source: Path, target: Path, layout: LayoutRow, *, fresh: bool) -> None:
     if layout.is_file and target.suffix not in PICKLED:
         endings = ", ".join(PICKLED)
         raise UserError(f"{target}: a {layout.description} is a file that ends in {endings}")
@@ -158,7 +158,7 @@ def _check_target(source: Path, target: Path, layout: Layout, *, fresh: bool) ->
         raise UserError(f"{target}: no model, so --fresh does not replace it: {error}") from error
 
 
-def check_fits(about: Description, layout: Layout) -> None:
+def check_fits(about: Description, layout: LayoutRow) -> None:
     """Check that a layout can hold a model.
 
     Raises:
@@ -226,7 +226,7 @@ def _copy_tokenizer(source: Path, place: Path) -> tuple[str, ...]:
     return names
 
 
-def _check_tensors(content: Content, layout: Layout, place: Path) -> tuple[str, ...]:
+def _check_tensors(content: Content, layout: LayoutRow, place: Path) -> tuple[str, ...]:
     expected = {"weights": content.weights}
     if layout.is_file:
         expected["running mean"] = content.mean or content.weights

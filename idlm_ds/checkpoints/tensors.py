@@ -61,7 +61,7 @@ class NamedTensors:
         return self.tensors[name].shape if name in self.tensors else None
 
     def dtype(self, name: str) -> torch.dtype | None:
-        """Stored type of a tensor; None where it is no floating-point type."""
+        """Return the stored type of a tensor; None where it is no floating-point type."""
         return self.tensors[name].dtype
 
     def read(self, name: str, shape: tuple[int, ...], start: int, stop: int) -> Tensor:

@@ -88,7 +88,7 @@ def problem_with(folder: Path) -> str | None:
 
 
 def steps(root: Path) -> list[int]:
-    """Steps with a committed folder, ascending, valid or not."""
+    """List the steps with a committed folder, ascending, valid or not."""
     names = (p.name.removeprefix(PREFIX) for p in root.glob(f"{PREFIX}*"))
     return sorted(int(n) for n in names if n.isdecimal())
 

@@ -126,7 +126,7 @@ class _Exam:
             )
 
     def answer(self, source: Source) -> dict[Cell, dict[int, Item]]:
-        """Collective: give the first rank all answers of a model; it writes them batch by batch."""
+        """Give the first rank all answers of a model, written batch by batch; collective."""
         world, folder = self.world, self.options.output / "items"
         paths = {cell: folder / f"{cell.key}-{self.digest}.jsonl" for cell in source.cells}
         done = {cell: _read_items(path) if world.is_first else {} for cell, path in paths.items()}
@@ -157,7 +157,7 @@ class _Exam:
         return done
 
     def _together(self, which: Sequence[int], model: Completer) -> dict[int, Item]:
-        """Collective: answer questions, each rank every ``world.size``-th; all get all answers."""
+        """Answer questions, each rank every ``world.size``-th; all get all answers; collective."""
         began = time.perf_counter()
         local_items = self._items(which[self.world.rank :: self.world.size], model)
         items = [item for share in self.world.gather(local_items) for item in share]

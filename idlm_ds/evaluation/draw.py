@@ -40,7 +40,7 @@ class SingleProcess:
 
     @classmethod
     def on_any_device(cls) -> "SingleProcess":
-        """The GPU, where there is one."""
+        """Return the GPU, where there is one."""
         return cls(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 

@@ -60,7 +60,7 @@ class Point:
 
     @classmethod
     def of(cls, row: Row, label: str) -> "Point":
-        """The figures of a row whose GenPPL is known; an unknown error has no bar."""
+        """Take the figures of a row whose GenPPL is known; an unknown error has no bar."""
         return cls(
             entropy=row["entropy"],
             entropy_se=row["entropy_se"] or 0.0,

@@ -115,7 +115,7 @@ def _score_cells(
     options: EvaluationOptions,
     world: World,
 ) -> list[Row]:
-    """Collective: score what has not been scored, and make the rows on the first rank.
+    """Score what has not been scored, and make the rows on the first rank; collective.
 
     All seeds of a setting share a row, for each judge and each rule of what it scores.
     """
@@ -161,7 +161,7 @@ def _read_scores(store: Store, cell: Cell, judge: Judge, masking: Masking) -> Sc
 def _score_missing(
     judge: Judge, masking: Masking, cells: Sequence[Cell], store: Store, batch: int, world: World
 ) -> None:
-    """Collective: score the cells whose file the first rank does not find."""
+    """Score the cells whose file the first rank does not find; collective."""
     label = judge_label(judge.name, masking)
     files = [store.score(cell, label) for cell in cells]
     missing: list[int] = world.agree(missing_files(files) if world.is_first else None)
@@ -176,7 +176,7 @@ def _score_missing(
 
 
 def shared_settings(options: EvaluationOptions, world: World) -> dict[str, Any]:
-    """What all rows of an evaluation share."""
+    """Collect what all rows of an evaluation share."""
     return {
         "batch_size": options.batch,
         "output": str(options.output),

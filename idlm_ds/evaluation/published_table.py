@@ -169,7 +169,7 @@ def run_table(table: PublishedTable, options: TableOptions, world: World) -> Non
 
 
 def _common_settings(table: PublishedTable, options: TableOptions) -> EvaluationOptions:
-    """Settings of all rows; each adds its family."""
+    """Build the settings of all rows; each adds its family."""
     if options.with_stand_ins:
         model = ModelOptions(tokenizer=STAND_IN_TOKENIZER, length=STAND_IN_LENGTH)
         judges, num_samples = ["assets:judge"], 4

@@ -34,14 +34,14 @@ def with_error(name: str, estimate: Estimate | None) -> dict[str, float | None]:
 
 
 def setting_columns(cells: Sequence[Cell]) -> dict[str, Any]:
-    """Settings of cells that differ in their seed only."""
+    """Collect the settings of cells that differ in their seed only."""
     columns = asdict(cells[0])
     del columns["seed"]
     return {**columns, "seeds": [cell.seed for cell in cells]}
 
 
 def sample_columns(cells: Sequence[Cell], sets: Sequence[SampleSet]) -> dict[str, Any]:
-    """Settings, costs and variety of cells that differ in their seed only."""
+    """Collect settings, costs and variety of cells that differ in their seed only."""
     first = cells[0]
     seconds = sum(each.seconds for each in sets if each.seconds is not None) or None
     num_tokens = len(cells) * first.num_samples * first.length

@@ -142,14 +142,14 @@ def read_documents(spec: str, key: str, heldout_every: int | None) -> list[Docum
 
 
 def token_cell(name: str, tokens: TokenIds, tokenizer: Tokenizer) -> tuple[Cell, SampleSet]:
-    """A cell of token sequences that no sampler here has drawn."""
+    """Make a cell of token sequences that no sampler here has drawn."""
     return text_cell(name, tokenizer.decode(tokens.tolist()), tokens, tokenizer)
 
 
 def text_cell(
     name: str, texts: Sequence[str], tokens: TokenIds, tokenizer: Tokenizer
 ) -> tuple[Cell, SampleSet]:
-    """A cell of texts that no sampler here has drawn."""
+    """Make a cell of texts that no sampler here has drawn."""
     cell = Cell(
         model=name,
         source=hashlib.sha256(json.dumps(list(texts)).encode()).hexdigest()[:16],

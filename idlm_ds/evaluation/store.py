@@ -100,5 +100,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def missing_files(paths: Sequence[Path]) -> list[int]:
-    """Indices of the files that do not exist."""
+    """List the indices of files that do not exist."""
     return [i for i, path in enumerate(paths) if not path.exists()]

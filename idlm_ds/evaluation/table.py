@@ -61,7 +61,7 @@ def to_csv(rows: Sequence[Row]) -> str:
 
 
 def to_markdown(rows: Sequence[Row], columns: Mapping[str, str] = COLUMNS) -> str:
-    """A Markdown table of the columns that some row has."""
+    """Lay out a Markdown table of the columns that some row has."""
     used = _used(rows, columns)
     rule = ["---:" if _is_number(rows, key) else "---" for key in used]
     body = [[_cell(row, key) for key in used] for row in rows]
@@ -70,7 +70,7 @@ def to_markdown(rows: Sequence[Row], columns: Mapping[str, str] = COLUMNS) -> st
 
 
 def to_text(rows: Sequence[Row], columns: Mapping[str, str] = COLUMNS) -> str:
-    """An aligned table for a terminal; text on the left, numbers on the right."""
+    """Lay out an aligned table for a terminal; text on the left, numbers on the right."""
     laid_out = []
     for key in _used(rows, columns):
         cells = [columns[key], *(_cell(row, key) for row in rows)]
@@ -82,7 +82,7 @@ def to_text(rows: Sequence[Row], columns: Mapping[str, str] = COLUMNS) -> str:
 
 
 def value_with_error(value: float, error: float | None) -> str:
-    """A figure to the second digit of its standard error."""
+    """Round a figure to the second digit of its standard error."""
     if error is None or not math.isfinite(error):
         return f"{value:.4g} ± ?"
     decimals = 3 if error <= 0 else min(max(1 - math.floor(math.log10(error)), 0), 6)

@@ -49,7 +49,7 @@ class Page:
     base_model: str | None
 
     def text(self) -> str:
-        """The whole page, in Markdown."""
+        """Write the whole page, in Markdown."""
         parts = [
             f"---\n{self._front_matter()}\n---",
             f"# {self.title}",
@@ -72,7 +72,7 @@ class Page:
         ).to_yaml()
 
     def _distilled(self, words: str) -> list[str]:
-        """What is said of students only."""
+        """Return words for students, nothing for others."""
         return [words] if "student_updates" in self.student.origin else []
 
     def _what_it_is(self) -> str:

@@ -114,7 +114,7 @@ def _is_entry_point(node: ast.AST) -> TypeGuard[ast.Constant]:
 def _rewritten(
     node: ast.Import | ast.ImportFrom | ast.Constant, source: bytes
 ) -> tuple[str | None, bytes]:
-    """The module of this package that is needed, and what the source becomes."""
+    """Return the module of this package that is needed, and what the source becomes."""
     if isinstance(node, ast.Constant):
         return _entry(node.value, source)
     if isinstance(node, ast.Import):
@@ -140,7 +140,7 @@ def _entry(value: Any, source: bytes) -> tuple[str, bytes]:
 
 
 def _looked_up(module: str, names: list[ast.alias]) -> bytes:
-    """An import inside a function, as a call."""
+    """Write an import inside a function as a call."""
     parts = [
         f"{a.asname or a.name} = __import__({module!r}, fromlist=[{a.name!r}]).{a.name}"
         for a in names

@@ -69,12 +69,12 @@ LLADA = Code(
 
 
 def codes() -> dict[str, Code]:
-    """Exported code by kind of network."""
+    """Look up the exported code of a kind of network."""
     return {name: load(row.code) for name, row in NETWORKS.items() if row.code}
 
 
 def family_fields(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a family is a function of, out of all keys of a recipe's ``process``."""
+    """Keep the keys of a recipe's ``process`` that its family is a function of."""
     of_schedule = SCHEDULES[settings["schedule"]].settings
     of_family = FAMILIES[settings["name"]].settings
     return {k: settings[k] for k in ("name", "schedule", *of_schedule, "t_min", *of_family)}

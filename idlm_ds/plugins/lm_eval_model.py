@@ -35,5 +35,5 @@ class DiffusionLM(LM):
         return self._harness.score_whole([r.args[0] for r in requests], quiet=disable_tqdm)
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm-eval writes beside its results: settings, network calls, speed."""
+        """Return what lm-eval writes beside its results: settings, network calls, speed."""
         return self._harness.info()

@@ -8,7 +8,7 @@ from idlm_ds.registry.table import Row, by_name, look_up
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Family(Row):
+class FamilyRow(Row):
     """A diffusion family; its entry point is a ``processes.base.Process``."""
 
     is_masked: bool
@@ -31,16 +31,20 @@ class Family(Row):
 
 
 FAMILIES = by_name(
-    Family(
+    FamilyRow(
         name="mdlm",
         entry_point="idlm_ds.processes.mdlm:MDLM",
         is_masked=True,
         sees_time=False,
         published_as=("subs",),
     ),
-    Family(name="sedd", entry_point="idlm_ds.processes.sedd:SEDD", is_masked=True, sees_time=True),
-    Family(name="udlm", entry_point="idlm_ds.processes.udlm:UDLM", is_masked=False, sees_time=True),
-    Family(
+    FamilyRow(
+        name="sedd", entry_point="idlm_ds.processes.sedd:SEDD", is_masked=True, sees_time=True
+    ),
+    FamilyRow(
+        name="udlm", entry_point="idlm_ds.processes.udlm:UDLM", is_masked=False, sees_time=True
+    ),
+    FamilyRow(
         name="duo",
         entry_point="idlm_ds.processes.duo:Duo",
         is_masked=False,
@@ -67,7 +71,7 @@ def sees_time(name: str | None) -> bool | None:
 
 
 def sampled_as(name: object) -> str:
-    """The family whose reverse chain a family has: usually its own.
+    """Return the family whose reverse chain a family has: usually its own.
 
     Raises:
         ValueError: There is no such family.
@@ -78,7 +82,7 @@ def sampled_as(name: object) -> str:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Schedule(Row):
+class ScheduleRow(Row):
     """A noise schedule, a ``schedules.base.NoiseSchedule``, or a clock."""
 
     settings: tuple[str, ...]
@@ -86,11 +90,11 @@ class Schedule(Row):
 
 
 SCHEDULES = by_name(
-    Schedule(
+    ScheduleRow(
         name="loglinear", entry_point="idlm_ds.schedules.loglinear:LogLinear", settings=("eps",)
     ),
-    Schedule(name="cosine", entry_point="idlm_ds.schedules.cosine:Cosine", settings=("eps",)),
-    Schedule(
+    ScheduleRow(name="cosine", entry_point="idlm_ds.schedules.cosine:Cosine", settings=("eps",)),
+    ScheduleRow(
         name="geometric",
         entry_point="idlm_ds.schedules.geometric:Geometric",
         settings=("sigma_min", "sigma_max"),
@@ -98,12 +102,12 @@ SCHEDULES = by_name(
 )
 
 CLOCKS = by_name(
-    Schedule(
+    ScheduleRow(
         name="gaussian",
         entry_point="idlm_ds.schedules.gaussian:GaussianClock",
         settings=("gamma_min", "gamma_max"),
     ),
-    Schedule(
+    ScheduleRow(
         name="loglinear",
         entry_point="idlm_ds.schedules.gaussian:TokenClock.loglinear",
         settings=("eps",),

@@ -8,7 +8,7 @@ from idlm_ds.registry.table import Row, by_name
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Layout(Row):
+class LayoutRow(Row):
     """A layout of models on disk; its entry point is a ``checkpoints.formats.base.Format``."""
 
     description: str
@@ -32,19 +32,19 @@ class Layout(Row):
 
 
 LAYOUTS = by_name(
-    Layout(
+    LayoutRow(
         name="idlm_ds",
         entry_point="idlm_ds.checkpoints.formats.own:OwnFolder",
         description="model folder of this package",
         networks=(),
         needs=("family", "length"),
     ),
-    Layout(
+    LayoutRow(
         name="hugging_face",
         entry_point="idlm_ds.checkpoints.formats.hugging_face:HuggingFace",
         description="Hugging Face folder of MDLM, Duo or IDLM",
     ),
-    Layout(
+    LayoutRow(
         name="sedd",
         entry_point="idlm_ds.checkpoints.formats.sedd:SEDDFolder",
         description="Hugging Face folder of SEDD",
@@ -52,26 +52,26 @@ LAYOUTS = by_name(
         needs=("family",),
         has_mask_last=True,
     ),
-    Layout(
+    LayoutRow(
         name="sdtt",
-        entry_point="idlm_ds.checkpoints.formats.sdtt:SDTT",
+        entry_point="idlm_ds.checkpoints.formats.sdtt:SDTTFolder",
         description="Hugging Face folder of SDTT",
         families=("mdlm", "sedd"),
         needs=("family",),
     ),
-    Layout(
+    LayoutRow(
         name="llada",
         entry_point="idlm_ds.checkpoints.formats.llada:LLaDAFolder",
         description="Hugging Face folder of LLaDA",
         networks=("llada",),
     ),
-    Layout(
+    LayoutRow(
         name="lightning",
         entry_point="idlm_ds.checkpoints.formats.lightning:Lightning",
         description="Lightning checkpoint of MDLM, Duo or SEDD",
         is_file=True,
     ),
-    Layout(
+    LayoutRow(
         name="sedd_training",
         entry_point="idlm_ds.checkpoints.formats.sedd:SEDDTraining",
         description="checkpoint of SEDD's training program",

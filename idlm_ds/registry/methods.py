@@ -9,7 +9,7 @@ from idlm_ds.registry.table import Row, by_name
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Method(Row):
+class MethodRow(Row):
     """A way to train a network; its entry point makes an ``objectives.base.Method``."""
 
     is_masked: bool | None = None
@@ -26,15 +26,17 @@ class Method(Row):
 
 
 METHODS = by_name(
-    Method(name="idlm", entry_point="idlm_ds.objectives.idlm:IDLM", takes=("plan", "input_t_min")),
-    Method(name="dmd", entry_point="idlm_ds.objectives.idlm:dmd", takes=("plan", "input_t_min")),
-    Method(
+    MethodRow(
+        name="idlm", entry_point="idlm_ds.objectives.idlm:IDLM", takes=("plan", "input_t_min")
+    ),
+    MethodRow(name="dmd", entry_point="idlm_ds.objectives.idlm:dmd", takes=("plan", "input_t_min")),
+    MethodRow(
         name="sdtt",
         entry_point="idlm_ds.objectives.self_distillation:SDTT",
         is_masked=True,
         takes=("rounds",),
     ),
-    Method(
+    MethodRow(
         name="dcd",
         entry_point="idlm_ds.objectives.self_distillation:DCD",
         is_masked=False,
@@ -44,7 +46,7 @@ METHODS = by_name(
 """Distillation methods."""
 
 OBJECTIVES = by_name(
-    Method(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo"),
-    Method(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken"),
+    MethodRow(name="nelbo", entry_point="idlm_ds.objectives.pretrain:Nelbo"),
+    MethodRow(name="ar", entry_point="idlm_ds.objectives.pretrain:NextToken"),
 )
 """Pretraining methods."""

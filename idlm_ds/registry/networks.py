@@ -8,7 +8,7 @@ from idlm_ds.registry.table import Row, by_name
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Network(Row):
+class NetworkRow(Row):
     """An architecture; its entry point is a class whose argument is a ``config``."""
 
     config: str
@@ -40,7 +40,7 @@ class Network(Row):
 
 
 NETWORKS = by_name(
-    Network(
+    NetworkRow(
         name="dit",
         entry_point="idlm_ds.models.dit:DiT",
         config="idlm_ds.models.dit:DiTConfig",
@@ -51,7 +51,7 @@ NETWORKS = by_name(
         code="idlm_ds.export.fields:DIT",
         exported_as="hugging_face",
     ),
-    Network(
+    NetworkRow(
         name="llada",
         entry_point="idlm_ds.models.llada:LLaDA",
         config="idlm_ds.models.llada:LLaDAConfig",
@@ -61,7 +61,7 @@ NETWORKS = by_name(
         code="idlm_ds.export.fields:LLADA",
         exported_as="llada",
     ),
-    Network(
+    NetworkRow(
         name="gpt2",
         entry_point="idlm_ds.models.causal:CausalLM",
         config="transformers:GPT2Config",

@@ -8,7 +8,7 @@ from idlm_ds.registry.table import Row, by_name, default
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sampler(Row):
+class SamplerRow(Row):
     """A way to draw samples.
 
     Its entry point makes the reverse step for a family; without a reverse chain, it is the sampler.
@@ -25,20 +25,20 @@ class Sampler(Row):
 
 
 SAMPLERS = by_name(
-    Sampler(name="ancestral", entry_point="idlm_ds.samplers.reverse:ancestral_step"),
-    Sampler(
+    SamplerRow(name="ancestral", entry_point="idlm_ds.samplers.reverse:ancestral_step"),
+    SamplerRow(
         name="analytic",
         entry_point="idlm_ds.samplers.score:Analytic",
         needs_mask=True,
         takes_truncation=False,
     ),
-    Sampler(
+    SamplerRow(
         name="euler",
         entry_point="idlm_ds.samplers.score:Euler",
         needs_mask=True,
         takes_truncation=False,
     ),
-    Sampler(
+    SamplerRow(
         name="blockwise",
         entry_point="idlm_ds.samplers.blockwise:sample_blockwise",
         needs_mask=True,

@@ -9,7 +9,7 @@ LAST_TIME = 1e-5
 
 
 def uniform_grid(steps: int) -> Float[Tensor, " N"]:
-    """``steps`` equal steps from t=1 to nearly 0, and the removal of what noise is left.
+    """Make ``steps`` equal steps from t=1 to nearly 0, and one that removes the rest.
 
     Returns:
         ``steps + 2`` decreasing times, float64, the last one 0.

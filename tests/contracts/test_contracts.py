@@ -1,5 +1,6 @@
 """Promises about the tree as a whole."""
 
+import ast
 import json
 import re
 import subprocess
@@ -90,3 +91,15 @@ def test_the_readme_gives_the_two_commands():
     )
     assert "pip install -e '.[test]' && pytest" in readme
     assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()
+
+
+def test_no_two_classes_have_one_name():
+    # Exported classes have the names that the published releases gave them.
+    sources = [path for path in SOURCES if "remote" not in path.parts]
+    names = [
+        node.name
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == []

@@ -29,7 +29,7 @@ from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.registry.families import CLOCKS, FAMILIES, SCHEDULES, sampled_as
 from idlm_ds.registry.layouts import LAYOUTS
 from idlm_ds.registry.methods import METHODS, OBJECTIVES
-from idlm_ds.registry.networks import NETWORKS, Network
+from idlm_ds.registry.networks import NETWORKS, NetworkRow
 from idlm_ds.registry.samplers import PRECISIONS, SAMPLERS, TAILS
 from idlm_ds.registry.table import default, load
 from idlm_ds.samplers.config import SamplerConfig
@@ -98,7 +98,7 @@ def settings(**chosen: Any) -> dict[str, Any]:
     return asdict(ProcessSection(**{"name": default(FAMILIES), **chosen}))
 
 
-def small(row: Network) -> nn.Module:
+def small(row: NetworkRow) -> nn.Module:
     config = load(row.config)
     if is_dataclass(config):
         known = {f.name for f in fields(config)}

@@ -6,12 +6,14 @@ import sys
 import pytest
 
 from idlm_ds.processes.base import Process
-from idlm_ds.registry.families import FAMILIES, Family, is_masked, sampled_as, sees_time
+from idlm_ds.registry.families import FAMILIES, FamilyRow, is_masked, sampled_as, sees_time
 from idlm_ds.registry.samplers import SAMPLERS, TAILS
 from idlm_ds.registry.table import by_name, default, load, look_up
 
 ROWS = [
-    Family(name=name, entry_point="idlm_ds.processes.base:Process", is_masked=True, sees_time=False)
+    FamilyRow(
+        name=name, entry_point="idlm_ds.processes.base:Process", is_masked=True, sees_time=False
+    )
     for name in ("b", "a", "c")
 ]
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from idlm_ds.checkpoints.formats.content import Content
 from idlm_ds.checkpoints.formats.description import RawCheckpoint
-from idlm_ds.registry.layouts import LAYOUTS, Layout
+from idlm_ds.registry.layouts import LAYOUTS, LayoutRow
 from idlm_ds.registry.table import load
 
 
@@ -17,7 +17,7 @@ class Format(ABC):
     has_shards: ClassVar[bool] = False
     """Whether weights are split over files of a largest size."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: LayoutRow) -> None:
         self.layout = layout
 
     @abstractmethod
@@ -47,14 +47,14 @@ class Format(ABC):
 
 
 def format_of(layout: str) -> Format:
-    """The format of a layout."""
+    """Return the format of a layout."""
     row = LAYOUTS[layout]
     layout_format: Format = load(row.entry_point)(row)
     return layout_format
 
 
 def find_format(fields: Mapping[str, Any], *, is_file: bool) -> Format | None:
-    """The first format that fits, of files or of folders."""
+    """Return the first format that fits, of files or of folders."""
     formats = (format_of(row.name) for row in LAYOUTS.values() if row.is_file == is_file)
     return next((candidate for candidate in formats if candidate.fits(fields)), None)
 

@@ -38,7 +38,7 @@ class Content:
         return {name: self.weights.shape(name) or () for name in names}
 
     def tensor(self, name: str) -> Tensor:
-        """A parameter or buffer, whole, in memory of its own."""
+        """Read a parameter or buffer, whole, into memory of its own."""
         return self._frequencies() if name == ROTARY else whole(self.weights, name, self.dtype)
 
     def tensors(self) -> dict[str, Tensor]:
@@ -46,7 +46,7 @@ class Content:
         return {name: self.tensor(name) for name in self.shapes()}
 
     def buffers(self) -> dict[str, Tensor]:
-        """What published networks load beside their parameters, and are strict about."""
+        """Return the buffers that published networks insist on beside their parameters."""
         has_rotary = ROTARY in plan_of(self.about.kind).optional
         return {ROTARY: self._frequencies()} if has_rotary else {}
 

@@ -59,7 +59,7 @@ class HuggingFace(FolderFormat):
 
 
 def family_in(text: str) -> str | None:
-    """The family that the names of a model and its classes contain; later ones count first."""
+    """Find a family in the names of a model and its classes; later ones count first."""
     families = list(FAMILIES.values())[::-1]
     named = [row.name for row in families if row.name in text]
     hinted = [row.name for row in families if any(word in text for word in row.found_in_names)]

@@ -112,7 +112,7 @@ LLADA = Plan(
 
 
 def plan_of(network: str) -> Plan:
-    """The plan of a kind of network."""
+    """Return the plan of a kind of network."""
     plan: Plan = load(NETWORKS[network].plan)
     return plan
 
@@ -129,7 +129,7 @@ def parameter_shapes(network: str, arguments: Mapping[str, Any]) -> Shapes:
 
 
 def own_name(stored: str) -> str:
-    """A name without what training programs and compilers put in front of it."""
+    """Strip from a name the prefixes of training programs and compilers."""
     name = stored.replace("_orig_mod.", "")
     while name.startswith("backbone."):
         name = name.removeprefix("backbone.")

@@ -110,7 +110,7 @@ def _assemble(raw: RawCheckpoint, *, prefer_ema: bool) -> PublicModel:
 
 
 def _own_names(raw: RawCheckpoint) -> tuple[dict[str, str], list[str]]:
-    """Stored names by those of the network, and what is wrong with them."""
+    """Map names of the network to stored names; also list what is wrong with them."""
     stored_names: dict[str, str] = {}
     twice = []
     for stored in raw.tensors:

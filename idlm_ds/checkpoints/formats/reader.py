@@ -14,7 +14,7 @@ BERT_VOCABULARY, BERT_MASK = 30_522, 103
 
 
 def default_mask(vocab_size: int) -> int:
-    """The mask's id where nothing states it."""
+    """Return the mask's id where nothing states it."""
     return BERT_MASK if vocab_size == BERT_VOCABULARY else vocab_size - 1
 
 
@@ -35,7 +35,7 @@ class Stated:
     mask_id: int | None = None
 
     def mask(self, vocab_size: int) -> int | None:
-        """The mask's id, where the family has one."""
+        """Return the mask's id, where the family has one."""
         if self.mask_id is not None or not is_masked(self.family):
             return self.mask_id
         return default_mask(vocab_size)
@@ -53,7 +53,7 @@ class Reader:
         self._tree = tree
 
     def value(self, path: str) -> Any:
-        """The value at a dotted path; None where there is none or only a reference to elsewhere."""
+        """Read the value at a dotted path; None where there is none or only a reference."""
         node = self._tree
         for key in path.split("."):
             node = _entries(node).get(key)
@@ -61,7 +61,7 @@ class Reader:
         return None if isinstance(node, str) and node.startswith(("${", "???")) else node
 
     def integer(self, path: str, most: int = MAX_INTEGER) -> int | None:
-        """A positive integer.
+        """Read a positive integer.
 
         Raises:
             UserError: Something else is there.
@@ -72,7 +72,7 @@ class Reader:
         raise UserError(f"{self.label}: {path} is no integer between 1 and {most}")
 
     def number(self, path: str) -> float | None:
-        """A number that is not negative.
+        """Read a number that is not negative.
 
         Raises:
             UserError: Something else is there.
@@ -83,7 +83,7 @@ class Reader:
         raise UserError(f"{self.label}: {path} is no number from 0")
 
     def flag(self, path: str) -> bool | None:
-        """True or False.
+        """Read a flag.
 
         Raises:
             UserError: Something else is there.
@@ -109,12 +109,12 @@ class Reader:
         return stated_only(**{name: self.number(path) for name, path in paths.items()})
 
     def family(self) -> str | None:
-        """The family that this package's section ``process`` names."""
+        """Read the family that this package's section ``process`` names."""
         family = self.text("process.name")
         return family if family.isidentifier() else None
 
     def process(self, root: str = "") -> dict[str, Any]:
-        """This package's section ``process``; empty where there is none."""
+        """Read this package's section ``process``; empty where there is none."""
         settings = self.value(f"{root}process")
         return dict(settings) if isinstance(settings, dict) else {}
 

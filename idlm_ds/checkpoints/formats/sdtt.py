@@ -10,7 +10,7 @@ from idlm_ds.checkpoints.formats.training_config import state_training, training
 
 
 @final
-class SDTT(FolderFormat):
+class SDTTFolder(FolderFormat):
     """A training program's configuration, under ``config`` or at the top."""
 
     prefix = "backbone."

@@ -41,7 +41,7 @@ class TrainingFile(Format):
         """Content of the file, around ``shared``: the weights and their running mean."""
 
     def ignored(self, names: Iterable[str]) -> list[str]:
-        """Stored names that are no part of the network."""
+        """List stored names that are no part of the network."""
         del names
         return []
 

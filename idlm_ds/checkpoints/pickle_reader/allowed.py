@@ -127,7 +127,7 @@ def admit(module: str, name: str) -> Global:
 
 
 def construct(called: Any, arguments: Any) -> Any:
-    """The value that stands for a call, which does not take place.
+    """Return the value that stands for a call, which does not take place.
 
     Raises:
         Refused: What is called is not an admitted name.

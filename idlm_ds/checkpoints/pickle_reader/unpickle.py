@@ -94,7 +94,7 @@ class Machine:
         self.push(construct(called, arguments))
 
     def call_with_keywords(self) -> None:
-        """The same, with keywords, which are dropped."""
+        """Read the same with keywords, which are dropped."""
         self.stack.pop()
         self.call()
 

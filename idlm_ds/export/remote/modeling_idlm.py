@@ -41,11 +41,11 @@ class IDLMForMaskedLM(DiffusionGenerationMixin, PreTrainedModel):
         return self.backbone(x, sigma, read)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The table of words."""
+        """Return the embedding of tokens."""
         return self.backbone.vocab_embed
 
     def get_output_embeddings(self) -> nn.Module:
-        """The projection onto words."""
+        """Return the projection to scores."""
         return self.backbone.output_layer.linear
 
     def _init_weights(self, module: nn.Module) -> None:

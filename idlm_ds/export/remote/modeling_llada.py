@@ -40,11 +40,11 @@ class LLaDAModelLM(DiffusionGenerationMixin, PreTrainedModel):
         return self.model["transformer"](x, read)
 
     def get_input_embeddings(self) -> nn.Module:
-        """The table of words."""
+        """Return the embedding of tokens."""
         return self.get_submodule("model.transformer.wte")
 
     def get_output_embeddings(self) -> nn.Module:
-        """The projection onto words."""
+        """Return the projection to scores."""
         return self.get_submodule("model.transformer.ff_out")
 
     def _init_weights(self, module: nn.Module) -> None:
