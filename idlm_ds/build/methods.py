@@ -68,9 +68,10 @@ def make_method(recipe: DistillRecipe, process: Process) -> Method:
     objective, updates = recipe.objective, recipe.train.student_steps
     row = METHODS[objective.name]
     if recipe.process.name not in row.families:
+        kind = "masked" if row.is_masked else "uniform"
         raise UserError(
-            f"objective.name: {row.name} is defined for {', '.join(row.families)}; "
-            f"process.name is {recipe.process.name}"
+            f"objective.name: {row.name} is defined for {kind} families: "
+            f"{', '.join(row.families)}; process.name is {recipe.process.name}"
         )
     t_min = recipe.process.t_min if objective.t_min is None else objective.t_min
     arguments: dict[str, Any] = {

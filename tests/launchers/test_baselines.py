@@ -89,7 +89,10 @@ def test_the_teacher_that_is_measured_is_the_original_one(made):
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (["objective.name=dcd"], ["objective.name: dcd", "duo, udlm", "process.name is mdlm"]),
+        (
+            ["objective.name=dcd"],
+            ["objective.name: dcd", "uniform families: udlm, duo", "process.name is mdlm"],
+        ),
         (
             ["objective.name=sdtt", "objective.rounds=4", f"train.student_steps={UPDATES}"],
             ["objective.rounds: 4", "train.student_steps 3"],
