@@ -25,8 +25,8 @@ class Cell:
 
     steps: int | None
     precision: str | None
-    temperature: float
-    nucleus: float
+    temperature: float | None
+    nucleus: float | None
     seed: int
     num_samples: int
     length: int

@@ -125,14 +125,13 @@ class RunEvaluation:
         target = entropies.get(MATCHED_STEPS, entropies[section.steps[-1]])
         temperature = FIRST_GUESS
         for steps in section.matched_steps:
-            cell, samples = self._draw_matched(matched, steps, target, temperature)
-            temperature = cell.temperature
+            temperature, cell, samples = self._draw_matched(matched, steps, target, temperature)
             yield self._score(matched, cell, samples)
 
     def _draw_matched(
         self, network: LiveNetwork, steps: int, target: float, guess: float
-    ) -> tuple[Cell, SampleSet]:
-        """Draw at the temperature that gives an entropy.
+    ) -> tuple[float, Cell, SampleSet]:
+        """Draw at the temperature that gives an entropy, and say which that is.
 
         The same random numbers serve every temperature, and whole sets are drawn: small ones miss
         the target by more than the tolerance.
@@ -145,7 +144,8 @@ class RunEvaluation:
             entropy.update(unigram_entropy(tries[temperature][1].tokens))
             return entropy.compute().value
 
-        return tries[match(entropy_at, target, guess)]
+        temperature = match(entropy_at, target, guess)
+        return temperature, *tries[temperature]
 
     def _draw(
         self, network: LiveNetwork, steps: int, temperature: float = 1.0

@@ -74,10 +74,11 @@ def write_report(
         raise ValueError("write_report: no rows")
     write_rows(folder / "report.json", rows, settings)
     draw_run(rows, folder / "frontier.png")
+    line = {**shared_by_rows(rows), **settings}
     parts = [
         f"# {title}",
         to_markdown(rows, RUN_COLUMNS),
-        _settings_line(rows, settings),
+        " · ".join(f"**{key}** {value}" for key, value in line.items() if value),
         "![GenPPL against steps, and against entropy](frontier.png)",
         GUIDE.rstrip(),
         *_sample_parts(samples),
@@ -85,14 +86,14 @@ def write_report(
     write_text(folder / "report.md", "\n\n".join(parts) + "\n")
 
 
-def _settings_line(rows: Sequence[Row], settings: Mapping[str, Any]) -> str:
+def shared_by_rows(rows: Sequence[Row]) -> dict[str, str]:
+    """Collect what the table leaves out because all its rows share it, by its heading."""
     shared = {}
     for key, heading in SHARED.items():
         values = [row[key] for row in rows if row.get("steps") is not None or key == "judge"]
         values = [", ".join(map(str, v)) if isinstance(v, list) else str(v) for v in values]
         shared[heading] = ", ".join(dict.fromkeys(values))
-    line = {key: value for key, value in (shared | dict(settings)).items() if value}
-    return " · ".join(f"**{key}** {value}" for key, value in line.items())
+    return {heading: value for heading, value in shared.items() if value}
 
 
 def _sample_parts(samples: Mapping[str, Sequence[str]]) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from idlm_ds.console import say
 from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.controls import Measured, RunEvaluation
-from idlm_ds.evaluation.page import RUN_COLUMNS, write_report
+from idlm_ds.evaluation.page import RUN_COLUMNS, shared_by_rows, write_report
 from idlm_ds.evaluation.samples_file import write_samples
 from idlm_ds.evaluation.table import to_text, value_with_error
 from idlm_ds.provenance import describe_machine
@@ -45,9 +45,9 @@ def report(
             "recipe": recipe.name,
             "weights": f"student at EMA {recipe.ema.decay}",
             "batch_size": recipe.eval.batch,
-            **describe_machine(world.device.type, world.size),
         }
-        _write(output, recipe.name, settings, measured)
+        machine = describe_machine(world.device.type, world.size)
+        _write(output, settings, machine, measured)
     world.barrier()
 
 
@@ -63,7 +63,7 @@ def _say_row(measured: Measured) -> None:
 
 
 def _write(
-    output: Path, title: str, settings: dict[str, Any], measured: Sequence[Measured]
+    output: Path, settings: dict[str, Any], machine: dict[str, Any], measured: Sequence[Measured]
 ) -> None:
     rows = [each.row for each in measured]
     shown = {}
@@ -79,8 +79,10 @@ def _write(
             )
         if (row["model"], row["steps"]) in SHOWN:
             shown[f"{row['model']}, {row['steps']} steps"] = each.texts
-    write_report(output, rows, title=title, settings=settings, samples=shown)
+    title = settings["recipe"]
+    write_report(output, rows, title=title, settings={**settings, **machine}, samples=shown)
     say(f"\n{to_text(rows, RUN_COLUMNS)}")
+    say(", ".join(f"{key} {value}" for key, value in {**shared_by_rows(rows), **settings}.items()))
     for heading, texts in shown.items():
         say(f"\n{heading}:")
         for text in texts[:2]:

@@ -61,10 +61,10 @@ def test_a_matched_set_is_the_one_that_the_search_drew(monkeypatch):
     def draw(self, network, steps, temperature):
         assert temperature not in drawn
         drawn[temperature] = SimpleNamespace(tokens=torch.arange(8).reshape(2, 4))
-        return temperature, drawn[temperature]
+        return "cell", drawn[temperature]
 
     monkeypatch.setattr(RunEvaluation, "_draw", draw)
     evaluation = object.__new__(RunEvaluation)
-    temperature, samples = evaluation._draw_matched(None, 8, TARGET, 0.85)
+    temperature, cell, samples = evaluation._draw_matched(None, 8, TARGET, 0.85)
     assert len(drawn) > 1
-    assert samples is drawn[temperature]
+    assert (cell, samples) == ("cell", drawn[temperature])

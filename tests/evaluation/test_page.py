@@ -3,7 +3,7 @@ import json
 import pytest
 
 from idlm_ds.evaluation.compare import read_results
-from idlm_ds.evaluation.page import write_report
+from idlm_ds.evaluation.page import shared_by_rows, write_report
 from tests.evaluation.rows import row
 
 ROWS = [
@@ -36,6 +36,16 @@ def test_the_page_holds_the_table_its_settings_and_the_picture(tmp_path):
     assert "**seed** 7 · **tokens a sample** 16 · **recipe** toy" in page
     assert "(frontier.png)" in page
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_what_rows_share_is_said_once_under_their_table():
+    assert shared_by_rows(ROWS) == {
+        "judge": "tiny@0123456789ab",
+        "sampler": "ancestral, analytic",
+        "precision": "float64",
+        "seed": "7",
+        "tokens a sample": "16",
+    }
 
 
 def test_samples_cannot_break_the_page(tmp_path):

@@ -134,7 +134,8 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
         assert row["gen_ppl"] > 1
         assert row["gen_ppl_se"] > 0
         assert row["num_samples"] == 4
-    student = report["rows"][1]
+    heldout, student = report["rows"][:2]
+    assert heldout["temperature"] is heldout["nucleus"] is None
     assert (student["seeds"], student["masking"]) == ([1234], "published")
     assert (output / "samples" / "teacher_matched-2.json").exists()
     samples = json.loads((output / "samples" / "student-1.json").read_text())
