@@ -23,7 +23,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self, count: int) -> None:
-        """ReverseStep towards the current weights.
+        """Step towards the current weights.
 
         Args:
             count: Updates made so far, this one included; early on the mean is shorter, with

@@ -99,7 +99,7 @@ def run_phases(
     try:
         for step, batch in enumerate(loader.batches(start, stop), start=start):
             began = time.perf_counter()
-            # Logged is the first phase of each kind in every ``log_every`` phases.
+            # Logged is one cycle, from the last of every ``log_every`` phases on: each kind once.
             is_logged = (step + 1) // log_every > (step + 1 - plan.cycle) // log_every
             result = train_step(program, step, batch, is_logged=is_logged)
             seconds = time.perf_counter() - began
