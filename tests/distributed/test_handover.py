@@ -222,7 +222,13 @@ def uninterrupted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any]]
 
 @pytest.mark.parametrize(
     ("stage", "size", "precision"),
-    [*[(*layout, "fp32") for layout in LAYOUTS], (1, 2, "bf16"), (3, 2, "bf16")],
+    [
+        *[(stage, 2, "fp32") for stage in (1, 2, 3)],
+        (3, 1, "fp32"),
+        (3, 2, "bf16"),
+        *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2)],
+        pytest.param(1, 2, "bf16", marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_resumed_in_a_round_or_between_two_is_the_uninterrupted_run(
     stage: int, size: int, precision: str, uninterrupted

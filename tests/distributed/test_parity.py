@@ -105,7 +105,7 @@ def _assert_at_rest(role: Role, where: str) -> None:
 
 
 @pytest.mark.parametrize(("family", "clip"), [("mdlm", 0.0), ("duo", 0.1), ("dmd", 0.0)])
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_engines_do_what_plain_torch_does(

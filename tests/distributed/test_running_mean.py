@@ -53,7 +53,7 @@ def _untouched(size: int, stage: int) -> list[dict[str, Any]]:
     return run_ranks(_distil, size, stage, False)
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_looking_at_the_running_mean_does_not_change_training(stage: int, size: int):
     looked_at = run_ranks(_distil, size, stage, True)

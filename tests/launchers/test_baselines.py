@@ -50,7 +50,7 @@ def rows(output: Path) -> dict[tuple[str, int | None], dict]:
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("method", ["sdtt", "dmd"])
+@pytest.mark.parametrize("method", ["sdtt", pytest.param("dmd", marks=pytest.mark.slow)])
 def test_a_baseline_prints_a_table_and_saves_a_student(method, made):
     output, done = made(method)
     shown = {("held-out", None), ("student", 2), ("teacher", 2), ("teacher (matched)", 2)}

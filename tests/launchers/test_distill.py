@@ -82,7 +82,10 @@ def uninterrupted(toy, tmp_path_factory):
     return get
 
 
-@pytest.mark.parametrize(("ranks", "teacher"), [(1, "teacher"), (2, "dropout")])
+@pytest.mark.parametrize(
+    ("ranks", "teacher"),
+    [pytest.param(1, "teacher", marks=pytest.mark.slow), (2, "dropout")],
+)
 def test_a_killed_and_resumed_run_is_the_same_run(ranks, teacher, toy, uninterrupted, tmp_path):
     whole = uninterrupted(ranks, teacher=teacher)
     moment = random.Random(ranks)
@@ -109,7 +112,12 @@ def _lines(output: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("ranks", "config"), [(2, "zero3.json"), (2, "zero2.json"), (2, "zero1.json")]
+    ("ranks", "config"),
+    [
+        (2, "zero3.json"),
+        pytest.param(2, "zero2.json", marks=pytest.mark.slow),
+        pytest.param(2, "zero1.json", marks=pytest.mark.slow),
+    ],
 )
 def test_losses_do_not_depend_on_ranks_or_stage(ranks, config, uninterrupted):
     one, other = metrics(uninterrupted(1)), metrics(uninterrupted(ranks, config))
