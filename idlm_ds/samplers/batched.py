@@ -29,7 +29,6 @@ def sample_batched(
     stream: str,
     batch: int,
     device: torch.device | str = "cpu",
-    num_batches: int | None = None,
     on_step: OnBatchStep | None = None,
 ) -> Sampled:
     """Draw the samples with these indices.
@@ -44,24 +43,21 @@ def sample_batched(
         stream: Purpose of the set; sets of one seed and different streams are independent.
         batch: Sequences at a time.
         device: Where to draw.
-        num_batches: Smallest number of batches; ranks that share ZeRO-3 weights must sample equally
-            often, so the ones with fewer samples draw some that are thrown away.
-        on_step: Watches each batch, except those thrown away.
+        on_step: Watches each batch.
 
     Returns:
         The samples in the order of ``samples``, on the CPU.
     """
     parts = [samples[i : i + batch] for i in range(0, len(samples), batch)]
-    idle = max(0, (num_batches or 0) - len(parts))
     drawn = []
-    for i, part in enumerate([*parts, *([[0]] * idle)]):
+    for part in parts:
         noise = Noise.of_samples(seed, stream, samples=part, device=device)
         x = process.prior(len(part), length, noise=noise)
-        watch = partial(on_step, part) if on_step and i < len(parts) else None
+        watch = partial(on_step, part) if on_step else None
         drawn.append(config.draw(process, denoiser, x, noise=noise, on_step=watch))
     if not parts:
         return Sampled(torch.zeros(0, length).long(), torch.zeros(0).long())
-    return join(drawn[: len(parts)])
+    return join(drawn)
 
 
 def join(parts: Sequence[Sampled]) -> Sampled:
