@@ -50,13 +50,22 @@ def rows(output: Path) -> dict[tuple[str, int | None], dict]:
 
 
 @pytest.mark.dist
-@pytest.mark.parametrize("method", ["sdtt", pytest.param("dmd", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["sdtt", "dmd"])
 def test_a_baseline_prints_a_table_and_saves_a_student(method, made):
     output, done = made(method)
     shown = {("held-out", None), ("student", 2), ("teacher", 2), ("teacher (matched)", 2)}
     assert rows(output).keys() == shown
     for row in rows(output).values():
         assert value_with_error(row["gen_ppl"], row["gen_ppl_se"]) in done.out
+    judge = rows(output)["student", 2]["judge"]
+    (shared,) = (line for line in done.out.splitlines() if line.startswith(f"judge {judge}, "))
+    for setting in (
+        "sampler ancestral",
+        "precision float64",
+        "seed 1234",
+        "weights student at EMA",
+    ):
+        assert setting in shared
     card = json.loads((output / "student" / "config.json").read_text())
     assert card["origin"]["made_by"] == f"{method}, running-mean weights"
     assert card["origin"]["student_updates"] == UPDATES
