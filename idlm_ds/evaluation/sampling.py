@@ -34,13 +34,13 @@ QUIET = ("commit", "prompt")
 """Provenance that is written, but not printed."""
 
 
-Plan: TypeAlias = tuple[
+PlannedDraw: TypeAlias = tuple[
     Callable[[Denoiser, torch.device, Sequence[int]], Sampled], Mapping[str, Any]
 ]
 """What draws the samples with some indices, checked against the model, and its provenance."""
 
 
-def _plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
+def _plan_chain(options: SampleOptions, opened: OpenModel) -> PlannedDraw:
     """Plan to walk down from noise."""
     config = sampler_config(options)
     check_sampler(config, opened)
@@ -66,7 +66,7 @@ def _plan_chain(options: SampleOptions, opened: OpenModel) -> Plan:
     return draw, settings
 
 
-def _plan_blockwise(options: SampleOptions, opened: OpenModel) -> Plan:
+def _plan_blockwise(options: SampleOptions, opened: OpenModel) -> PlannedDraw:
     """Plan to continue a prompt, by default by as many whole blocks as fit in a training sequence.
 
     Texts begin with the prompt, and so do the sequences whose entropy is measured.

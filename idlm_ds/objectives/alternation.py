@@ -68,5 +68,5 @@ class Single:
         return step
 
 
-Plan: TypeAlias = Alternation | Single
+PhasePlan: TypeAlias = Alternation | Single
 """Which network learns at each step."""

@@ -10,7 +10,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from idlm_ds.noise import Noise
-from idlm_ds.objectives.alternation import Phase, Plan
+from idlm_ds.objectives.alternation import Phase, PhasePlan
 from idlm_ds.processes.base import Denoiser
 from idlm_ds.tensor_types import Logits, PerPosition, Scalar, Time, TokenIds
 
@@ -66,7 +66,7 @@ class Method(ABC):
     Implementations get networks as callables and know no engine and no process group.
     """
 
-    plan: Plan
+    plan: PhasePlan
     """The phase of each step."""
 
     loss_names: ClassVar[Mapping[Phase, str]]

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import Row, by_name, look_up
+from idlm_ds.registry.table import NamedRow, by_name, look_up
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FamilyRow(Row):
+class FamilyRow(NamedRow):
     """A diffusion family; its entry point is a ``processes.base.Process``."""
 
     is_masked: bool
@@ -82,7 +82,7 @@ def sampled_as(name: object) -> str:
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleRow(Row):
+class ScheduleRow(NamedRow):
     """A noise schedule, a ``schedules.base.NoiseSchedule``, or a clock."""
 
     settings: tuple[str, ...]

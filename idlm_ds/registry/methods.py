@@ -4,12 +4,12 @@ from dataclasses import dataclass
 from typing import final
 
 from idlm_ds.registry.families import FAMILIES
-from idlm_ds.registry.table import Row, by_name
+from idlm_ds.registry.table import NamedRow, by_name
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MethodRow(Row):
+class MethodRow(NamedRow):
     """A way to train a network; its entry point makes an ``objectives.base.Method``."""
 
     is_masked: bool | None = None

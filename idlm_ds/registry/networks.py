@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import Row, by_name
+from idlm_ds.registry.table import NamedRow, by_name
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class NetworkRow(Row):
+class NetworkRow(NamedRow):
     """An architecture; its entry point is a class whose argument is a ``config``."""
 
     config: str

@@ -3,12 +3,12 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.registry.table import Row, by_name, default
+from idlm_ds.registry.table import NamedRow, by_name, default
 
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SamplerRow(Row):
+class SamplerRow(NamedRow):
     """A way to draw samples.
 
     Its entry point makes the reverse step for a family; without a reverse chain, it is the sampler.

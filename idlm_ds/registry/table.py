@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
+class NamedRow:
     """A row of a table."""
 
     name: str
@@ -18,7 +18,7 @@ class Row:
     """What it stands for, as ``module:name``; see ``load``."""
 
 
-AnyRow = TypeVar("AnyRow", bound=Row)
+AnyRow = TypeVar("AnyRow", bound=NamedRow)
 
 
 def by_name(*rows: AnyRow) -> Mapping[str, AnyRow]:

@@ -93,13 +93,25 @@ def test_the_readme_gives_the_two_commands():
     assert "pip install -e '.[test]' && pytest" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_no_two_classes_have_one_name():
+def type_names(source: str) -> list[str]:
+    """Names of the classes and type aliases of a file."""
+    names = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.ClassDef(name=name):
+                names.append(name)
+            case ast.AnnAssign(target=ast.Name(id=name), annotation=ast.Name(id="TypeAlias")):
+                names.append(name)
+    return names
+
+
+def test_type_names_are_those_of_classes_and_aliases():
+    source = "class A:\n    class B: ...\nC: TypeAlias = int\nD: int = 1\nE = A"
+    assert type_names(source) == ["A", "C", "B"]
+
+
+def test_no_two_types_have_one_name():
     # Exported classes have the names that the published releases gave them.
     sources = [path for path in SOURCES if "remote" not in path.parts]
-    names = [
-        node.name
-        for path in sources
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef)
-    ]
+    names = [name for path in sources for name in type_names(path.read_text())]
     assert sorted(name for name in set(names) if names.count(name) > 1) == []

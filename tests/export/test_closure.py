@@ -35,7 +35,7 @@ def α(x: "str") -> None:
 
 
 def test_an_entry_point_is_changed_like_an_import():
-    source = """ROW = Row(name="α", entry_point="idlm_ds.processes.mdlm:MDLM")
+    source = """ROW = NamedRow(name="α", entry_point="idlm_ds.processes.mdlm:MDLM")
 STEP = "idlm_ds.processes.base:Process.step"
 OTHERS = ("idlm_ds", "idlm_ds.noise", "see idlm_ds.noise:Noise", "torch.nn:Linear")
 """
