@@ -25,7 +25,7 @@ Recipe = DistillRecipe | PretrainRecipe
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunOptions:
-    """RunOptions of the command line that no recipe has."""
+    """Options of the command line that no recipe has."""
 
     output: Path
     resume: str | None = None
