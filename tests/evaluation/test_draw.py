@@ -59,10 +59,12 @@ def test_any_batch_draws_the_same_set(batch):
 def test_ranks_draw_equally_often_and_all_get_the_whole_set(num_samples, size):
     values, barrier, calls = [None] * size, Barrier(size, timeout=20), [0] * size
     results: dict[int, Drawn] = {}
+    sizes: list[int] = []
 
     def run(rank: int) -> None:
         def draw(indices: Sequence[int]) -> SimpleNamespace:
             calls[rank] += 1
+            sizes.append(len(indices))
             return sampled(indices)
 
         ranks = ThreadRank(rank, values, barrier)
@@ -77,3 +79,4 @@ def test_ranks_draw_equally_often_and_all_get_the_whole_set(num_samples, size):
     for drawn in results.values():
         assert_whole(drawn, num_samples)
     assert len(set(calls)) == 1
+    assert min(sizes) == 1, "a network is never called with nothing"
