@@ -35,7 +35,18 @@ BOUNDARIES = {2: 1 / 4, 4: 1 / 2}
 MID_FIRST, MID_ROUND, BOUNDARY = 1, 3, 4
 """Steps at which runs are saved."""
 
-LAYOUTS = [(stage, size) for stage in (1, 2, 3) for size in (1, 2)]
+LAYOUTS = [
+    *[(stage, 2) for stage in (1, 2, 3)],
+    (3, 1),
+    *[pytest.param(stage, 1, marks=pytest.mark.slow) for stage in (1, 2)],
+]
+PRECISE_LAYOUTS = [
+    *[(stage, 2, "fp32") for stage in (1, 2, 3)],
+    (3, 1, "fp32"),
+    (3, 2, "bf16"),
+    *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2)],
+    *[pytest.param(stage, 2, "bf16", marks=pytest.mark.slow) for stage in (1, 2)],
+]
 FAMILY = {"sdtt": "mdlm", "dcd": "duo"}
 
 
@@ -179,10 +190,7 @@ def _hand_over(world: World, stage: int, precision: str) -> None:
     assert train_step(program, 0, batches[0]).report.was_applied
 
 
-@pytest.mark.parametrize(
-    ("stage", "size", "precision"),
-    [*[(*layout, "fp32") for layout in LAYOUTS], *[(stage, 2, "bf16") for stage in (1, 2, 3)]],
-)
+@pytest.mark.parametrize(("stage", "size", "precision"), PRECISE_LAYOUTS)
 def test_the_teacher_computes_what_the_student_did_when_it_was_taken(
     stage: int, size: int, precision: str
 ):
@@ -220,16 +228,7 @@ def uninterrupted(tmp_path_factory) -> Callable[..., tuple[Path, dict[str, Any]]
     return get
 
 
-@pytest.mark.parametrize(
-    ("stage", "size", "precision"),
-    [
-        *[(stage, 2, "fp32") for stage in (1, 2, 3)],
-        (3, 1, "fp32"),
-        (3, 2, "bf16"),
-        *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2)],
-        pytest.param(1, 2, "bf16", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize(("stage", "size", "precision"), PRECISE_LAYOUTS)
 def test_a_run_resumed_in_a_round_or_between_two_is_the_uninterrupted_run(
     stage: int, size: int, precision: str, uninterrupted
 ):

@@ -81,7 +81,7 @@ def _losses_and_gradients(world: World, stage: int) -> dict[str, Any]:
     return answers
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_nested_heads_in_chunks_give_the_loss_and_gradient_of_two_networks_apart(
     stage: int, size: int

@@ -104,7 +104,10 @@ def _assert_at_rest(role: Role, where: str) -> None:
         )
 
 
-@pytest.mark.parametrize(("family", "clip"), [("mdlm", 0.0), ("duo", 0.1), ("dmd", 0.0)])
+@pytest.mark.parametrize(
+    ("family", "clip"),
+    [("mdlm", 0.0), ("duo", 0.1), pytest.param("dmd", 0.0, marks=pytest.mark.slow)],
+)
 @pytest.mark.parametrize("accumulation", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
@@ -129,7 +132,7 @@ def plain_adapters(world: World, family: str, clip: float, phases: int) -> dict[
 
 
 @pytest.mark.parametrize("family", ["mdlm", "duo"])
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_a_role_of_which_one_parameter_in_a_hundred_learns(stage: int, size: int, family: str):
     """Its gradients, moments, mean and checkpoint are of those parameters; the rest stays."""

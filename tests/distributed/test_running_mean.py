@@ -60,7 +60,7 @@ def test_looking_at_the_running_mean_does_not_change_training(stage: int, size: 
     toy.assert_same(looked_at[0]["state"], _untouched(size, stage)[0]["state"], "after looking")
 
 
-@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
 @pytest.mark.parametrize("stage", [1, 2, 3])
 def test_an_export_is_the_whole_running_mean_on_the_first_rank(stage: int, size: int):
     answers = _untouched(size, stage)
