@@ -64,9 +64,10 @@ class Published(ABC):
         read = getattr(self.process, "clock", self.process.schedule).at(t.double())
         return Clock(read.alpha.float(), -read.dalpha.float(), read.sigma.float())
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Draw float32 numbers."""
-        return torch.rand(shape, generator=self.generator, device=self.generator.device)
+    def uniform(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Draw numbers in [0, 1)."""
+        device = self.generator.device
+        return torch.rand(shape, generator=self.generator, device=device, dtype=dtype)
 
     def times(self, batch: int, t_min: float) -> Tensor:
         """Draw a time per sequence, one in each stratum, in random order."""
@@ -85,7 +86,8 @@ class Published(ABC):
 
     def race(self, probs: Tensor) -> Tensor:
         """Draw tokens (B, L) from dense probabilities: argmax of ``p / Exp(1)``."""
-        return (probs / (1e-10 - (self.uniform(*probs.shape) + 1e-10).log())).argmax(-1)
+        u = self.uniform(*probs.shape, dtype=probs.dtype)
+        return (probs / (1e-10 - (u + 1e-10).log())).argmax(-1)
 
     def answer(self, network: Network, given: Draw) -> Tensor:
         """Return a student's answer, a dense simplex (B, L, V)."""
