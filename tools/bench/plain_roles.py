@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
+from torch.profiler import record_function
 
 from idlm_ds.engine.trio import Borrowed, StepReport
 
@@ -13,6 +14,8 @@ Kind: TypeAlias = Literal["fused", "foreach", "loop"]
 """PyTorch's ways to run AdamW; a loop over tensors is its default on CPUs, foreach on GPUs."""
 
 DECAY = 0.9999
+OPTIMIZER, MEANS = "optimizer", "running mean"
+"""Labels of a profile."""
 
 
 class OneRank:
@@ -88,16 +91,17 @@ class Learning(Frozen):
     def step(self, lr: float) -> StepReport:
         """See ``Learner``."""
         self.before_update()
-        gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.stack(torch._foreach_norm(gradients)).norm()
-        del gradients
-        is_of_kind = {"fused": self.kind == "fused", "foreach": self.kind == "foreach"}
-        self._adam.param_groups[0].update(lr=lr, **is_of_kind)
-        self._adam.step()
-        self._adam.zero_grad(set_to_none=True)
+        with record_function(OPTIMIZER):
+            gradients = [p.grad for p in self._parameters if p.grad is not None]
+            norm = torch.stack(torch._foreach_norm(gradients)).norm()
+            del gradients
+            is_of_kind = {"fused": self.kind == "fused", "foreach": self.kind == "foreach"}
+            self._adam.param_groups[0].update(lr=lr, **is_of_kind)
+            self._adam.step()
+            self._adam.zero_grad(set_to_none=True)
         self.updates += 1
         decay = min(DECAY, (1 + self.updates) / (10 + self.updates))
-        with torch.no_grad():
+        with torch.no_grad(), record_function(MEANS):
             torch._foreach_lerp_(self._means, self._parameters, 1 - decay)
         return StepReport(float(norm), lr, True)
 

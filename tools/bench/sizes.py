@@ -8,13 +8,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from idlm_ds.data.loader import Batch, MicroBatch
+from idlm_ds.errors import UserError
 from idlm_ds.models.dit import DiT, DiTConfig, initial_value
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.options import ABOVE_0, AT_LEAST_1, Options, option
 from idlm_ds.processes.base import Process
 from idlm_ds.processes.by_name import make_process
+from idlm_ds.recipes.load import load_recipe
+from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.registry.families import FAMILIES, sees_time
+from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.registry.table import OneOf, default
 
 
@@ -27,6 +31,7 @@ class Sizes(Options):
     hidden: int = option(256, "width of a network", rule=AT_LEAST_1)
     blocks: int = option(8, "its blocks", rule=AT_LEAST_1)
     heads: int = option(8, "its attention heads", rule=AT_LEAST_1)
+    cond: int = option(128, "width of its time embedding", rule=AT_LEAST_1)
     batch: int = option(8, "sequences", rule=AT_LEAST_1)
     length: int = option(256, "positions of a sequence", rule=AT_LEAST_1)
     vocab: int = option(50_258, "ids, the mask included", rule=AT_LEAST_1)
@@ -40,6 +45,7 @@ class Sizes(Options):
             hidden=self.hidden,
             blocks=self.blocks,
             heads=self.heads,
+            cond=self.cond,
             time_conditioning=bool(sees_time(self.family)),
         )
 
@@ -48,6 +54,30 @@ class Sizes(Options):
         """The sizes in one line."""
         network = f"{self.blocks} blocks of {self.hidden} ({self.heads} heads)"
         return f"{self.family}, {self.batch} x {self.length} tokens, {self.vocab:,} ids, {network}"
+
+    @classmethod
+    def of_recipe(cls, source: str) -> "Sizes":
+        """Take the sizes of a distillation recipe and of its teacher.
+
+        Raises:
+            UserError: Either cannot be read, or the teacher is of another architecture.
+        """
+        from idlm_ds.build.saved_model import find_model
+
+        recipe = load_recipe(DistillRecipe, source)
+        about = find_model(recipe.teacher.path, "teacher.path").about
+        if about.kind != default(NETWORKS):
+            raise UserError(
+                f"--recipe: its teacher is a {about.kind}; {default(NETWORKS)} is measured"
+            )
+        shared = ("hidden", "blocks", "heads", "cond")
+        return cls(
+            family=recipe.process.name,
+            batch=recipe.train.micro_batch,
+            length=recipe.data.length,
+            vocab=about.vocab_size,
+            **{name: about.sizes[name] for name in shared},
+        )
 
     def process(self) -> Process:
         """Build the diffusion family."""
