@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, final
 
 import deepspeed
-import torch
 from torch import Tensor, nn
 
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics

@@ -12,7 +12,7 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, PhasePlan
 from idlm_ds.processes.base import Denoiser
-from idlm_ds.tensor_types import Logits, PerPosition, Scalar, Time, TokenIds
+from idlm_ds.tensor_types import Scalar, Time, TokenIds
 
 
 @dataclass(frozen=True, slots=True)

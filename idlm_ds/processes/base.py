@@ -28,6 +28,11 @@ Operator: TypeAlias = Callable[..., Tensor]
 """A function of hidden states (P, D), the projection's weight (V, D), its bias (V,) or None, and
 further tensors, such as a fused loss."""
 
+Use: TypeAlias = Callable[..., Tensor]
+"""A function of the scores (R, V) of a block of positions and of further tensors of R rows, which
+returns R rows. It may overwrite the scores; the next block has their memory, so what it returns
+must not."""
+
 
 @runtime_checkable
 class Head(Protocol):
@@ -40,6 +45,22 @@ class Head(Protocol):
         """Run ``operator`` on the hidden states of some positions and the projection's weight.
 
         It runs where ZeRO-3 has gathered the weight, so scores need never exist as a whole.
+        """
+
+    def each(self, use: Use, positions: Positions, /, *rows: Tensor) -> Tensor:
+        """Apply ``use`` to the raw float32 scores of successive blocks of positions.
+
+        Args:
+            use: Called with the scores of a block and the matching rows of ``rows``; with no
+                positions, called once with none.
+            positions: Any positions, also none. However many there are, the projection is used
+                once.
+            rows: Tensors with one row for each of ``positions``.
+
+        Returns:
+            The concatenated results.
+
+        Gradient: none.
         """
 
 

@@ -84,7 +84,7 @@ class Duo(Uniform):
     def _near_the_largest(
         self, clean: Probs, gain: PerPosition, spread: PerPosition, xi: Logits
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return argmax and number of entries of each row, then id and ``w / tau`` of each entry."""
+        """Return argmax and number of entries by row, then id and ``w / tau`` by entry."""
         amplitude = gain[:, None].to(clean.dtype)
         xi = xi.to(clean.dtype).mul_(spread[:, None].to(clean.dtype))
         w = xi + amplitude * clean.detach()

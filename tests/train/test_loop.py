@@ -50,7 +50,8 @@ def test_records_count_phases_and_updates_from_where_the_run_begins():
 
 
 @pytest.mark.parametrize(
-    ("every", "logged"), [(1, [1, 3, 5, 7]), (2, [1, 3, 5, 7]), (4, [3, 7]), (3, [1, 5]), (99, [])]
+    ("every", "logged"),
+    [(1, [1, 3, 5, 7]), (2, [1, 3, 5, 7]), (4, [3, 7]), (3, [1, 5, 7]), (99, [])],
 )
 def test_metrics_come_once_an_interval_with_the_first_phase_that_has_them(every, logged):
     hook = Seen()
