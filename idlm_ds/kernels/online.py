@@ -31,13 +31,37 @@ def grow(top, total, score):
 def join(top, total):
     """Join lanes at the end of a row.
 
+    Probabilities are ``exp(score - peak) / whole``: more exact than by the logarithm of the sum,
+    which is rounded at the magnitude of the scores.
+
     Returns:
-        The normaliser in nats, and the share of the row's sum that one unit of each lane's has.
+        The maximum, the sum of exponentials above it, and the factor for other sums of the lanes,
+        by which they become averages under the softmax.
     """
     peak = tl.max(top, 0)
     part = tl.exp(top - peak)
     whole = tl.sum(total * part, 0)
-    return peak + tl.log(whole), part / whole
+    return peak, whole, part / whole
+
+
+@triton.jit
+def normaliser(scores, stride, width, BLOCK: tl.constexpr):
+    """Read a row once for the maximum and the sum of exponentials above it."""
+    top = tl.zeros((BLOCK,), scores.dtype.element_ty) + LOWEST
+    total = tl.zeros((BLOCK,), scores.dtype.element_ty)
+    for first in range(0, width, BLOCK):
+        column = first + tl.arange(0, BLOCK)
+        score = tl.load(scores + column * stride, mask=column < width, other=LOWEST)
+        top, total, _, _ = grow(top, total, score)
+    peak, whole, _ = join(top, total)
+    return peak, whole
+
+
+@triton.jit
+def probability(scores, stride, column, width, peak, whole):
+    """Return the softmax at some entries of a row; zero beyond its end."""
+    score = tl.load(scores + column * stride, mask=column < width, other=LOWEST)
+    return tl.exp(score - peak) / whole
 
 
 @triton.jit
@@ -49,3 +73,14 @@ def log1p(x):
     sum_ = 1.0 + x
     rounded = sum_ - 1.0
     return tl.where(rounded > 0, tl.log(sum_) * (x / tl.where(rounded > 0, rounded, 1.0)), x)
+
+
+@triton.jit
+def log_ratio(r, a, b):
+    """Return ``log((1 + r a) / (1 + r b))`` of non-negative numbers.
+
+    It keeps its digits where a and b hardly differ and where r is large.
+    """
+    step = r * (a - b)
+    size = log1p(tl.abs(step) / (1.0 + r * tl.minimum(a, b)))
+    return tl.where(step < 0, -size, size)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 
 import torch
-from torch import Tensor
 
 from idlm_ds.kernels.launch import Launch, collecting
 
@@ -21,9 +20,23 @@ ARCHITECTURES = (80, 90)
 
 def cases() -> Iterator[tuple[str, Callable[[], object]]]:
     """Yield every operator with a call that launches its kernels."""
+    from idlm_ds.kernels.entropy_gap.triton_impl import entropy_gap
+    from idlm_ds.kernels.entropy_loss.triton_impl import hard_score_entropy, soft_score_entropy
     from idlm_ds.kernels.masked_gap.triton_impl import masked_gap
+    from idlm_ds.kernels.masked_loss.triton_impl import hard_cross_entropy, soft_cross_entropy
+    from idlm_ds.kernels.uniform_gap.triton_impl import uniform_gap
+    from idlm_ds.kernels.uniform_loss.triton_impl import soft_uniform_loss
 
-    yield "masked_gap", lambda: masked_gap(_scores(), _scores(), _scores(), _weight(), WIDTH - 1)
+    raw, w, ids = torch.empty(ROWS, WIDTH), torch.empty(ROWS), torch.empty(ROWS).long()
+    level = (*(w.double() for _ in range(3)), ids)
+    yield "masked_gap", lambda: masked_gap(raw, raw, raw, w, WIDTH - 1)
+    yield "entropy_gap", lambda: entropy_gap(raw, raw, raw, w, WIDTH - 1)
+    yield "uniform_gap", lambda: uniform_gap(raw, raw, raw, *level)
+    yield "soft_cross_entropy", lambda: soft_cross_entropy(raw, raw, w, WIDTH - 1)
+    yield "hard_cross_entropy", lambda: hard_cross_entropy(raw, ids, w, WIDTH - 1)
+    yield "soft_score_entropy", lambda: soft_score_entropy(raw, raw, w, WIDTH - 1)
+    yield "hard_score_entropy", lambda: hard_score_entropy(raw, ids, w, WIDTH - 1)
+    yield "soft_uniform_loss", lambda: soft_uniform_loss(raw, raw, *level)
 
 
 def launches() -> Iterator[tuple[str, Launch]]:
@@ -33,14 +46,6 @@ def launches() -> Iterator[tuple[str, Launch]]:
             call()
         for launch in collected:
             yield (name if launch.name == name else f"{name}, {launch.name}"), launch
-
-
-def _scores() -> Tensor:
-    return torch.empty(ROWS, WIDTH)
-
-
-def _weight() -> Tensor:
-    return torch.empty(ROWS)
 
 
 def main() -> None:

@@ -1,7 +1,12 @@
 """Scores to try operators of rows on, and how close their results must be."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import torch
 from torch import Generator, Tensor
+
+from .guarded import LAYOUTS
 
 SHAPES = [(1, 5), (3, 32), (2, 33), (4, 71)]
 """Rows and entries: below a tile, one tile, one more entry, several tiles and a rest."""
@@ -10,6 +15,11 @@ KINDS = ("usual", "extreme", "equal", "certain")
 
 CLOSE = {torch.float64: 1e-11, torch.float32: 2e-5}
 """Relative to the largest entry."""
+
+
+def cases() -> Iterator[tuple[tuple[int, int], str]]:
+    """Yield shapes, each in one of the layouts."""
+    return zip(SHAPES, (*LAYOUTS, "rows"), strict=True)
 
 
 def scores(kind: str, shape: tuple[int, int], generator: Generator) -> Tensor:
@@ -35,14 +45,27 @@ def related_scores(kind: str, shape: tuple[int, int], generator: Generator) -> l
     return [student, teacher, fake]
 
 
-def assert_near(got: Tensor, expected: Tensor, dtype: torch.dtype, scale: float = 0.0) -> None:
+def assert_near(got: Tensor, expected: Tensor, dtype: torch.dtype, scale: Tensor) -> None:
     """Compare at the tolerance of a precision.
 
     Args:
         got: What was computed.
         expected: What is right, float64.
         dtype: The precision of the scores.
-        scale: Magnitude of what was subtracted on the way, where that is larger.
+        scale: Magnitude of each row (R,), that of what was subtracted on the way included.
     """
-    scale = max(scale, expected.abs().max().item(), 1e-3)
-    torch.testing.assert_close(got.double(), expected, rtol=0, atol=CLOSE[dtype] * scale)
+    error = (got - expected).abs().view(len(scale), -1).amax(1)
+    assert (error <= CLOSE[dtype] * scale).all(), (error / scale, dtype)
+
+
+def sizes(rows: Tensor) -> Tensor:
+    """Return the magnitude of each row."""
+    return rows.abs().view(len(rows), -1).amax(1)
+
+
+def slope_of(nats: Callable[..., Tensor], learned: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    """Differentiate a sum of losses by its first argument."""
+    learned = learned.clone().requires_grad_()
+    value = nats(learned, *others)
+    (slope,) = torch.autograd.grad(value.sum(), learned)
+    return value.detach(), slope
