@@ -36,7 +36,7 @@ class Usage:
     registers: int
     """Per thread."""
 
-    spilled: int
+    stack: int
     """Bytes per thread that did not fit in registers."""
 
     shared: int
@@ -49,15 +49,15 @@ def compile_ahead(launch: Launch, arch: int) -> Usage:
     """Compile a launch as Triton would for a GPU of the architecture, such as 90.
 
     Raises:
-        RuntimeError: The assembler refuses the code.
+        RuntimeError: The machine code cannot be read.
     """
     options = {k: v for k, v in launch.settings.items() if k.startswith("num_")}
     compiled = triton.compile(_source(launch), target=GPUTarget("cuda", arch, 32), options=options)
-    with tempfile.TemporaryDirectory() as folder:
-        code = Path(folder) / "kernel.ptx"
-        code.write_text(compiled.asm["ptx"], encoding="utf-8")
-        registers, spilled = _assembled(code, arch)
-    return Usage(registers, spilled, compiled.metadata.shared, compiled.metadata.num_warps)
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as code:
+        code.write(compiled.asm["cubin"])
+        code.flush()
+        registers, stack = _used(code.name)
+    return Usage(registers, stack, compiled.metadata.shared, compiled.metadata.num_warps)
 
 
 def _source(launch: Launch) -> Any:
@@ -87,14 +87,11 @@ def _is_aligned(value: Any) -> bool:
     return isinstance(value, Tensor) or (isinstance(value, int) and value % ALIGNED == 0)
 
 
-def _assembled(code: Path, arch: int) -> tuple[int, int]:
-    """Assemble, and read registers and spilled bytes from the report."""
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-    target = f"sm_{arch}a" if arch >= 90 else f"sm_{arch}"
-    command = [str(tool), "-v", f"-arch={target}", str(code), "-o", "/dev/null"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    registers = re.search(r"Used (\d+) registers", done.stderr)
-    if done.returncode or registers is None:
-        raise RuntimeError(f"ptxas: {done.stderr.strip()[-300:]}")
-    spills = re.findall(r"(\d+) bytes spill", done.stderr)
-    return int(registers[1]), sum(map(int, spills))
+def _used(code: str) -> tuple[int, int]:
+    """Read registers and stack of machine code."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    done = subprocess.run([str(tool), "-res-usage", code], capture_output=True, text=True)
+    used = re.search(r"REG:(\d+) STACK:(\d+)", done.stdout + done.stderr)
+    if used is None:
+        raise RuntimeError(f"cuobjdump: {(done.stdout + done.stderr).strip()[-300:]}")
+    return int(used[1]), int(used[2])

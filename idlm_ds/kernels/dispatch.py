@@ -77,7 +77,7 @@ def _takes_triton(device: torch.device) -> bool:
 def _problem(device: torch.device) -> str | None:
     if not _is_installed():
         return "is not installed"
-    if device.type != "cuda" and not _is_interpreted():
+    if device.type != "cuda" and not is_interpreted():
         return f"needs a GPU, and the networks are on {device.type}"
     return None
 
@@ -88,7 +88,8 @@ def _is_installed() -> bool:
 
 
 @functools.cache
-def _is_interpreted() -> bool:
+def is_interpreted() -> bool:
+    """Return whether Triton was imported for its interpreter, which runs on a CPU."""
     from triton.runtime.jit import JITFunction
 
     from idlm_ds.kernels.online import grow

@@ -7,8 +7,8 @@ sums until the row ends, so that nothing is exchanged between threads before.
 import triton
 import triton.language as tl
 
-LOWEST = tl.constexpr(-1e30)
-"""Stands for minus infinity, of which a difference would be NaN."""
+LOWEST = tl.constexpr(-(2.0**100))
+"""Stands for minus infinity, of which a difference would be NaN; the same in every precision."""
 
 
 @triton.jit
