@@ -21,6 +21,8 @@ install_import_hook(CHECKED, "beartype.beartype")
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Read when Triton is imported, which neither torch nor DeepSpeed does by themselves.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.set_num_threads(1)
 
 
