@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Generator
+from torch import Generator, nn
 
 from bench.plain_roles import DECAY, Kind, OneRank, plain_roles
 from bench.published import published
@@ -57,10 +57,13 @@ class Plain:
 
     sizes: Sizes
     device: torch.device = torch.device("cpu")
+    network: Callable[[int], nn.Module] | None = None
+    """Makes the network of a seed, where it is not a float32 one with ``weights``."""
 
     def __post_init__(self) -> None:
         self.roles = plain_roles(
-            lambda seed: filled(self.sizes.make, weights(seed), device=self.device)
+            self.network
+            or (lambda seed: filled(self.sizes.make, weights(seed), device=self.device))
         )
         self.learners = [self.roles[name] for name in ("fake", "student")]
 
@@ -102,9 +105,7 @@ class Plain:
             learner.kind = kind
 
 
-def through_engines(
-    sizes: Sizes, name: str, world: Any, *, precision: str = "fp32", make: Any = None
-) -> Variant:
+def through_engines(sizes: Sizes, name: str, world: Any, *, precision: str = "fp32") -> Variant:
     """Take the package's step, with DeepSpeed engines.
 
     Args:
@@ -112,12 +113,11 @@ def through_engines(
         name: The engine file in ``ds_configs``.
         world: The process group, of one process.
         precision: As in a recipe.
-        make: Builds the network, where it is not the one of the sizes.
     """
     from idlm_ds.engine.config import AdamW, Numerics, read_engine_json
     from idlm_ds.engine.role import start_frozen, start_trained
 
-    json, make = read_engine_json(CONFIGS / f"{name}.json"), make or sizes.make
+    json, make = read_engine_json(CONFIGS / f"{name}.json"), sizes.make
     numerics = Numerics(
         micro_batch=sizes.batch, accumulation=1, world=1, precision=precision, clip=0.0
     )
