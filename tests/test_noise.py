@@ -3,8 +3,16 @@ import math
 import pytest
 import torch
 from jaxtyping import TypeCheckError
+from torch import Tensor
 
-from idlm_ds.noise import Noise, derive_seed, draw_categorical, stratified_times
+from idlm_ds.noise import (
+    STRETCH,
+    Noise,
+    derive_seed,
+    draw_categorical,
+    row_sums,
+    stratified_times,
+)
 
 from .tolerances import assert_frequencies, within_standard_errors
 
@@ -203,8 +211,98 @@ def test_float32_rows_are_summed_in_float64():
         assert draw_categorical(probs, uniform).tolist() == [entry]
 
 
-def test_no_rows_give_no_draws():
-    assert draw_categorical(torch.empty(0, 5), torch.empty(0)).tolist() == []
+LAYOUTS = {"rows": lambda probs: probs, "columns": lambda probs: probs.t().contiguous().t()}
+SIZES = [1, 2, STRETCH - 1, STRETCH, STRETCH + 1, 5 * STRETCH, STRETCH**2, STRETCH**2 + 7, 5000]
+layouts = pytest.mark.parametrize("lay", LAYOUTS.values(), ids=LAYOUTS.keys())
+
+
+def one_by_one(probs: Tensor, uniform: Tensor) -> Tensor:
+    """The draw without stretches: the first entry where the sum exceeds a share of the whole."""
+    cumulative = probs.double().cumsum(1)
+    return (cumulative <= uniform[:, None] * cumulative[:, -1:]).sum(1)
+
+
+def sparse_rows(rows: int, size: int, dtype: torch.dtype, generator: torch.Generator) -> Tensor:
+    """Rows of very uneven weights, of which most are zero, but never all."""
+    weights = (6 * torch.randn(rows, size, generator=generator, dtype=torch.float64)).exp()
+    weights[torch.rand(rows, size, generator=generator) < 0.7] = 0
+    some = torch.randint(size, (rows, 1), generator=generator)
+    return weights.scatter(1, some, 1.0).to(dtype)
+
+
+@layouts
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", SIZES)
+def test_long_rows_are_drawn_like_short_ones(size, dtype, lay, generator):
+    probs = sparse_rows(300, size, dtype, generator)
+    uniform = torch.rand(300, generator=generator, dtype=torch.float64)
+    drawn, expected = draw_categorical(lay(probs), uniform), one_by_one(probs, uniform)
+    # In float32 a point may lie nearer to an edge than the sums of stretches are known.
+    differing = (drawn != expected).sum()
+    assert differing == 0 if dtype == torch.float64 else differing <= 1
+
+
+@layouts
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1e-10, 1.0, 1e25])
+@pytest.mark.parametrize("size", SIZES)
+def test_long_rows_draw_no_impossible_entry(size, scale, dtype, lay, generator):
+    probs = lay(scale * sparse_rows(60, size, dtype, generator))
+    for edge in (0.0, 5e-324, 1e-300, 0.3, 0.5, 1 - 1e-12, ALMOST_ONE, 1.0):
+        drawn = draw_categorical(probs, torch.full((60,), edge, dtype=torch.float64))
+        assert (probs.gather(1, drawn[:, None]) > 0).all(), edge
+
+
+@layouts
+@pytest.mark.parametrize("size", SIZES)
+def test_a_row_with_all_its_mass_in_one_entry_draws_it(size, lay):
+    probs = lay(3e-12 * torch.eye(size)[:: max(size // 400, 1)])
+    places = torch.arange(size)[:: max(size // 400, 1)]
+    for edge in (0.0, 0.5, ALMOST_ONE):
+        assert draw_categorical(probs, torch.full((len(probs),), edge).double()).equal(places)
+
+
+@layouts
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_ends_of_long_rows_are_their_outermost_possible_entries(dtype, lay, generator):
+    probs = torch.rand(200, 3000, generator=generator, dtype=dtype) + 0.1
+    probs *= torch.rand(200, 3000, generator=generator) < 0.3
+    is_possible = (probs > 0).long()
+    ends = is_possible.argmax(1), 2999 - is_possible.flip(1).argmax(1)
+    for edge, expected in zip((0.0, ALMOST_ONE), ends, strict=True):
+        assert draw_categorical(lay(probs), torch.full((200,), edge).double()).equal(expected)
+
+
+@layouts
+def test_long_float32_rows_are_drawn_at_their_frequencies(lay):
+    size, count = 3 * STRETCH**2 + 5, 200_000
+    probs = torch.linspace(0, 1, size).flip(0)
+    probs[::3] = 0
+    rows = lay(probs.expand(count // 20, -1))
+    drawn = [draw_categorical(rows, Noise([i]).uniform(count // 20)[0]) for i in range(20)]
+    cells = torch.cat(drawn) // 10
+    expected = torch.zeros(-(-size // 10)).index_add(0, torch.arange(size) // 10, probs)
+    assert_frequencies(cells.bincount(minlength=len(expected))[:-2], expected[:-2])
+
+
+@layouts
+def test_sums_of_float32_rows_are_as_near_as_promised(lay, generator):
+    probs = (5 * torch.randn(64, 40_000, generator=generator)).exp()
+    exact = probs.double().sum(1)
+    bound = (STRETCH - 1) * 2.0**-24
+    assert bound < 2e-6
+    assert ((row_sums(lay(probs)) - exact).abs() <= bound * exact).all()
+    stretches = probs.view(64, -1, STRETCH)
+    shares = [row_sums(lay(part)) for part in stretches[:, :50].unbind(1)]
+    exact_shares = stretches[:, :50].double().sum(2)
+    assert ((torch.stack(shares, 1) - exact_shares).abs() <= bound * exact_shares).all()
+
+
+@layouts
+@pytest.mark.parametrize("size", [1, 5, STRETCH, 5000])
+def test_no_rows_give_no_draws(size, lay):
+    assert draw_categorical(lay(torch.empty(0, size)), torch.empty(0)).tolist() == []
+    assert row_sums(lay(torch.empty(0, size))).tolist() == []
 
 
 def test_tests_run_with_shapes_checked():

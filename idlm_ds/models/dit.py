@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from idlm_ds.models.attention import attend
-from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding
+from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding, embedded
 from idlm_ds.models.head import Projection, VocabularyHead
 from idlm_ds.models.rotary import rotary_angles, rotate
-from idlm_ds.tensor_types import NetworkInput, SoftInput
+from idlm_ds.tensor_types import NetworkInput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,8 +115,8 @@ class DiT(nn.Module):
             sigma_B: Total noise; not used without time conditioning.
             read: Called with the head, which projects positions (P,) to scores (P, V).
         """
-        batch, length = x.shape
-        h = self.vocab_embed(x.scores if isinstance(x, SoftInput) else x).view(batch, length, -1)
+        _, length = x.shape
+        h = embedded(self.vocab_embed, x)
         sigma_B = sigma_B.float() if self.config.time_conditioning else torch.zeros_like(sigma_B)
         c = F.silu(self.sigma_map(sigma_B))
         head_dim = self.config.hidden // self.config.heads

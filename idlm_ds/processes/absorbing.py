@@ -6,14 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from idlm_ds.kernels.rows import FORBIDDEN, softmax_
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.base import Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
-
-FORBIDDEN = -1e6
-"""Added to the mask's score. Finite: minus infinity times a zero target would be NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +40,11 @@ class Absorbing(Process):
         A soft position is drawn from its distribution, then masked: exactly a draw from
         ``alpha_t x_0 + (1 - alpha_t) mask``.
         """
-        at_t = self.schedule.at(t)
-        # Draw hard tokens (B, L) first, then mask: together a draw from the mixture.
-        tokens = x_0.draw(noise=noise)
-        is_masked = noise.uniform(tokens.shape[1]) < at_t.masked[:, None]
+        at_t, length = self.schedule.at(t), x_0.tokens.shape[1]
+        # Whether a position is masked does not depend on its token: only visible ones are drawn.
+        u_token = noise.uniform(length)
+        is_masked = noise.uniform(length) < at_t.masked[:, None]
+        tokens = x_0.draw(u_token, ~is_masked)
         x_t = torch.where(is_masked, self.mask_id, tokens)
         return Noisy(x_0=x_0, x_t=x_t, x_in=x_t, at_t=at_t, positions=_flat(is_masked))
 
@@ -55,6 +54,12 @@ class Absorbing(Process):
         penalty = torch.zeros(self.vocab_size, dtype=wide.dtype, device=wide.device)
         penalty[self.mask_id] = FORBIDDEN
         return (wide + penalty).log_softmax(-1)
+
+    def answer_(self, raw: Logits) -> Probs:
+        """See base class; the mask is no answer."""
+        raw[:, self.mask_id] = FORBIDDEN
+        softmax_(raw)
+        return raw
 
     @abstractmethod
     def log_ratio(self, raw: Logits, log_r: PerPosition) -> LogProbs:

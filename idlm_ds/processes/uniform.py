@@ -6,6 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from idlm_ds.kernels.rows import softmax_
+from idlm_ds.kernels.uniform_gap.reference import uniform_gap
+from idlm_ds.kernels.uniform_loss.reference import soft_uniform_loss
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.base import Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
@@ -75,6 +78,39 @@ class Uniform(Process):
         inner = self._expect(advantage, noisy, at)
         share = q_i / at.floor(self.vocab_size)
         return self._weight(at, q_i) * (_entry(advantage, noisy) - inner + share * inverse)
+
+    def loss_slope(
+        self, raw: Logits, noisy: Noisy, target: Logits | None = None
+    ) -> tuple[PerPosition, Logits]:
+        """See base class; closed for soft targets."""
+        if target is None:
+            return Process.loss_slope(self, raw, noisy)
+        return soft_uniform_loss(raw, target, *self._of_rows(noisy))
+
+    def gap_slope(
+        self,
+        raw_student: Logits,
+        raw_teacher: Logits,
+        raw_fake: Logits,
+        noisy: Noisy,
+        *,
+        with_value: bool = True,
+    ) -> tuple[PerPosition, Logits]:
+        """See base class; the value costs nothing here."""
+        del with_value
+        return uniform_gap(raw_student, raw_teacher, raw_fake, *self._of_rows(noisy))
+
+    def _of_rows(self, noisy: Noisy) -> tuple[PerPosition, PerPosition, PerPosition, Positions]:
+        """Weight without ``1 / q_i``, alpha, floor and hard state of each row."""
+        at = _PerPosition.of(noisy)
+        weight = -at.dalpha / (self.vocab_size * at.alpha)
+        state = noisy.x_t.flatten()[noisy.positions]
+        return weight, at.alpha, at.floor(self.vocab_size), state
+
+    def answer_(self, raw: Logits) -> Probs:
+        """See base class."""
+        softmax_(raw)
+        return raw
 
     def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
         """See base class; Bayes' rule with the answer as prior of the clean token.

@@ -126,7 +126,7 @@ def test_loss_of_hard_words_equals_the_published_one_hot_form(process, generator
 def test_loss_and_its_gradient_vanish_at_the_true_ratios(process, generator):
     """The true log ratio over r / (V - 1) is log p + log (V - 1)."""
     noisy = corrupted(process, soft(generator))
-    probs = noisy.x_0.rows()[noisy.positions].detach()
+    probs = noisy.x_0.rows(noisy.positions).detach()
     is_soft = torch.isin(noisy.positions, noisy.x_0.positions)
     raw = (probs.clamp(min=1e-30).log() + math.log(V - 1)).requires_grad_()
     loss = process.loss(raw, noisy)[is_soft]

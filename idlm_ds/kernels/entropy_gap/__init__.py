@@ -1,0 +1,1 @@
+"""Gap of SEDD: teacher loss minus fake loss at masked positions."""

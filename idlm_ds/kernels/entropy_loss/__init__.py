@@ -1,0 +1,1 @@
+"""Score entropy of SEDD at masked positions, of soft and hard targets."""

@@ -1,0 +1,1 @@
+"""Gap of MDLM: teacher loss minus fake loss at masked positions."""

@@ -1,0 +1,1 @@
+"""Loss of MDLM at masked positions, of soft and hard targets."""

@@ -1,0 +1,1 @@
+"""Gap of the uniform families: teacher loss minus fake loss."""

@@ -1,0 +1,1 @@
+"""Loss of the uniform families, of soft targets."""
