@@ -41,6 +41,7 @@ class StepOptions(Options):
         None, "AdamW of both (default: foreach for the published step, fused for ours)"
     )
     anomaly: bool = option(False, "also the published step as shipped, which searches for NaN")
+    logged: bool = option(False, "also ours in a step that is logged: the gap's value, metrics")
     engines: Sequence[Literal["zero1", "zero2", "zero3"]] = option(
         (), "also ours through DeepSpeed engines, in one process"
     )
@@ -61,6 +62,8 @@ def variants(options: StepOptions, stack: ExitStack) -> list[Variant]:
     if options.anomaly:
         made.append(plain.as_shipped(options.kind(PUBLISHED)))
     made.append(plain.ours(options.kind(OURS)))
+    if options.logged:
+        made.append(plain.ours(options.kind(OURS), is_logged=True))
     if options.engines:
         from idlm_ds.engine.dist import in_world
 

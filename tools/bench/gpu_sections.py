@@ -23,7 +23,7 @@ from torch import Generator, nn
 
 from bench import machine, memory
 from bench.rounds import timed
-from bench.row_blocks import has_blocks, rows_at_a_time
+from bench.row_blocks import rows_at_a_time
 from bench.sizes import Sizes
 from bench.step_variants import ENGINES, Plain, Variant, through_engines
 from idlm_ds.models import attention
@@ -88,12 +88,9 @@ def student_phase(scale: Scale, device: torch.device) -> Iterator[Row]:
             measure = partial(_phase_row, plain, device)
             yield _tried(f"published {about}", partial(measure, plain.published("foreach")))
             yield _tried(f"ours {about}", partial(measure, plain.ours("fused")))
-            if has_blocks():
-                with rows_at_a_time(positions):
-                    yield _tried(f"ours, unblocked {about}", partial(measure, plain.ours("fused")))
+            with rows_at_a_time(positions):
+                yield _tried(f"ours, unblocked {about}", partial(measure, plain.ours("fused")))
             del plain, measure
-    if not has_blocks():
-        yield {"name": "ours, unblocked", "note": "this version has no blocks"}
 
 
 def kernels(scale: Scale, device: torch.device) -> Iterator[Row]:

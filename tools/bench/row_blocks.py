@@ -1,30 +1,15 @@
 """How many rows of scores the package computes at a time, for a measurement with another number."""
 
-import importlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from unittest.mock import patch
 
-import idlm_ds
-
-HOME = "idlm_ds.kernels.projection"
-"""The module that decides it, by ``MOST_ROWS`` for each kind of device within ``BLOCK_BYTES``."""
-
-
-def has_blocks() -> bool:
-    """Tell whether this version computes scores in blocks at all."""
-    *folders, name = HOME.split(".")[1:]
-    return Path(idlm_ds.__file__).parent.joinpath(*folders, f"{name}.py").is_file()
+from idlm_ds.kernels import projection
 
 
 @contextmanager
-def rows_at_a_time(rows: int | None) -> Iterator[None]:
-    """Compute ``rows`` rows of scores at a time, however long they are; None changes nothing."""
-    with ExitStack() as stack:
-        if rows is not None:
-            home = importlib.import_module(HOME)
-            most = dict.fromkeys(home.MOST_ROWS, rows)
-            stack.enter_context(patch.object(home, "MOST_ROWS", most))
-            stack.enter_context(patch.object(home, "BLOCK_BYTES", 2**62))
+def rows_at_a_time(rows: int) -> Iterator[None]:
+    """Compute ``rows`` rows of scores at a time, however long they are."""
+    most = dict.fromkeys(projection.MOST_ROWS, rows)
+    with patch.multiple(projection, MOST_ROWS=most, BLOCK_BYTES=2**62):
         yield

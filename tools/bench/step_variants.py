@@ -30,12 +30,12 @@ class Variant:
     """One way to run an iteration."""
 
     label: str
-    run: Callable[[int], float]
-    """Runs the phase of this index and returns its loss; even ones are the fake's."""
+    run: Callable[[int], float | None]
+    """Runs the phase of this index and returns its loss if known; even ones are the fake's."""
 
     steps: int = field(default=0, init=False)
 
-    def phase(self) -> float:
+    def phase(self) -> float | None:
         """Run the next phase."""
         self.steps += 1
         return self.run(self.steps - 1)
@@ -73,7 +73,7 @@ class Plain:
         family = published(self.sizes.process(), generator)
         step = PublishedStep(self.roles, family, self.sizes.t_min, LR)
 
-        def run(index: int) -> float:
+        def run(index: int) -> float | None:
             self._optimize_by(kind)
             (micro,) = self.sizes.batch_of(index, self.device).micro_batches
             return (step.fake_phase, step.student_phase)[index % 2](micro.tokens)
@@ -84,21 +84,22 @@ class Plain:
         """Take the published step as its program runs it: with PyTorch's search for NaN on."""
         inner = self.published(kind)
 
-        def run(index: int) -> float:
+        def run(index: int) -> float | None:
             with torch.autograd.set_detect_anomaly(True):
                 return inner.run(index)
 
         return Variant("published, as shipped (anomaly detection on)", run)
 
-    def ours(self, kind: Kind) -> Variant:
+    def ours(self, kind: Kind, *, is_logged: bool = False) -> Variant:
         """Take the package's step, with plain networks in place of engines."""
         program = plain_program(self.sizes, self.roles, OneRank(self.device))
 
-        def run(index: int) -> float:
+        def run(index: int) -> float | None:
             self._optimize_by(kind)
-            return train_step(program, index, self.sizes.batch_of(index, self.device)).loss
+            batch = self.sizes.batch_of(index, self.device)
+            return train_step(program, index, batch, is_logged=is_logged).loss
 
-        return Variant(f"{OURS} ({kind} AdamW)", run)
+        return Variant(f"{OURS}{', logged' if is_logged else ''} ({kind} AdamW)", run)
 
     def _optimize_by(self, kind: Kind) -> None:
         for learner in self.learners:
@@ -131,7 +132,7 @@ def through_engines(sizes: Sizes, name: str, world: Any, *, precision: str = "fp
         )
     program = plain_program(sizes, roles, world)
 
-    def run(index: int) -> float:
+    def run(index: int) -> float | None:
         return train_step(program, index, sizes.batch_of(index, world.device)).loss
 
     return Variant(f"{OURS}, {name} ({_kind_of(json.trained(numerics, adam))} AdamW)", run)
