@@ -47,7 +47,9 @@ class StepOptions(Options):
     )
     memory: bool = option(False, "measure peak memory in place of time")
     json: Path | None = option(None, "write the figures to this file")
-    only: str | None = option(None, "measure the memory of this variant, in this process")
+    only: Literal["published", "ours"] | None = option(
+        None, "measure the memory of this variant, in this process"
+    )
 
     def kind(self, name: str) -> Kind:
         """Say how a variant runs AdamW."""
