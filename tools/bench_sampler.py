@@ -13,7 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from bench import machine, memory
 from bench.own_process import in_own_process
@@ -38,7 +38,9 @@ class SamplerOptions(Options):
     device: str = option("cpu", "where the network is")
     memory: bool = option(False, "measure peak memory in place of time")
     json: Path | None = option(None, "write the figures to this file")
-    only: str | None = option(None, "measure the memory of this variant, in this process")
+    only: Literal["dense", "ours", "body"] | None = option(
+        None, "measure the memory of this variant, in this process"
+    )
 
 
 def measure_time(options: SamplerOptions) -> dict[str, Any]:

@@ -41,12 +41,15 @@ class StepOptions(Options):
         None, "AdamW of both (default: foreach for the published step, fused for ours)"
     )
     anomaly: bool = option(False, "also the published step as shipped, which searches for NaN")
+    logged: bool = option(False, "also ours in a step that is logged: the gap's value, metrics")
     engines: Sequence[Literal["zero1", "zero2", "zero3"]] = option(
         (), "also ours through DeepSpeed engines, in one process"
     )
     memory: bool = option(False, "measure peak memory in place of time")
     json: Path | None = option(None, "write the figures to this file")
-    only: str | None = option(None, "measure the memory of this variant, in this process")
+    only: Literal["published", "ours"] | None = option(
+        None, "measure the memory of this variant, in this process"
+    )
 
     def kind(self, name: str) -> Kind:
         """Say how a variant runs AdamW."""
@@ -61,6 +64,8 @@ def variants(options: StepOptions, stack: ExitStack) -> list[Variant]:
     if options.anomaly:
         made.append(plain.as_shipped(options.kind(PUBLISHED)))
     made.append(plain.ours(options.kind(OURS)))
+    if options.logged:
+        made.append(plain.ours(options.kind(OURS), is_logged=True))
     if options.engines:
         from idlm_ds.engine.dist import in_world
 

@@ -1,5 +1,6 @@
 """The yardstick of the speed measurements computes what the package computes."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Case:
         at_t = getattr(self.process, "clock", self.process.schedule).at(self.t.double())
         x_in = self.draw.x_in
         if x_in.is_floating_point():
-            x_in = SoftInput(x_in.flatten(0, 1), (B, L))
+            x_in = SoftInput.of_rows(x_in.flatten(0, 1), (B, L))
         masked = (self.draw.x_t == V - 1).flatten().nonzero()[:, 0]
         positions = masked if FAMILIES[self.sizes.family].is_masked else every
         return Noisy(x_0, self.draw.x_t, x_in, at_t, positions)
@@ -113,10 +114,15 @@ def test_noise_keeps_as_many_tokens_as_the_schedule_says(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_both_steps_move_both_learners(family):
     plain = Plain(sizes(family))
-    for variant in (plain.published("foreach"), plain.ours("fused"), plain.as_shipped("loop")):
+    for variant in (
+        plain.published("foreach"),
+        plain.ours("fused", is_logged=True),
+        plain.as_shipped("loop"),
+    ):
         for learner in plain.learners:
             before = [p.clone() for p in learner.module.parameters()]
-            assert torch.tensor(variant.phase()).isfinite()
+            loss = variant.phase()
+            assert loss is None or math.isfinite(loss)
             after = list(learner.module.parameters())
             assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert [learner.updates for learner in plain.learners] == [3, 3]
@@ -129,5 +135,6 @@ def test_a_floor_counts_what_it_says():
     assert one.trunk == B * L * 9 * (2 * 12 * 16**2 + 4 * 16 * L)
     assert one.total == one.trunk + one.projection
     uniform, soft = (floor_of(sizes(family)) for family in UNIFORM)
-    assert uniform.projection == soft.projection == soft.mixtures == 9 * 2 * B * L * 16 * V
+    assert uniform.projection == 9 * 2 * B * L * 16 * V
+    assert soft.projection == 11 * 2 * B * L * 16 * V
     assert soft.trunk == B * L * (11 * 2 * 12 * 16**2 + 13 * 4 * 16 * L)

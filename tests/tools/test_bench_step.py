@@ -22,7 +22,7 @@ TINY = [*SIZES, "--threads", 1, "--rounds", 2]
 
 def test_variants_are_measured_in_turns_and_written(tmp_path, monkeypatch, capsys):
     out = tmp_path / "figures.json"
-    assert run([*TINY, "--anomaly", "--json", out], monkeypatch, bench_step) == 0
+    assert run([*TINY, "--anomaly", "--logged", "--json", out], monkeypatch, bench_step) == 0
     saved = json.loads(out.read_text())
     assert {"date", "commit", "cpu", "threads", "torch"} <= saved["machine"].keys()
     assert saved["settings"]["sizes"]["vocab"] == 50
@@ -31,6 +31,7 @@ def test_variants_are_measured_in_turns_and_written(tmp_path, monkeypatch, capsy
         "published (foreach AdamW)",
         "published, as shipped (anomaly detection on)",
         "ours (fused AdamW)",
+        "ours, logged (fused AdamW)",
     ]
     for row in rows.values():
         assert len(row["rounds"]) == 2

@@ -4,19 +4,17 @@ Counted are matrix products of one fake phase and one student phase:
 
 * trunk, 9 passes: forward of the student and forward and backward (two passes) of the fake; then
   forward and backward of the student, forward of teacher and fake. Where networks are shown
-  mixtures that carry the student's graph (Duo), the products that lead to their input too: one
+  something that carries the student's graph (Duo), the products that lead to their input too: one
   pass more each of teacher and fake for the layers with weights, two for attention.
 * projection of the rows that can matter. Masked families, with m the share of positions the
   student is asked about and n the share that is masked again: the student's answers (m) in both
   phases, forward and backward of the fake at what is masked again (3 n); backward of the student,
   and one row each of teacher and fake, where both masks meet (4 m n). Uniform families: every
-  position, 9 times.
-* mixtures of tokens that are shown to networks (Duo): a product with the table for each of the
-  five inputs, one for the gradient of the table of each network that learns, and one each for the
-  gradients of what teacher and fake are shown: 9 times every position.
+  position, 9 times; Duo 11 times, as teacher and fake pass a gradient to their hidden states.
 
 Attention's backward counts as two forward passes, without what kernels compute again. Optimizer,
-losses, draws and layers that see a sequence once count nothing.
+losses, draws, layers that see a sequence once and mixtures of tokens, which may be of few tokens,
+count nothing.
 """
 
 from dataclasses import dataclass
@@ -37,26 +35,25 @@ class Floor:
 
     trunk: float
     projection: float
-    mixtures: float
 
     @property
     def total(self) -> float:
         """All of them."""
-        return self.trunk + self.projection + self.mixtures
+        return self.trunk + self.projection
 
 
 def floor_of(sizes: Sizes) -> Floor:
     """Count the operations that one iteration of these sizes needs, on average over times."""
     network, tokens = network_flops(sizes.config), sizes.batch * sizes.length
     process = sizes.process()
-    shows_mixtures = hasattr(process, "clock")
-    layers, attention = (11, 13) if shows_mixtures else (9, 9)
-    share = masked_share(process, sizes.t_min)
-    rows = 2 * share + 3 * share + 4 * share**2 if is_masked(sizes.family) else 9
+    has_path = hasattr(process, "clock")
+    layers, attention, rows = (11, 13, 11.0) if has_path else (9, 9, 9.0)
+    if is_masked(sizes.family):
+        share = masked_share(process, sizes.t_min)
+        rows = 2 * share + 3 * share + 4 * share**2
     return Floor(
         trunk=tokens * (layers * network.token + attention * network.pair * sizes.length),
         projection=tokens * rows * network.row,
-        mixtures=tokens * (9 if shows_mixtures else 0) * network.row,
     )
 
 

@@ -9,22 +9,20 @@ Shapes: B sequences, L positions, V vocabulary entries.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from idlm_ds.processes.base import Process, at
 from idlm_ds.processes.duo import Duo
 from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.sedd import SEDD
 from idlm_ds.processes.udlm import UDLM
-from idlm_ds.tensor_types import SoftInput
 
-Network: TypeAlias = Callable[..., Tensor]
 NEVER = -1e6
 
 
@@ -75,21 +73,19 @@ class Published(ABC):
         strata = (order + self.uniform(batch)) / batch
         return t_min + (1 - t_min) * strata
 
-    def raw(self, network: Network, draw: Draw) -> Tensor:
+    def raw(self, network: nn.Module, draw: Draw) -> Tensor:
         """Project every position: scores (B, L, V)."""
-        batch, length = draw.x_t.shape
-        x_in = draw.x_in
-        if x_in.is_floating_point():
-            x_in = SoftInput(x_in.flatten(0, 1), (batch, length))
-        every = torch.arange(batch * length, device=draw.x_t.device)
-        return network(x_in, draw.clock.sigma, at(every)).view(batch, length, -1)
+        x_t = draw.x_t
+        every = torch.arange(x_t.numel(), device=x_t.device)
+        with _shown(network, draw.x_in):
+            return network(x_t, draw.clock.sigma, at(every)).view(*x_t.shape, -1)
 
     def race(self, probs: Tensor) -> Tensor:
         """Draw tokens (B, L) from dense probabilities: argmax of ``p / Exp(1)``."""
         u = self.uniform(*probs.shape, dtype=probs.dtype)
         return (probs / (1e-10 - (u + 1e-10).log())).argmax(-1)
 
-    def answer(self, network: Network, given: Draw) -> Tensor:
+    def answer(self, network: nn.Module, given: Draw) -> Tensor:
         """Return a student's answer, a dense simplex (B, L, V)."""
         return self.log_probs(self.raw(network, given), given).exp()
 
@@ -253,6 +249,23 @@ class PublishedDuo(PublishedUDLM):
         noise = torch.randn(target.shape, generator=self.generator, device=device)
         mixed = torch.sigmoid(-gamma).sqrt() * target + torch.sigmoid(gamma).sqrt() * noise
         return Draw(mixed.detach().argmax(-1), mixed / self.process.tau, self.clock(t))
+
+
+@contextmanager
+def _shown(network: nn.Module, x_in: Tensor) -> Iterator[None]:
+    """Let the network's first layer take scores (B, L, V): a dense mixture of all embeddings."""
+
+    def mix(layer: nn.Module, *_: object) -> Tensor:
+        return (x_in.softmax(-1) @ layer.embedding.float()).to(layer.embedding.dtype)
+
+    if not x_in.is_floating_point():
+        yield
+        return
+    hook = network.vocab_embed.register_forward_hook(mix)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 FORMS = {MDLM: PublishedMDLM, SEDD: PublishedSEDD, UDLM: PublishedUDLM, Duo: PublishedDuo}

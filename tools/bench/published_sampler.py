@@ -8,12 +8,11 @@ from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.published import (
     Clock,
     Draw,
-    Network,
     Published,
     PublishedMDLM,
     PublishedSEDD,
@@ -61,7 +60,7 @@ def tweedie(form: PublishedSEDD, raw: Tensor, x: Tensor, t: ScheduleAt, s: Sched
 
 
 @torch.no_grad()
-def sample_chain(form: Published, network: Network, x: Tensor, steps: int) -> Chain:
+def sample_chain(form: Published, network: nn.Module, x: Tensor, steps: int) -> Chain:
     """Run a chain from the prior to t=0; MDLM keeps its answer while no token has changed."""
     passes, kept = 0, None
     for now, then in pairwise(uniform_grid(steps)):
@@ -83,7 +82,7 @@ def sample_chain(form: Published, network: Network, x: Tensor, steps: int) -> Ch
 
 @torch.no_grad()
 def sample_blocks(
-    form: PublishedMDLM, network: Network, prompt: Tensor, *, length: int, block: int, steps: int
+    form: PublishedMDLM, network: nn.Module, prompt: Tensor, *, length: int, block: int, steps: int
 ) -> Chain:
     """Continue prompts greedily, the most certain tokens of a block first (LLaDA)."""
     batch, given = prompt.shape

@@ -31,7 +31,7 @@ def of_times(
             "of_floor": floor.total / peak / whole.wall,
             "rounds": plain_values(rounds),
         }
-    parts = {"trunk": floor.trunk, "projection": floor.projection, "mixtures": floor.mixtures}
+    parts = {"trunk": floor.trunk, "projection": floor.projection}
     return {"needed_flops": {"total": floor.total, **parts}, "variants": rows}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from torch import Generator
+from torch import Generator, nn
 
 from bench.plain_roles import DECAY, Kind, OneRank, plain_roles
 from bench.published import published
@@ -30,12 +30,12 @@ class Variant:
     """One way to run an iteration."""
 
     label: str
-    run: Callable[[int], float]
-    """Runs the phase of this index and returns its loss; even ones are the fake's."""
+    run: Callable[[int], float | None]
+    """Runs the phase of this index and returns its loss if known; even ones are the fake's."""
 
     steps: int = field(default=0, init=False)
 
-    def phase(self) -> float:
+    def phase(self) -> float | None:
         """Run the next phase."""
         self.steps += 1
         return self.run(self.steps - 1)
@@ -57,10 +57,13 @@ class Plain:
 
     sizes: Sizes
     device: torch.device = torch.device("cpu")
+    network: Callable[[int], nn.Module] | None = None
+    """Makes the network of a seed, where it is not a float32 one with ``weights``."""
 
     def __post_init__(self) -> None:
         self.roles = plain_roles(
-            lambda seed: filled(self.sizes.make, weights(seed), device=self.device)
+            self.network
+            or (lambda seed: filled(self.sizes.make, weights(seed), device=self.device))
         )
         self.learners = [self.roles[name] for name in ("fake", "student")]
 
@@ -70,7 +73,7 @@ class Plain:
         family = published(self.sizes.process(), generator)
         step = PublishedStep(self.roles, family, self.sizes.t_min, LR)
 
-        def run(index: int) -> float:
+        def run(index: int) -> float | None:
             self._optimize_by(kind)
             (micro,) = self.sizes.batch_of(index, self.device).micro_batches
             return (step.fake_phase, step.student_phase)[index % 2](micro.tokens)
@@ -81,30 +84,29 @@ class Plain:
         """Take the published step as its program runs it: with PyTorch's search for NaN on."""
         inner = self.published(kind)
 
-        def run(index: int) -> float:
+        def run(index: int) -> float | None:
             with torch.autograd.set_detect_anomaly(True):
                 return inner.run(index)
 
         return Variant("published, as shipped (anomaly detection on)", run)
 
-    def ours(self, kind: Kind) -> Variant:
+    def ours(self, kind: Kind, *, is_logged: bool = False) -> Variant:
         """Take the package's step, with plain networks in place of engines."""
         program = plain_program(self.sizes, self.roles, OneRank(self.device))
 
-        def run(index: int) -> float:
+        def run(index: int) -> float | None:
             self._optimize_by(kind)
-            return train_step(program, index, self.sizes.batch_of(index, self.device)).loss
+            batch = self.sizes.batch_of(index, self.device)
+            return train_step(program, index, batch, is_logged=is_logged).loss
 
-        return Variant(f"{OURS} ({kind} AdamW)", run)
+        return Variant(f"{OURS}{', logged' if is_logged else ''} ({kind} AdamW)", run)
 
     def _optimize_by(self, kind: Kind) -> None:
         for learner in self.learners:
             learner.kind = kind
 
 
-def through_engines(
-    sizes: Sizes, name: str, world: Any, *, precision: str = "fp32", make: Any = None
-) -> Variant:
+def through_engines(sizes: Sizes, name: str, world: Any, *, precision: str = "fp32") -> Variant:
     """Take the package's step, with DeepSpeed engines.
 
     Args:
@@ -112,12 +114,11 @@ def through_engines(
         name: The engine file in ``ds_configs``.
         world: The process group, of one process.
         precision: As in a recipe.
-        make: Builds the network, where it is not the one of the sizes.
     """
     from idlm_ds.engine.config import AdamW, Numerics, read_engine_json
     from idlm_ds.engine.role import start_frozen, start_trained
 
-    json, make = read_engine_json(CONFIGS / f"{name}.json"), make or sizes.make
+    json, make = read_engine_json(CONFIGS / f"{name}.json"), sizes.make
     numerics = Numerics(
         micro_batch=sizes.batch, accumulation=1, world=1, precision=precision, clip=0.0
     )
@@ -131,7 +132,7 @@ def through_engines(
         )
     program = plain_program(sizes, roles, world)
 
-    def run(index: int) -> float:
+    def run(index: int) -> float | None:
         return train_step(program, index, sizes.batch_of(index, world.device)).loss
 
     return Variant(f"{OURS}, {name} ({_kind_of(json.trained(numerics, adam))} AdamW)", run)
