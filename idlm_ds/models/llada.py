@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from idlm_ds.kernels.rope import rope
 from idlm_ds.models.attention import attend
 from idlm_ds.models.embed import embed, embedded
 from idlm_ds.models.head import Projection, VocabularyHead
-from idlm_ds.models.rotary import rotary_angles, rotate
+from idlm_ds.models.rotary import rotary_angles
 from idlm_ds.tensor_types import NetworkInput
 
 
@@ -85,8 +86,8 @@ class LLaDABlock(nn.Module):
             proj(h_BLD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = (rotate(x.float(), cos, sin).to(v.dtype) for x in (q, k))
-        return self.attn_out(attend(q, k, v).transpose(1, 2).flatten(2))
+        out = attend(rope(q, cos, sin), rope(k, cos, sin), v)
+        return self.attn_out(out.transpose(1, 2).flatten(2))
 
 
 class Transformer(nn.Module):

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import final
 
-from idlm_ds.kernels.masked_gap.reference import masked_gap
-from idlm_ds.kernels.masked_loss.reference import hard_cross_entropy, soft_cross_entropy
+from idlm_ds.kernels.masked_gap import masked_gap
+from idlm_ds.kernels.masked_loss import hard_cross_entropy, soft_cross_entropy
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition

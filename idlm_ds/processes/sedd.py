@@ -6,8 +6,8 @@ from typing import final
 
 import torch
 
-from idlm_ds.kernels.entropy_gap.reference import entropy_gap
-from idlm_ds.kernels.entropy_loss.reference import hard_score_entropy, soft_score_entropy
+from idlm_ds.kernels.entropy_gap import entropy_gap
+from idlm_ds.kernels.entropy_loss import hard_score_entropy, soft_score_entropy
 from idlm_ds.kernels.rows import FORBIDDEN
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from idlm_ds.kernels.rows import softmax_
-from idlm_ds.kernels.uniform_gap.reference import uniform_gap
-from idlm_ds.kernels.uniform_loss.reference import soft_uniform_loss
+from idlm_ds.kernels.uniform_gap import uniform_gap
+from idlm_ds.kernels.uniform_loss import soft_uniform_loss
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.base import Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens

@@ -23,8 +23,8 @@ def modulate(x: Tensor, weight: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     Gradient: reaches all arguments. Precision: float32 or wider, rounded once at the end.
     """
     wide = torch.promote_types(x.dtype, torch.float32)
-    normed = F.layer_norm(x.to(wide), x.shape[-1:], eps=EPS) * weight.to(wide)
-    return (normed * (1 + scale.to(wide)) + shift.to(wide)).to(x.dtype)
+    normed = F.layer_norm(x.to(wide), x.shape[-1:], weight.to(wide), eps=EPS)
+    return torch.addcmul(shift.to(wide), normed, 1 + scale.to(wide)).to(x.dtype)
 
 
 def add_gated(x: Tensor, gate: Tensor, y: Tensor) -> Tensor:

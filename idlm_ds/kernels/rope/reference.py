@@ -3,6 +3,8 @@
 Shapes: B sequences, H heads, L positions, E width of a head.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -15,9 +17,30 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         cos: Cosines (L, E / 2), float32.
         sin: Sines (L, E / 2), float32.
 
-    Gradient: reaches ``x``. Precision: float32 or wider, rounded once at the end.
+    Gradient: reaches ``x``; it is turned back by the same angle. Precision: float32 or wider,
+    rounded once at the end.
     """
-    wide = torch.promote_types(x.dtype, torch.float32)
-    first, second = x.to(wide).chunk(2, dim=-1)
-    turned = (first * cos - second * sin, second * cos + first * sin)
-    return torch.cat(turned, dim=-1).to(x.dtype)
+    rotated: Tensor = _Rope.apply(x, cos, sin)
+    return rotated
+
+
+class _Rope(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(slope, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    out = torch.empty_like(wide)
+    first, second = wide.chunk(2, -1)
+    left, right = out.chunk(2, -1)
+    torch.mul(first, cos, out=left).addcmul_(second, sin, value=-1.0)
+    torch.mul(second, cos, out=right).addcmul_(first, sin)
+    return out.to(x.dtype)
