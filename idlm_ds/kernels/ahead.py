@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 import triton
@@ -14,9 +14,6 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from idlm_ds.kernels.launch import Launch
-
-MOST_SHARED: Final = {80: 166_912, 90: 232_448}
-"""Bytes of shared memory that one program can have, by architecture."""
 
 POINTERS = {
     torch.float64: "*fp64",

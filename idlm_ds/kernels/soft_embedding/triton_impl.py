@@ -143,9 +143,9 @@ def _soft_embedding(
     inside = (row < count)[:, None] & (feature < width)[None, :]
     place = row.to(tl.int64)[:, None] * width + feature[None, :]
     tl.store(out + place, mean / total[:, None], mask=inside)
-    is_first = (row < count) & (tl.program_id(1) == 0)
-    tl.store(peak + row, top, mask=is_first)
-    tl.store(whole + row, total, mask=is_first)
+    if tl.program_id(1) == 0:
+        tl.store(peak + row, top, mask=row < count)
+        tl.store(whole + row, total, mask=row < count)
 
 
 @triton.jit
