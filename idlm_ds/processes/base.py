@@ -61,6 +61,10 @@ class Head(Protocol):
         """
 
 
+Ask: TypeAlias = Callable[..., Tensor]
+"""``ask(use, positions, *rows)`` is ``Head.each`` of a network that is shown the state at hand, on
+scores that a sampler may have truncated."""
+
 Read: TypeAlias = Callable[[Head], Tensor]
 """Function called at the end of a network's forward pass, inside of it."""
 
@@ -162,6 +166,13 @@ class Process(ABC):
         Precision: float32 or wider.
         """
 
+    def answers_(self, raw: Logits) -> Logits:
+        """Give everything that is no clean token the score minus infinity, in place.
+
+        What ``predict`` is for losses, which need finite numbers and a normaliser.
+        """
+        return raw
+
     @abstractmethod
     def undecided(self, x_t: TokenIds) -> Positions:
         """Return the positions where a reverse step may still change ``x_t``."""
@@ -181,15 +192,13 @@ class Process(ABC):
         """
 
     @abstractmethod
-    def step(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
+    def step(self, x_t: TokenIds, t: Time, s: Time, ask: Ask, *, noise: Noise) -> TokenIds:
         """Draw ``x_s`` given ``x_t``, asking for scores only where they decide something.
 
         Args:
             x_t: The state.
             t: Its time, one per sequence.
             s: The earlier time to go to.
-            ask: Scores at positions; called exactly once, maybe with none.
+            ask: Applies a function to scores at positions; called exactly once, maybe with none.
             noise: The streams of these sequences.
         """
