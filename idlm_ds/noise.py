@@ -7,19 +7,16 @@ processes share the batch, on the micro-batch, or on what ran before.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Float
 from torch import Generator, Tensor
 
+from idlm_ds.kernels.long_rows import find_share
 from idlm_ds.tensor_types import PerPosition, Positions, Probs, Time
 
 NORMAL_ROWS = 16
 """Rows of normal numbers drawn at a time: on a CPU, parts of a multiple of 16 are the whole."""
-
-STRETCH = 32
-"""Entries that are summed before their sum is widened to float64."""
 
 
 def derive_seed(seed: int, *path: str | int) -> int:
@@ -111,74 +108,15 @@ def stratified_times(seed: int, *path: str | int, count: int, t_min: float) -> T
 def draw_categorical(probs: Probs, uniform: PerPosition) -> Positions:
     """Draw one entry a row by inverting the cumulative distribution.
 
-    Entries are summed in stretches, and these in groups: a group, a stretch and an entry are then
-    found one after the other, which reads every row once and copies none.
-
     Args:
-        probs: Non-negative rows; they need not be normalised, but their sums must be finite. A
-            row may be a column in memory.
+        probs: Non-negative rows, as rows or as columns of memory; they need not be normalised, but
+            their sums must be finite.
         uniform: One number in ``[0, 1)`` per row.
 
     Returns:
         Indices of shape (P,); an entry of probability zero is never drawn.
 
-    Precision: stretches are summed in the precision of ``probs``, but float32 at least, and
-    everything else is float64. Where ``probs`` are float32, each stretch is drawn with its
-    probability up to a relative error of 2e-6, and each entry within it up to 1e-15.
+    Precision: float64, but short stretches of float32 rows are summed in float32: probabilities
+    of stretches have a relative error below 2e-6. See ``long_rows.find_share``.
     """
-    sums = _stretch_sums(probs)
-    groups = sums.unflatten(1, (-1, STRETCH)).sum(2)
-    group, inside = _find(groups, uniform.double()[:, None])
-    stretch, inside = _find_within(sums, group, inside)
-    return _find_within(probs, stretch, inside)[0][:, 0]
-
-
-def row_sums(probs: Probs) -> Float64[Tensor, " P"]:
-    """Sum rows as accurately as ``draw_categorical`` does, wherever they lie in memory."""
-    return _stretch_sums(probs).sum(1)
-
-
-def _stretch_sums(probs: Probs) -> Float64[Tensor, "P S"]:
-    """Sum stretches of each row, and add empty ones up to a whole number of groups."""
-    rows, size = probs.shape
-    whole, groups = size // STRETCH, -(-size // STRETCH**2)
-    dtype = torch.promote_types(probs.dtype, torch.float32)
-    columns = probs.t()
-    if columns.is_contiguous():
-        # Summed as it lies: reducing over neighbours in a column would be ten times slower.
-        sums = columns[: whole * STRETCH].view(whole, STRETCH, rows).sum(1, dtype=dtype).t()
-    else:
-        stretches = probs[:, : whole * STRETCH].unflatten(1, (whole, STRETCH))
-        sums = stretches.sum(2, dtype=dtype)
-    padded = torch.zeros(rows, groups * STRETCH, dtype=torch.float64, device=probs.device)
-    padded[:, :whole] = sums
-    if whole * STRETCH < size:
-        padded[:, whole] = probs[:, whole * STRETCH :].sum(1, dtype=dtype)
-    return padded
-
-
-_Column: TypeAlias = Float64[Tensor, "P 1"]
-
-
-def _find(weights: Float64[Tensor, "P N"], share: _Column) -> tuple[Int[Tensor, "P 1"], _Column]:
-    """Find the entry at a share of each row's sum, and the share of the entry below that point."""
-    cumulative = weights.cumsum(1)
-    total = cumulative[:, -1:]
-    target = torch.minimum(share * total, torch.nextafter(total, torch.zeros_like(total)))
-    index = torch.searchsorted(cumulative, target, right=True)
-    # Only a row that is no distribution has nothing at that point.
-    inside = index.clamp(max=weights.shape[1] - 1)
-    weight = weights.gather(1, inside)
-    return index, (target - (cumulative.gather(1, inside) - weight)) / weight
-
-
-def _find_within(
-    values: Float[Tensor, "P N"], part: Int[Tensor, "P 1"], share: _Column
-) -> tuple[Int[Tensor, "P 1"], _Column]:
-    """Go on inside a part of each row, ``STRETCH`` entries long."""
-    last = values.shape[1] - 1
-    entries = part * STRETCH + torch.arange(STRETCH, device=values.device)
-    weights = values.gather(1, entries.clamp(max=last)).double()
-    weights = weights.masked_fill(entries > last, 0.0)
-    index, inside = _find(weights, share.clamp(0.0, 1.0))
-    return part * STRETCH + index, inside
+    return find_share(probs, uniform)

@@ -11,7 +11,15 @@ from jaxtyping import install_import_hook
 
 CHECKED = [
     f"idlm_ds.{name}"
-    for name in ("noise", "schedules", "processes", "objectives", "samplers", "metrics")
+    for name in (
+        "long_rows",
+        "noise",
+        "schedules",
+        "processes",
+        "objectives",
+        "samplers",
+        "metrics",
+    )
 ]
 
 unchecked = [name for name in sys.modules if name.startswith(tuple(CHECKED))]

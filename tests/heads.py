@@ -12,7 +12,7 @@ from idlm_ds.kernels.projection import blocks
 class ScoresOf:
     """Answers with the scores that a function gives, which are its hidden states too."""
 
-    block = 1000
+    block = 30_000
     """Most rows that ``each`` hands out at a time."""
 
     def __init__(self, scores: Callable[[Tensor], Tensor]) -> None:

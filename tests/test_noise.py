@@ -5,12 +5,11 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
+from idlm_ds.kernels.long_rows import STRETCH, row_sums
 from idlm_ds.noise import (
-    STRETCH,
     Noise,
     derive_seed,
     draw_categorical,
-    row_sums,
     stratified_times,
 )
 

@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
+from idlm_ds.kernels.long_rows import argmax, log_probs_at
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, at
+from idlm_ds.processes.base import Denoiser, Use
 from idlm_ds.tensor_types import Logits, Positions, TokenIds
 
 
@@ -59,7 +60,7 @@ def continuation_bound(
         noise: One stream.
         batch: Sequences per call of the network.
 
-    Units: nats. Precision: float64.
+    Units: nats. Precision: exponentials in float32 or wider, sums in float64.
     """
     # Every row of is_masked is a set S; its open tokens are masked and predicted together.
     is_masked, weight = _sets(len(open_positions), draws, noise)
@@ -70,8 +71,12 @@ def continuation_bound(
         x = row.expand(len(is_masked[part]), -1).clone()
         x[sample, open_positions[index]] = process.mask_id
         positions = sample * len(row) + open_positions[index]
-        log_probs = process.predict(_open_scores(process, denoiser, x, positions))
-        picked = log_probs.gather(1, row[open_positions[index]][:, None])[:, 0]
+
+        def pick(raw: Logits, tokens: Positions) -> Float64[Tensor, " P"]:
+            return log_probs_at(process.clean_scores_(raw), tokens)
+
+        tokens = row[open_positions[index]]
+        picked = _ask(process, denoiser, x, pick, positions, tokens)
         values[part].index_add_(0, sample, picked)
     values *= len(open_positions) / is_masked.double().sum(1)
     se = 0.0 if _has_few_sets(len(open_positions), draws) else values.std().item() / draws**0.5
@@ -116,16 +121,25 @@ def is_greedy(
     x[open_positions] = process.mask_id
     for step in range(len(open_positions)):
         hidden = open_positions[x[open_positions] == process.mask_id]
-        log_probs = process.predict(_open_scores(process, denoiser, x[None], hidden))
-        certainty, tokens = log_probs.max(-1)
+
+        def choose(raw: Logits) -> Float64[Tensor, "P 2"]:
+            tokens = argmax(process.clean_scores_(raw))
+            return torch.stack([tokens.double(), log_probs_at(raw, tokens)], 1)
+
+        tokens, certainty = _ask(process, denoiser, x[None], choose, hidden).unbind(1)
         surest = hidden[certainty.argmax()]
-        x[surest] = tokens[certainty.argmax()]
+        x[surest] = tokens[certainty.argmax()].long()
         if x[surest] != row[surest]:
             return False, step + 1
     return True, len(open_positions)
 
 
-def _open_scores(
-    process: Absorbing, denoiser: Denoiser, x: TokenIds, positions: Positions
-) -> Logits:
-    return denoiser(x, process.sigma_of(x), at(positions)).double()
+def _ask(
+    process: Absorbing,
+    denoiser: Denoiser,
+    x: TokenIds,
+    use: Use,
+    positions: Positions,
+    *rows: Tensor,
+) -> Tensor:
+    return denoiser(x, process.sigma_of(x), lambda head: head.each(use, positions, *rows))

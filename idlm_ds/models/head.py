@@ -1,7 +1,6 @@
 """The vocabulary projection, applied only where a caller wants it.
 
-Shapes: P selected positions of a flattened batch, R of them in a block, D hidden width, V
-vocabulary entries.
+Shapes: P selected positions of a flattened batch, D hidden width, V vocabulary entries.
 """
 
 from collections.abc import Callable
@@ -11,7 +10,8 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from idlm_ds.kernels.projection import ScoreRows, block_rows, blocks, project
+from idlm_ds.kernels.each import each_block
+from idlm_ds.kernels.projection import project
 
 
 class Projection(nn.Linear):
@@ -51,28 +51,3 @@ class VocabularyHead:
     def each(self, use: Callable[..., Tensor], positions: Tensor, *rows: Tensor) -> Tensor:
         """Apply ``use`` to the scores of successive blocks of positions; see ``each_block``."""
         return self.fused(each_block, positions, use, *rows)
-
-
-def each_block(
-    h_PD: Tensor, w_VD: Tensor, b_V: Tensor | None, use: Callable[..., Tensor], *rows: Tensor
-) -> Tensor:
-    """Concatenate ``use(scores, *rows)`` of successive blocks of rows.
-
-    Without rows, ``use`` is called once, on an empty block.
-
-    Args:
-        h_PD: Hidden states.
-        w_VD: Weight of the projection.
-        b_V: Its bias, or None.
-        use: Gets the float32 scores (R, V) of a block and may overwrite them. The next block has
-            the same memory, so its result must not.
-        rows: Tensors of P rows, of which ``use`` gets those of the block.
-
-    Gradient: none.
-    """
-    scores = ScoreRows(h_PD, w_VD, b_V)
-    buffer = scores.buffer()
-    size = block_rows(len(w_VD), scores.device)
-    pieces = list(blocks(len(h_PD), size)) or [slice(0, 0)]
-    results = [use(scores.scores(piece, buffer), *(row[piece] for row in rows)) for piece in pieces]
-    return results[0] if len(results) == 1 else torch.cat(results)

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float64
 from torch import Tensor
 
+from idlm_ds.kernels.long_rows import log_probs_at
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, Single
 from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.processes.base import Denoiser, Process, at
 from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.tensor_types import PerPosition, Positions, Time, TokenIds
+from idlm_ds.tensor_types import Logits, PerPosition, Positions, Time, TokenIds
 
 
 class PretrainMethod(Method):
@@ -70,8 +71,19 @@ class Nelbo(PretrainMethod):
         """See base class."""
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
         noisy = self.process.corrupt(x_0, t, noise=noise)
-        raw = model(noisy.x_in, noisy.at_t.sigma, at(noisy.positions))
-        return self.process.loss(raw, noisy), noisy.positions
+        if torch.is_grad_enabled():
+            raw = model(noisy.x_in, noisy.at_t.sigma, at(noisy.positions))
+            return self.process.loss(raw, noisy), noisy.positions
+
+        def loss(raw: Logits, positions: Positions) -> PerPosition:
+            return self.process.loss(raw, replace(noisy, positions=positions))
+
+        nats = model(
+            noisy.x_in,
+            noisy.at_t.sigma,
+            lambda head: head.each(loss, noisy.positions, noisy.positions),
+        )
+        return nats, noisy.positions
 
     def num_scored(self, length: int) -> int:
         """See base class; visible positions count, at a loss of zero."""
@@ -94,9 +106,14 @@ class NextToken(PretrainMethod):
         batch, length = tokens.shape
         every = torch.arange(batch * length, device=tokens.device)
         predecessors = every[every % length != length - 1]
-        raw = model(tokens, torch.zeros_like(t), at(predecessors))
-        targets = tokens.flatten()[predecessors + 1]
-        return F.cross_entropy(raw.float(), targets, reduction="none"), predecessors
+        targets, no_noise = tokens.flatten()[predecessors + 1], torch.zeros_like(t)
+        if torch.is_grad_enabled():
+            raw = model(tokens, no_noise, at(predecessors))
+            return F.cross_entropy(raw.float(), targets, reduction="none"), predecessors
+        log_probs = model(
+            tokens, no_noise, lambda head: head.each(log_probs_at, predecessors, targets)
+        )
+        return -log_probs, predecessors
 
     def num_scored(self, length: int) -> int:
         """See base class."""

@@ -12,11 +12,12 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
+from idlm_ds.kernels.projection import block_rows, blocks
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, Single
 from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, Noisy, at
+from idlm_ds.processes.base import Denoiser, Noisy, Use, at
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.processes.uniform import Uniform
 from idlm_ds.tensor_types import LogProbs, PerPosition, Positions, Time, TokenIds
@@ -135,6 +136,7 @@ class SDTT(SelfDistillation):
         x, positions = noisy.x_t, noisy.positions
         row_of = torch.full((x.numel(),), -1, device=x.device)
         row_of[positions] = torch.arange(len(positions), device=x.device)
+        size = block_rows(self.process.vocab_size, x.device)
         target: LogProbs | None = None
         for k in range(self.num_substeps):
             now, then = ((t - i * dt).clamp(min=EARLIEST) for i in (k, k + 1))
@@ -143,8 +145,14 @@ class SDTT(SelfDistillation):
             is_masked = (x.flatten()[positions] == self.process.mask_id)[:, None]
             target = prediction if target is None else torch.where(is_masked, prediction, target)
 
-            def ask(wanted: Positions, log_probs: LogProbs = prediction) -> LogProbs:
-                return log_probs[row_of[wanted]]
+            def ask(
+                use: Use, wanted: Positions, *rows: Tensor, stored: LogProbs = prediction
+            ) -> Tensor:
+                # Indexing copies, so that nothing is written over a row of the target.
+                pieces = list(blocks(len(wanted), size)) or [slice(0, 0)]
+                return torch.cat(
+                    [use(stored[row_of[wanted[i]]], *(row[i] for row in rows)) for i in pieces]
+                )
 
             x = self.process.step(x, now, then, ask, noise=noise)
         assert target is not None

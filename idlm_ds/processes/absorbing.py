@@ -1,14 +1,15 @@
 """Absorbing diffusion: what the masked families share."""
 
+import math
 from abc import abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from idlm_ds.kernels.rows import FORBIDDEN, softmax_
+from idlm_ds.kernels.long_rows import weights_
+from idlm_ds.kernels.rows import FORBIDDEN
 from idlm_ds.noise import Noise, draw_categorical
-from idlm_ds.processes.base import Noisy, Process
+from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
@@ -55,10 +56,9 @@ class Absorbing(Process):
         penalty[self.mask_id] = FORBIDDEN
         return (wide + penalty).log_softmax(-1)
 
-    def answer_(self, raw: Logits) -> Probs:
+    def clean_scores_(self, raw: Logits) -> Logits:
         """See base class; the mask is no answer."""
-        raw[:, self.mask_id] = FORBIDDEN
-        softmax_(raw)
+        raw[:, self.mask_id] = -math.inf
         return raw
 
     @abstractmethod
@@ -99,22 +99,22 @@ class Absorbing(Process):
         stay = torch.nn.functional.one_hot(here, self.vocab_size).to(p_s.dtype)
         return torch.where((here == self.mask_id)[:, None], p_s, stay)
 
-    def step(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
+    def step(self, x_t: TokenIds, t: Time, s: Time, ask: Ask, *, noise: Noise) -> TokenIds:
         """See base class.
 
         Whether a masked position is revealed does not depend on the network, so that is
         drawn first, and only revealed positions are projected.
 
-        Precision: float64.
+        Precision: exponentials in float32 or wider, the rest as in ``draw_categorical``.
         """
         u_reveal, u_token = noise.uniform(x_t.shape[1]), noise.uniform(x_t.shape[1])
         revealed = _flat((x_t == self.mask_id) & (u_reveal < self._unmask(t, s)[:, None]))
-        # Only positions that are revealed now are projected: (P, V) probabilities.
-        probs = self.predict(ask(revealed).double()).exp()
+
+        def draw(raw: Logits, u: PerPosition) -> Positions:
+            return draw_categorical(weights_(self.clean_scores_(raw)), u)
+
         x_s = x_t.clone(memory_format=torch.contiguous_format)
-        x_s.view(-1)[revealed] = draw_categorical(probs, u_token.flatten()[revealed])
+        x_s.view(-1)[revealed] = ask(draw, revealed, u_token.flatten()[revealed])
         return x_s
 
     def _unmask(self, t: Time, s: Time) -> Time:

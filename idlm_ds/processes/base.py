@@ -10,6 +10,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from idlm_ds.kernels.projection import ScoreRows
+from idlm_ds.kernels.rows import softmax_
 from idlm_ds.noise import Noise
 from idlm_ds.processes.soft_tokens import LazyProbs, SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
@@ -63,6 +64,10 @@ class Head(Protocol):
         Gradient: none.
         """
 
+
+Ask: TypeAlias = Callable[..., Tensor]
+"""``ask(use, positions, *rows)`` is ``Head.each`` of a network that is shown the state at hand, on
+scores that a sampler may have truncated."""
 
 Read: TypeAlias = Callable[[Head], Tensor]
 """Function called at the end of a network's forward pass, inside of it."""
@@ -230,7 +235,9 @@ class Process(ABC):
 
         Gradient: none.
         """
-        return self.predict(raw).exp()
+        scores = self.clean_scores_(raw)
+        softmax_(scores)
+        return scores
 
     def lazily(self, rows: ScoreRows, given: Noisy) -> SoftTokens:
         """Turn the scores of a student at ``given.positions`` into a soft clean sequence.
@@ -249,6 +256,13 @@ class Process(ABC):
 
         Precision: float32 or wider.
         """
+
+    def clean_scores_(self, raw: Logits) -> Logits:
+        """Give everything that is no clean token the score minus infinity, in place.
+
+        What ``predict`` is for losses, which need finite numbers and a normaliser.
+        """
+        return raw
 
     @abstractmethod
     def undecided(self, x_t: TokenIds) -> Positions:
@@ -269,15 +283,13 @@ class Process(ABC):
         """
 
     @abstractmethod
-    def step(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
+    def step(self, x_t: TokenIds, t: Time, s: Time, ask: Ask, *, noise: Noise) -> TokenIds:
         """Draw ``x_s`` given ``x_t``, asking for scores only where they decide something.
 
         Args:
             x_t: The state.
             t: Its time, one per sequence.
             s: The earlier time to go to.
-            ask: Scores at positions; called exactly once, maybe with none.
+            ask: Applies a function to scores at positions; called exactly once, maybe with none.
             noise: The streams of these sequences.
         """

@@ -1,19 +1,23 @@
 """Uniform diffusion: what the families that replace tokens by random ones share."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
-from idlm_ds.kernels.rows import softmax_
+from idlm_ds.kernels.long_rows import row_sums, weights_
 from idlm_ds.kernels.uniform_gap import uniform_gap
 from idlm_ds.kernels.uniform_loss import soft_uniform_loss
 from idlm_ds.noise import Noise, draw_categorical
-from idlm_ds.processes.base import Noisy, Process
+from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
+
+Answer: TypeAlias = Float64[Tensor, "P 2"]
+"""Probability of the present token, and a token drawn from the answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +111,6 @@ class Uniform(Process):
         state = noisy.x_t.flatten()[noisy.positions]
         return weight, at.alpha, at.floor(self.vocab_size), state
 
-    def answer_(self, raw: Logits) -> Probs:
-        """See base class."""
-        softmax_(raw)
-        return raw
-
     def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
         """See base class; Bayes' rule with the answer as prior of the clean token.
 
@@ -126,9 +125,7 @@ class Uniform(Process):
         p_s = p_s.scatter_add(1, here[:, None], stay)
         return p_s / p_s.sum(-1, keepdim=True)
 
-    def step(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
+    def step(self, x_t: TokenIds, t: Time, s: Time, ask: Ask, *, noise: Noise) -> TokenIds:
         """See base class.
 
         The posterior mixes staying, the network's answer and any token. How likely the last two
@@ -136,7 +133,7 @@ class Uniform(Process):
         only the others are projected. They are few: on the log-linear schedule about
         ``log(K) + 8`` per position over a whole run of K steps.
 
-        Precision: float64.
+        Precision: exponentials in float32 or wider, the rest as in ``draw_categorical``.
         """
         length = x_t.shape[1]
         u, u_token = noise.uniform(length).flatten(), noise.uniform(length).flatten()
@@ -147,14 +144,19 @@ class Uniform(Process):
 
         chain = self._chain(t, s, open_ // length)
         here = x_t.flatten()[open_]
-        f = self.predict(ask(open_).double()).exp()
-        f_i = f.gather(1, here[:, None])[:, 0]
+
+        def predict(raw: Logits, here: Positions, u: PerPosition) -> Answer:
+            weights = weights_(self.clean_scores_(raw))
+            f_i = weights.gather(1, here[:, None])[:, 0] / row_sums(weights)
+            return torch.stack([f_i, draw_categorical(weights, u).to(f_i.dtype)], 1)
+
+        # One number and one token of each answer; any id is a float64 without rounding.
+        f_i, predicted = ask(predict, open_, here, u_token[open_]).unbind(1)
         total = self.vocab_size * chain.alpha_t * f_i + chain.keep + chain.model + chain.replace
         threshold = u[open_] * total
         # Mixture: the predicted token, any token, or the present one.
-        predicted = draw_categorical(f, u_token[open_])
         any_token = (u_token[open_] * self.vocab_size).long()
-        token = torch.where(threshold < chain.model, predicted, any_token)
+        token = torch.where(threshold < chain.model, predicted.long(), any_token)
         token = torch.where(threshold < chain.model + chain.replace, token, here)
         x_s = x_t.clone(memory_format=torch.contiguous_format)
         x_s.view(-1)[open_] = token

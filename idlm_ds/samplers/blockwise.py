@@ -2,15 +2,21 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
 import torch
+from jaxtyping import Float, Float64
+from torch import Tensor
 
+from idlm_ds.kernels.each import each_block
+from idlm_ds.kernels.long_rows import argmax, logsumexp, weights_
+from idlm_ds.kernels.projection import ScoreRows
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, at
+from idlm_ds.processes.base import Denoiser, Use
 from idlm_ds.samplers.reverse import OnStep, Sampled
-from idlm_ds.tensor_types import Logits, Positions, TokenIds
+from idlm_ds.tensor_types import Logits, PerPosition, Positions, TokenIds
 
 Remasking: TypeAlias = Literal["low_confidence", "random"]
 """Which candidates a step throws away: the least certain ones, or any."""
@@ -89,7 +95,7 @@ def sample_blockwise(
         on_step: Watches the run; its ``t`` is the share of the ``length`` new positions that are
             still masked.
 
-    Precision: float64.
+    Precision: exponentials in float32 or wider, sums in float64.
     Collective: calls the network once a step, also when nothing is decided, so that ranks which
     share ZeRO-3 weights stay together.
 
@@ -110,7 +116,7 @@ def sample_blockwise(
     )
     x = torch.cat([prompt, process.prior(batch, length, noise=noise)], 1)
     never = torch.tensor([process.mask_id, *banned], device=x.device)
-    prompt_columns = torch.arange(given, device=x.device)
+    choose = _Choose(never, temperature, needs_certainty=remasking == "low_confidence")
     evaluations, num_masked = torch.zeros(batch, dtype=torch.long), length
     # The remainder of an uneven division is decided in the first steps of each block.
     block_steps = steps * block // length
@@ -126,17 +132,16 @@ def sample_blockwise(
         # A step that decides nothing still runs the network once: ranks that share ZeRO-3 weights
         # must make the same calls.
         x_in = x if kept else x[:1]
-        raw = _ask(process, denoiser, x_in, positions)
         if guidance:
-            without_prompt = x_in.index_fill(1, prompt_columns, process.mask_id)
-            un = _ask(process, denoiser, without_prompt, positions)
-            raw = un + (guidance + 1) * (raw - un)
+            without_prompt = x_in.clone()
+            without_prompt[:, :given] = process.mask_id
+            pair = x_in, without_prompt
+            chosen = _ask_both(process, denoiser, pair, guidance, choose, positions, u_token)
+        else:
+            chosen = _ask(process, denoiser, x_in, choose, positions, u_token)
         evaluations += (1 + bool(guidance)) * bool(kept)
-        log_probs = process.predict(raw.index_fill(1, never, -math.inf))
-        tokens = log_probs.argmax(-1)
-        if temperature:
-            tokens = draw_categorical((log_probs / temperature).softmax(-1), u_token)
-        certainty = u_rank if remasking == "random" else log_probs.gather(1, tokens[:, None])[:, 0]
+        tokens = chosen[:, 0].long()
+        certainty = u_rank if remasking == "random" else chosen[:, 1]
         # Every sequence has as many open positions; of equally certain ones the left is first.
         num_open = len(positions) // batch
         order = certainty.view(batch, num_open).argsort(stable=True, descending=True)
@@ -152,5 +157,72 @@ def sample_blockwise(
     return Sampled(x, evaluations)
 
 
-def _ask(process: Absorbing, denoiser: Denoiser, x: TokenIds, positions: Positions) -> Logits:
-    return denoiser(x, process.sigma_of(x), at(positions)).double()
+@dataclass(frozen=True, slots=True)
+class _Choose:
+    """Chooses a candidate in each row of scores."""
+
+    never: Tensor
+    temperature: float
+    needs_certainty: bool
+
+    def __call__(self, raw: Logits, u: PerPosition) -> Float64[Tensor, "P 2"]:
+        """Return the tokens, and the logarithms of their probabilities at temperature 1."""
+        raw.index_fill_(1, self.never, -math.inf)
+        tokens = argmax(raw)
+        top = raw.gather(1, tokens[:, None]).double()
+        certainty = torch.zeros_like(top)
+        if self.needs_certainty:
+            certainty = top - logsumexp(raw)[:, None]
+        if self.temperature:
+            weights = weights_(raw.sub_(top.to(raw.dtype)).div_(self.temperature))
+            tokens = draw_categorical(weights, u)
+            certainty += self.temperature * weights.gather(1, tokens[:, None]).double().log()
+        return torch.cat([tokens[:, None].double(), certainty], 1)
+
+
+def _ask(
+    process: Absorbing,
+    denoiser: Denoiser,
+    x: TokenIds,
+    use: Use,
+    positions: Positions,
+    *rows: Tensor,
+) -> Tensor:
+    return denoiser(x, process.sigma_of(x), lambda head: head.each(use, positions, *rows))
+
+
+def _ask_both(
+    process: Absorbing,
+    denoiser: Denoiser,
+    pair: tuple[TokenIds, TokenIds],
+    guidance: float,
+    use: Use,
+    positions: Positions,
+    *rows: Tensor,
+) -> Tensor:
+    """Apply ``use`` to guided scores, for which two blocks exist at a time."""
+    x, without_prompt = pair
+    hidden = denoiser(x, process.sigma_of(x), lambda head: head.fused(_hidden_states, positions))
+
+    def use_guided(
+        hidden_un: Float[Tensor, "P D"],
+        weight: Float[Tensor, "V D"],
+        bias: Float[Tensor, " V"] | None,
+        index: Positions,
+    ) -> Tensor:
+        scores = ScoreRows(hidden, weight, bias)
+        buffer = scores.buffer()
+
+        def guide(un: Logits, index: Positions, *rows: Tensor) -> Tensor:
+            raw = scores.scores(index, buffer)
+            return use(un.add_(raw.sub_(un), alpha=guidance + 1), *rows)
+
+        return each_block(hidden_un, weight, bias, guide, index, *rows)
+
+    sigma, every = process.sigma_of(without_prompt), torch.arange(len(positions), device=x.device)
+    return denoiser(without_prompt, sigma, lambda head: head.fused(use_guided, positions, every))
+
+
+def _hidden_states(hidden: Tensor, *projection: Tensor | None) -> Tensor:
+    del projection
+    return hidden

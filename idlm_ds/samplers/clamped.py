@@ -1,6 +1,6 @@
 """Sampling with some tokens known beforehand: completion and infilling."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import final
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, Process
+from idlm_ds.processes.base import Ask, Denoiser, Process, Use
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.samplers.reverse import OnStep, ReverseStep, Sampled
-from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
+from idlm_ds.tensor_types import Positions, Time, TokenIds
 
 
 @final
@@ -98,17 +98,16 @@ class _ClampedStep:
     reverse_step: ReverseStep
     given: Given
 
-    def __call__(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
+    def __call__(self, x_t: TokenIds, t: Time, s: Time, ask: Ask, *, noise: Noise) -> TokenIds:
         """See ``ReverseStep``."""
 
-        def ask_elsewhere(positions: Positions) -> Logits:
+        def ask_elsewhere(use: Use, positions: Positions, *rows: Tensor) -> Tensor:
             is_open = ~self.given.known.flatten()[positions]
-            raw = ask(positions[is_open])
-            rows = raw.new_zeros(len(positions), raw.shape[1])
-            rows[is_open] = raw
-            return rows
+            results = ask(use, positions[is_open], *(row[is_open] for row in rows))
+            # What a step makes of a zero at a known position is overwritten.
+            every = results.new_zeros(len(positions), *results.shape[1:])
+            every[is_open] = results
+            return every
 
         return self.given.put(self.reverse_step(x_t, t, s, ask_elsewhere, noise=noise))
 

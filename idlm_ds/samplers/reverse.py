@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from idlm_ds.kernels.long_rows import argmax
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Denoiser, Process, at
+from idlm_ds.processes.base import Ask, Denoiser, Process, Use
 from idlm_ds.registry.samplers import DRAWN, GREEDY, NO_TAIL
 from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
@@ -27,9 +28,7 @@ changed; in masked families, the ones that went from the mask to a token.
 class ReverseStep(Protocol):
     """One reverse step; ``Process.step`` is one."""
 
-    def __call__(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
+    def __call__(self, x_t: TokenIds, t: Time, s: Time, ask: Ask, *, noise: Noise) -> TokenIds:
         """Draw the state at ``s`` without writing to ``x_t``; ``ask`` is called exactly once."""
 
 
@@ -75,7 +74,7 @@ def sample_reverse(
         times: Strictly decreasing; the first entry is the time of ``x``.
         noise: One stream per sequence; the result for a sequence does not depend on the others.
         tail: How the step that ends at time 0 is made; a name of ``TAILS``.
-        truncation: Applied to the scores in float64 before the step sees them.
+        truncation: Applied to a block of scores, which it may overwrite, before the step sees it.
         on_step: Watches the chain; changes no draw.
 
     Collective: calls the network once a step, also when no token is drawn, so that ranks which
@@ -105,10 +104,10 @@ def sample_reverse(
     return Sampled(x, evaluations)
 
 
-def _likeliest(process: Process, x: TokenIds, ask: Callable[[Positions], Logits]) -> TokenIds:
+def _likeliest(process: Process, x: TokenIds, ask: Ask) -> TokenIds:
     positions = process.undecided(x)
     x_0 = x.clone(memory_format=torch.contiguous_format)
-    x_0.view(-1)[positions] = process.predict(ask(positions)).argmax(-1)
+    x_0.view(-1)[positions] = ask(lambda raw: argmax(process.clean_scores_(raw)), positions)
     return x_0
 
 
@@ -122,13 +121,20 @@ class _Ask:
     truncation: Callable[[Logits], Logits]
     evaluations: Tensor
 
-    def __call__(self, positions: Positions) -> Logits:
+    def __call__(self, use: Use, positions: Positions, *rows: Tensor) -> Tensor:
         length = self.x.shape[1]
-        rows, row_of = (positions // length).unique(return_inverse=True)
-        self.evaluations[rows.cpu()] += 1
+        # Positions increase, so those of a sequence are neighbours.
+        asked, asked_of = (positions // length).unique_consecutive(return_inverse=True)
+        self.evaluations[asked.cpu()] += 1
         # Under ZeRO-3 every rank must take part in every call, so a step that draws nothing
         # still shows the network one sequence.
-        if len(rows) == 0:
-            rows = torch.zeros(1, dtype=torch.long, device=self.x.device)
-        local = row_of * length + positions % length
-        return self.truncation(self.denoiser(self.x[rows], self.sigma[rows], at(local)).double())
+        if len(asked) == 0:
+            asked = torch.zeros(1, dtype=torch.long, device=self.x.device)
+        local = asked_of * length + positions % length
+
+        def use_truncated(raw: Logits, *rows: Tensor) -> Tensor:
+            return use(self.truncation(raw), *rows)
+
+        return self.denoiser(
+            self.x[asked], self.sigma[asked], lambda head: head.each(use_truncated, local, *rows)
+        )

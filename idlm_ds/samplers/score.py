@@ -6,15 +6,18 @@ projected in every step; where ratios sum to what true ones sum to, ``Analytic``
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import final
 
 import torch
+from torch import Tensor
 
+from idlm_ds.kernels.long_rows import in_parts
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
+from idlm_ds.processes.base import Ask
+from idlm_ds.tensor_types import Logits, PerPosition, Positions, Time, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,25 +26,27 @@ class ScoreStep(ABC):
 
     process: Absorbing
 
-    def __call__(
-        self, x_t: TokenIds, t: Time, s: Time, ask: Callable[[Positions], Logits], *, noise: Noise
-    ) -> TokenIds:
+    def __call__(self, x_t: TokenIds, t: Time, s: Time, ask: Ask, *, noise: Noise) -> TokenIds:
         """See ``ReverseStep``. Where the probabilities add to more than one they are scaled down.
 
-        Precision: float64.
+        Precision: float64, in a few rows at a time.
         """
         length, mask_id = x_t.shape[1], self.process.mask_id
         masked = self.process.undecided(x_t)
         row = masked // length
-        probs = self.process.log_ratio(ask(masked).double(), self._share(t, s).log()[row]).exp()
-        probs[:, mask_id] = 0.0
-        # Staying masked takes the probability that is left; at s=0 nothing may stay masked, and
-        # the draw normalises what the tokens have.
-        is_last = (s == 0)[row]
-        probs[:, mask_id] = torch.where(is_last, 0.0, (1.0 - probs.sum(-1)).clamp(min=0.0))
         u = noise.uniform(length).flatten()[masked]
+        log_share, is_last = self._share(t, s).log()[row], (s == 0)[row]
+
+        def draw(raw: Logits, log_share: PerPosition, is_last: Tensor, u: PerPosition) -> Positions:
+            probs = self.process.log_ratio(raw.double(), log_share).exp()
+            probs[:, mask_id] = 0.0
+            # Staying masked takes the probability that is left; at s=0 nothing may stay masked,
+            # and the draw normalises what the tokens have.
+            probs[:, mask_id] = torch.where(is_last, 0.0, (1.0 - probs.sum(-1)).clamp(min=0.0))
+            return draw_categorical(probs, u)
+
         x_s = x_t.clone(memory_format=torch.contiguous_format)
-        x_s.view(-1)[masked] = draw_categorical(probs, u)
+        x_s.view(-1)[masked] = ask(partial(in_parts, draw), masked, log_share, is_last, u)
         return x_s
 
     @abstractmethod

@@ -1,11 +1,12 @@
 """Temperature and nucleus truncation of a network's answers."""
 
+import math
 from dataclasses import dataclass
 from typing import final
 
 import torch
 
-from idlm_ds.processes.absorbing import FORBIDDEN
+from idlm_ds.kernels.long_rows import parts
 from idlm_ds.processes.base import Process
 from idlm_ds.tensor_types import Logits
 
@@ -26,16 +27,22 @@ class Truncation:
             raise ValueError(f"nucleus must be in (0, 1], got {self.nucleus}")
 
     def __call__(self, raw: Logits) -> Logits:
-        """Return scores of the truncated distribution."""
+        """Turn scores into those of the truncated distribution, in place."""
         if self.temperature != 1:
-            # Normalised first without the mask, whose raw score a low temperature would magnify.
-            raw = self.process.predict(raw) / self.temperature
-        return raw if self.nucleus == 1 else self._cut(raw)
+            # Without the mask, whose raw score a low temperature would magnify.
+            self.process.clean_scores_(raw)
+            raw.sub_(raw.amax(1, keepdim=True)).div_(self.temperature)
+        if self.nucleus != 1:
+            for (part,) in parts(self.process.clean_scores_(raw)):
+                self._cut_(part)
+        return raw
 
-    def _cut(self, raw: Logits) -> Logits:
+    def _cut_(self, raw: Logits) -> None:
         """Keep the smallest set of likeliest tokens whose mass reaches ``nucleus``."""
-        log_probs, order = self.process.predict(raw).sort(stable=True, dim=-1, descending=True)
-        probs = log_probs.exp()
-        before = probs.cumsum(-1) - probs
-        kept = torch.where(before < self.nucleus, log_probs, FORBIDDEN)
-        return torch.empty_like(kept).scatter_(1, order, kept)
+        scores, order = raw.sort(stable=True, dim=1, descending=True)
+        probs = scores.double().softmax(1)
+        before = probs.cumsum(1) - probs
+        is_cut = torch.empty_like(before, dtype=torch.bool).scatter_(
+            1, order, before >= self.nucleus
+        )
+        raw.masked_fill_(is_cut, -math.inf)

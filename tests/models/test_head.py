@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from idlm_ds.models import head as head_module
 from idlm_ds.models.head import Projection, VocabularyHead
 
 from ..tolerances import CLOSE, assert_close
@@ -31,8 +30,8 @@ def head(request, generator) -> VocabularyHead:
 
 @pytest.fixture(params=[1, 3, 16, 50, 64])
 def size(request, monkeypatch) -> int:
-    monkeypatch.setattr(head_module, "block_rows", lambda *_: request.param)
-    monkeypatch.setattr("idlm_ds.kernels.projection.block_rows", lambda *_: request.param)
+    for module in ("each", "projection"):
+        monkeypatch.setattr(f"idlm_ds.kernels.{module}.block_rows", lambda *_: request.param)
     return request.param
 
 

@@ -10,6 +10,7 @@ from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.loglinear import LogLinear
 
+from ..heads import answering
 from ..tolerances import assert_close, assert_frequencies
 from .test_mdlm import (
     BATCH,
@@ -99,7 +100,7 @@ def test_step_draws_from_reverse_and_asks_once_at_masked_positions(process, gene
         return raw.expand(len(positions), -1)
 
     before = x_t.clone()
-    x_s = process.step(x_t, t, s, ask, noise=Noise([1, 2]))
+    x_s = process.step(x_t, t, s, answering(ask), noise=Noise([1, 2]))
     assert x_t.equal(before)
     (positions,) = asked
     assert positions.equal(((x_t == MASK) & (x_s != MASK)).flatten().nonzero()[:, 0])
@@ -111,7 +112,7 @@ def test_step_draws_from_reverse_and_asks_once_at_masked_positions(process, gene
 def test_the_last_step_leaves_no_mask(process):
     x_t = torch.full((2, 500), MASK)
     t, s = torch.full((2,), 1e-5).double(), torch.zeros(2).double()
-    x_0 = process.step(x_t, t, s, lambda p: torch.zeros(len(p), V), noise=Noise([1, 2]))
+    x_0 = process.step(x_t, t, s, answering(lambda p: torch.zeros(len(p), V)), noise=Noise([1, 2]))
     assert (x_0 != MASK).all()
 
 

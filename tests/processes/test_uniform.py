@@ -15,6 +15,7 @@ from idlm_ds.schedules.gaussian import GaussianClock, GaussianMap
 from idlm_ds.schedules.geometric import Geometric
 from idlm_ds.schedules.loglinear import LogLinear
 
+from ..heads import answering
 from ..tolerances import assert_close, assert_frequencies, within_standard_errors
 
 V = 4
@@ -130,7 +131,7 @@ def test_step_draws_exactly_from_reverse(process, generator, t, s):
     here, before = x_t.flatten(), x_t.clone()
     walks = [(t, s), (0.7, 0.2)]
     t_b, s_b = torch.tensor(walks, dtype=torch.float64).T
-    x_s = process.step(x_t, t_b, s_b, lambda p: raw[here[p]], noise=Noise([1, 2]))
+    x_s = process.step(x_t, t_b, s_b, answering(lambda p: raw[here[p]]), noise=Noise([1, 2]))
     assert x_t.equal(before)
     for row, walk in enumerate(walks):
         rows = reverse_rows(process, raw, *walk)
@@ -142,7 +143,7 @@ def test_step_draws_exactly_from_reverse(process, generator, t, s):
 def test_step_draws_neighbours_independently(process):
     x_t = torch.full((1, 60_000), 2)
     raw = ANSWER.log()
-    ask = lambda p: raw.expand(len(p), -1)  # noqa: E731
+    ask = answering(lambda p: raw.expand(len(p), -1))
     x_s = process.step(x_t, *times(0.9, 0.4), ask, noise=Noise([3]))[0]
     row = reverse_rows(process, raw, 0.9, 0.4)[2]
     pairs = x_s[::2] * V + x_s[1::2]
@@ -158,14 +159,14 @@ def test_step_asks_once_and_changes_nothing_it_did_not_ask_about(process):
         return torch.zeros(len(positions), V)
 
     noise = Noise([1, 2])
-    x_s = process.step(x_t, *times(0.5, 0.49, batch=2), ask, noise=noise)
+    x_s = process.step(x_t, *times(0.5, 0.49, batch=2), answering(ask), noise=noise)
     (positions,) = asked
     assert (positions.diff() > 0).all()
     changed = (x_s != x_t).flatten().nonzero()[:, 0]
     assert 0 < len(changed) < len(positions) < 1000
     assert torch.isin(changed, positions).all()
     # A step too short to change anything still calls the network, with nothing to answer.
-    process.step(x_t, *times(0.5, 0.5 - 1e-12, batch=2), ask, noise=noise)
+    process.step(x_t, *times(0.5, 0.5 - 1e-12, batch=2), answering(ask), noise=noise)
     assert [len(p) for p in asked[1:]] == [0]
 
 
@@ -195,7 +196,7 @@ def test_a_run_asks_about_few_positions_and_draws_the_word(name):
     x = process.prior(2, length, noise=noise)
     grid = uniform_grid(steps).tolist()
     for t, s in zip(grid[:-1], grid[1:], strict=True):
-        x = process.step(x, *times(t, s, batch=2), ask, noise=noise)
+        x = process.step(x, *times(t, s, batch=2), answering(ask), noise=noise)
     expected = asked_at_most(process, steps)
     # Asking is one independent coin a step, so its variance is below its mean.
     assert within_standard_errors(

@@ -11,6 +11,7 @@ from idlm_ds.processes.mdlm import MDLM
 from idlm_ds.samplers.reference import ReferenceStep
 from idlm_ds.schedules.loglinear import LogLinear
 
+from ..heads import answering
 from ..tolerances import assert_close, within_standard_errors
 
 COMMON, RARE, MASK = 0, 1, 2
@@ -65,7 +66,7 @@ def wins(rate: float, precision: str) -> tuple[float, float]:
     x = torch.full((1, POSITIONS), MASK)
     t, s = (torch.tensor([u], dtype=torch.float64) for u in (T, S))
     dense = ReferenceStep(PROCESS, precision)
-    x_s = dense(x, t, s, lambda positions: answer.log().expand(len(positions), 3), noise=noise)
+    x_s = dense(x, t, s, answering(lambda p: answer.log().expand(len(p), 3)), noise=noise)
     scale = noise.width / rate / POSITIONS
     count = (x_s == RARE).sum().item()
     return count * scale, math.sqrt(count) * scale
@@ -112,7 +113,7 @@ def test_a_factorised_step_draws_rare_tokens_as_often_as_it_should(rate_over_del
     x = torch.full((1, POSITIONS), MASK)
     t, s = (torch.tensor([u], dtype=torch.float64) for u in (T, S))
     noise = Revealing()
-    x_s = PROCESS.step(x, t, s, lambda p: answer.log().expand(len(p), 3), noise=noise)
+    x_s = PROCESS.step(x, t, s, answering(lambda p: answer.log().expand(len(p), 3)), noise=noise)
     count = (x_s == RARE).sum().item()
     assert noise.draws == 2
     assert within_standard_errors(count * 32 / POSITIONS, 1.0, 32 * math.sqrt(count) / POSITIONS)
@@ -124,7 +125,7 @@ def test_a_zoomed_draw_has_the_rate_of_an_ordinary_one_where_both_can_be_seen():
     t, s = (torch.tensor([u], dtype=torch.float64) for u in (T, S))
     for precision in ("float32", "float64"):
         x_s = ReferenceStep(PROCESS, precision)(
-            x, t, s, lambda p: answer.log().expand(len(p), 3), noise=Noise([5])
+            x, t, s, answering(lambda p: answer.log().expand(len(p), 3)), noise=Noise([5])
         )
         count = (x_s == RARE).sum().item()
         se = math.sqrt(POSITIONS * rate)

@@ -20,7 +20,7 @@ from idlm_ds.samplers.score import Analytic, Euler
 from idlm_ds.samplers.truncation import Truncation
 from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
-from tests.heads import ScoresOf
+from tests.heads import ScoresOf, answering
 
 from ..tolerances import assert_close, assert_frequencies
 from .small_world import (
@@ -235,7 +235,7 @@ def cached(process: Process, samples: list[int], times: Tensor) -> Sampled:
         for t, s in zip(times[:-1, None], times[1:, None], strict=True):
             if answer is None:
                 answer = network(x, 0 * t, lambda head: head.scores(torch.arange(LENGTH)))
-            before, ask = x, answer.__getitem__
+            before, ask = x, answering(answer.__getitem__)
             x = process.step(x, t, s, ask, noise=noise)
             answer = answer if x.equal(before) else None
         tokens.append(x)

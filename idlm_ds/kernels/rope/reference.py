@@ -20,11 +20,11 @@ def rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     Gradient: reaches ``x``; it is turned back by the same angle. Precision: float32 or wider,
     rounded once at the end.
     """
-    rotated: Tensor = _Rope.apply(x, cos, sin)
+    rotated: Tensor = _Turn.apply(x, cos, sin)
     return rotated
 
 
-class _Rope(torch.autograd.Function):
+class _Turn(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
