@@ -24,7 +24,7 @@ def soft_embedding(scores: Logits, table: Tensor) -> Tensor:
     """See ``reference.py``.
 
     Precision: sums are float32 or wider. With a 16-bit table the softmax is rounded to 16 bits
-    for the product; with a float32 one, products are exact to about 2e-6.
+    for the product; with a float32 one, a product is made of three of 19-bit parts.
     """
     mean: Tensor = _SoftEmbedding.apply(scores, table.contiguous())
     return mean
