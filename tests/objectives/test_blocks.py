@@ -14,8 +14,9 @@ from idlm_ds.objectives.idlm import IDLM, INPUT, SAMPLE
 from tests import plain_idlm
 from tests.train.toy import GLOBAL_BATCH, LENGTH, VOCAB, method_of, network
 
-CLOSE = {torch.float64: 1e-10, torch.float32: 1e-6}
-"""Of the largest entry."""
+CLOSE = {torch.float64: 1e-10, torch.float32: 2e-6}
+"""Distance of two arrays, relative to the norm of the right one; in float32 each is up to 1e-6
+from what float64 gives."""
 
 FAMILIES = [("idlm", "mdlm"), ("idlm", "sedd"), ("idlm", "udlm"), ("idlm", "duo"), ("dmd", "duo")]
 
@@ -79,8 +80,8 @@ def test_blocks_give_the_loss_and_the_gradient_of_whole_rows(name, family, phase
     for key, value in wanted.items():
         assert (got[key] is None) == (value is None), key
         if value is not None:
-            bound = CLOSE[dtype] * max(1.0, value.abs().max().item())
-            torch.testing.assert_close(got[key].to(value.dtype), value, rtol=0, atol=bound, msg=key)
+            off = (got[key] - value).norm() / value.norm().clamp(min=1e-3)
+            assert off < CLOSE[dtype], f"{key} is off by {off:.1e}"
 
 
 @pytest.mark.parametrize("phase", [Phase.FAKE, Phase.STUDENT], ids=lambda phase: phase.value)
