@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from idlm_ds.long_rows import row_sums, weights_
-from idlm_ds.noise import Noise, draw_categorical
+from idlm_ds.long_rows import Softmax
+from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
@@ -103,7 +103,7 @@ class Uniform(Process):
         only the others are projected. They are few: on the log-linear schedule about
         ``log(K) + 8`` per position over a whole run of K steps.
 
-        Precision: exponentials in float32 or wider, the rest as in ``draw_categorical``.
+        Precision: see ``Softmax``.
         """
         length = x_t.shape[1]
         u, u_token = noise.uniform(length).flatten(), noise.uniform(length).flatten()
@@ -116,9 +116,8 @@ class Uniform(Process):
         here = x_t.flatten()[open_]
 
         def predict(raw: Logits, here: Positions, u: PerPosition) -> Answer:
-            weights = weights_(self.answers_(raw))
-            f_i = weights.gather(1, here[:, None])[:, 0] / row_sums(weights)
-            return torch.stack([f_i, draw_categorical(weights, u).to(f_i.dtype)], 1)
+            answer = Softmax.of(self.answers_(raw))
+            return torch.stack([answer.probs_at(here), answer.draw(u).double()], 1)
 
         # One number and one token of each answer; any id is a float64 without rounding.
         f_i, predicted = ask(predict, open_, here, u_token[open_]).unbind(1)

@@ -14,6 +14,7 @@ from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
 from idlm_ds.schedules.geometric import Geometric
 from idlm_ds.schedules.loglinear import LogLinear
 
+from ..heads import answering
 from ..tolerances import assert_close, assert_frequencies
 
 BATCH, LENGTH, V, MASK = 4, 6, 5, 3
@@ -263,7 +264,9 @@ def test_step_draws_from_reverse(process, generator, s):
     x_t = torch.full((2, 60_000), MASK)
     times = [torch.full((2,), u, dtype=torch.float64) for u in (0.9, s)]
     raw = torch.randn(V, generator=generator)
-    x_s = process.step(x_t, *times, lambda p: raw.expand(len(p), -1), noise=Noise([1, 2]))
+    x_s = process.step(
+        x_t, *times, answering(lambda p: raw.expand(len(p), -1)), noise=Noise([1, 2])
+    )
     row = process.reverse(raw[None], x_t, *times, torch.tensor([1]))[0]
     assert (row[MASK] > 0) == (s > 0)
     assert_frequencies(x_s.flatten().bincount(minlength=V), row)
