@@ -45,6 +45,9 @@ setup(
             "gguf>=0.19",
             "mauve-text>=0.4",
             "faiss-cpu>=1.9",
+            # Runs its interpreter on a CPU, and compiles for a GPU without one. The release is left
+            # open: torch for CUDA brings its own.
+            "triton>=3.2",
             "ruff==0.17.6",
             "mypy==2.4.1",
             "import-linter==2.16",

@@ -72,6 +72,7 @@ def train(
     Torch and DeepSpeed are imported here, after the recipe has been found good.
     """
     from idlm_ds.build.engines import engine_setup
+    from idlm_ds.console import say
     from idlm_ds.engine.dist import in_world
     from idlm_ds.runs.dry_run import describe
     from idlm_ds.runs.session import RunOptions, Session
@@ -82,6 +83,8 @@ def train(
         if is_first_rank():
             describe(recipe, setup, output)
         return
+    if setup.note and is_first_rank():
+        say(setup.note)
     options = RunOptions(output=output, resume=args.resume, fresh=args.fresh)
     with in_world() as world:
         run(recipe, setup, Session(recipe, options, world))

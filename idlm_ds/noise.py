@@ -6,14 +6,17 @@ processes share the batch, on the micro-batch, or on what ran before.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from idlm_ds.long_rows import find_share
+from idlm_ds.kernels.long_rows import find_share
 from idlm_ds.tensor_types import PerPosition, Positions, Probs, Time
+
+NORMAL_ROWS = 16
+"""Rows of normal numbers drawn at a time: on a CPU, parts of a multiple of 16 are the whole."""
 
 
 def derive_seed(seed: int, *path: str | int) -> int:
@@ -66,6 +69,20 @@ class Noise:
         """
         rows = [torch.randn(shape, generator=g, device=self.device) for g in self._generators]
         return torch.stack(rows)
+
+    def normal_blocks(
+        self, length: int, width: int
+    ) -> Iterator[tuple[slice, Float[Tensor, "R width"]]]:
+        """Draw what ``normal(length, width)`` draws, a few rows at a time.
+
+        Yields the rows of the flattened (B * length, width) array and their values.
+        """
+        for b, generator in enumerate(self._generators):
+            for start in range(0, length, NORMAL_ROWS):
+                count = min(NORMAL_ROWS, length - start)
+                values = torch.randn(count, width, generator=generator, device=self.device)
+                first = b * length + start
+                yield slice(first, first + count), values
 
 
 def stratified_times(seed: int, *path: str | int, count: int, t_min: float) -> Time:

@@ -10,9 +10,10 @@ No alias has the axes B, L and V together: with a vocabulary of 126k and 4096 po
 tensor takes 2 GB per sequence. Scores are computed at selected positions only.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -40,16 +41,43 @@ Scalar: TypeAlias = Float[Tensor, ""]
 
 @dataclass(frozen=True, slots=True)
 class SoftInput:
-    """Network input in place of token ids: a mixture of tokens at every position.
+    """Network input in place of token ids: a mixture of a few tokens at every position.
 
-    Networks read it through a method of their embedding, which may process the rows in chunks.
+    A mixture is the softmax over its N_p entries; tokens that are not among them have no share.
+    Entries of a position follow each other, and positions are in order.
     """
 
-    scores: Logits
-    """One row for each of the B * L positions; their softmax is the mixture."""
+    scores: Float[Tensor, " N"]
+    """Score of each entry; may carry a graph."""
+
+    ids: Int[Tensor, " N"]
+    """Token of each entry."""
+
+    counts: Int[Tensor, " P"]
+    """Entries of each of the B * L positions, at least one."""
 
     shape: tuple[int, int]
     """Number of sequences and positions per sequence."""
+
+    @classmethod
+    def of_rows(cls, scores: Logits, shape: tuple[int, int]) -> "SoftInput":
+        """Mix all tokens, by the softmax of each row of scores."""
+        rows, size = scores.shape
+        ids = torch.arange(size, device=scores.device).repeat(rows)
+        counts = torch.full((rows,), size, device=scores.device)
+        return cls(scores.flatten(), ids, counts, shape)
+
+    @property
+    def positions(self) -> Int[Tensor, " N"]:
+        """Position of each entry in the flattened batch."""
+        every = torch.arange(len(self.counts), device=self.counts.device)
+        return every.repeat_interleave(self.counts, output_size=len(self.ids))
+
+    def rows(self, vocab_size: int) -> Logits:
+        """Lay out the scores of all tokens, minus infinity where a token has no share."""
+        shape = (len(self.counts), vocab_size)
+        nothing = torch.full(shape, -torch.inf, dtype=self.scores.dtype, device=self.scores.device)
+        return nothing.index_put((self.positions, self.ids), self.scores)
 
     @property
     def requires_grad(self) -> bool:
@@ -58,7 +86,7 @@ class SoftInput:
 
     def detach(self) -> "SoftInput":
         """Return the same mixtures without their graph."""
-        return SoftInput(self.scores.detach(), self.shape)
+        return replace(self, scores=self.scores.detach())
 
 
 NetworkInput: TypeAlias = TokenIds | SoftInput

@@ -12,7 +12,7 @@ from jaxtyping import install_import_hook
 CHECKED = [
     f"idlm_ds.{name}"
     for name in (
-        "long_rows",
+        "kernels.long_rows",
         "noise",
         "schedules",
         "processes",
@@ -29,6 +29,8 @@ install_import_hook(CHECKED, "beartype.beartype")
 
 if not torch.cuda.is_available():
     os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Read when Triton is imported, which neither torch nor DeepSpeed does by themselves.
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 torch.set_num_threads(1)
 
 

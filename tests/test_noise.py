@@ -5,7 +5,7 @@ import torch
 from jaxtyping import TypeCheckError
 from torch import Tensor
 
-from idlm_ds.long_rows import STRETCH
+from idlm_ds.kernels.long_rows import STRETCH
 from idlm_ds.noise import (
     Noise,
     derive_seed,

@@ -16,6 +16,8 @@ class EngineSetup:
 
     json: EngineJson
     numerics: Numerics
+    note: str = ""
+    """What the user should know of it, in one line."""
 
 
 def engine_setup(config: Path, recipe: Recipe, *, world: int) -> EngineSetup:
@@ -24,8 +26,8 @@ def engine_setup(config: Path, recipe: Recipe, *, world: int) -> EngineSetup:
     Raises:
         UserError: The file is bad, the batch does not divide, or the two contradict each other.
     """
-    json = read_engine_json(config)
-    train = recipe.train
+    file = read_engine_json(config)
+    json, train = file.in_world(world), recipe.train
     numerics = Numerics(
         micro_batch=train.micro_batch,
         accumulation=accumulation(
@@ -36,7 +38,9 @@ def engine_setup(config: Path, recipe: Recipe, *, world: int) -> EngineSetup:
         clip=recipe.optim.clip,
     )
     check_agreement(json, numerics)
-    return EngineSetup(json, numerics)
+    is_other = json.stage != file.stage
+    note = f"{json.name}: ZeRO-{json.stage}: one process has nothing to shard" if is_other else ""
+    return EngineSetup(json, numerics, note)
 
 
 def adamw(section: OptimSection, *, scale: float = 1.0) -> AdamW:

@@ -45,6 +45,9 @@ RECIPE_FIELDS = {
 }
 """Fields the JSON may only repeat, and the recipe key that decides each."""
 
+STAGE_3 = {"sub_group_size"}
+"""Fields of ``zero_optimization`` without a meaning below stage 3, beside ``stage3_*``."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AdamW:
@@ -79,6 +82,18 @@ class EngineJson:
         """The ZeRO stage."""
         return int(self.fields["zero_optimization"]["stage"])
 
+    def in_world(self, size: int) -> "EngineJson":
+        """Return the engine to use on a number of ranks: on one, stage 3 becomes stage 2.
+
+        There is nothing to shard, and the hooks that gather weights would only cost time. Stage 3
+        stays where weights or optimizer are offloaded.
+        """
+        zero = self.fields["zero_optimization"]
+        if size > 1 or self.stage < 3 or any(key.startswith("offload") for key in zero):
+            return self
+        kept = {k: v for k, v in zero.items() if not k.startswith("stage3") and k not in STAGE_3}
+        return EngineJson(self.name, {**self.fields, "zero_optimization": kept | {"stage": 2}})
+
     def trained(self, numerics: Numerics, optimizer: AdamW) -> dict[str, Any]:
         """Build the configuration of an engine that learns."""
         return self._base(numerics) | {
@@ -89,7 +104,10 @@ class EngineJson:
                     "betas": list(optimizer.betas),
                     "eps": optimizer.eps,
                     "weight_decay": optimizer.weight_decay,
+                    # One kernel of PyTorch on CPU and GPU alike: no temporaries of the size of
+                    # the weights, no extension to compile.
                     "torch_adam": True,
+                    "fused": True,
                 },
             },
             "gradient_clipping": numerics.clip,

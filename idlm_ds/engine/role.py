@@ -5,7 +5,6 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, final
 
 import deepspeed
-import torch
 from torch import Tensor, nn
 
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
@@ -13,20 +12,6 @@ from idlm_ds.engine.ema import Ema
 from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
 from idlm_ds.engine.zero import Shards, release_gathered
-
-
-class _Inject(torch.autograd.Function):
-    """A scalar zero whose gradient with respect to the output is a ready-made cotangent."""
-
-    @staticmethod
-    def forward(ctx: Any, output: Tensor, cotangent: Tensor) -> Tensor:
-        ctx.save_for_backward(cotangent)
-        return output.new_zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None]:
-        (cotangent,) = ctx.saved_tensors
-        return cotangent * scale, None
 
 
 class Role:
@@ -100,14 +85,6 @@ class TrainedRole(Role):
         """Add the gradient of a loss already scaled by the caller."""
         self._engine.backward(loss, scale_wrt_gas=False)
         self._open_graphs -= 1
-
-    def backward_from(self, output: Tensor, cotangent: Tensor) -> None:
-        """Add the gradient of ``<output, cotangent>``: the other half of a cut graph.
-
-        No backward runs through two engines, which DeepSpeed does not support, and what teacher
-        and fake stored is gone before the student's backward begins.
-        """
-        self.backward(_Inject.apply(output, cotangent))
 
     def step(self, lr: float) -> StepReport:
         """Update the weights, then the running mean.

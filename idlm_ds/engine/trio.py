@@ -54,9 +54,6 @@ class Learner(Borrowed, Protocol):
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a loss that its own graph leads to."""
 
-    def backward_from(self, output: Tensor, cotangent: Tensor) -> None:
-        """Add the gradient of a loss of which only the derivative at ``output`` is known."""
-
     def step(self, lr: float) -> StepReport:
         """Update its weights, then their running mean."""
 

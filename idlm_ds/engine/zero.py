@@ -115,7 +115,7 @@ class Shards:
         """Return Adam's two running means, laid out like ``weights``; zero before any update."""
         for flat in self.weights:
             state = self._adam_state(flat)
-            state.setdefault("step", torch.tensor(0.0))
+            state.setdefault("step", torch.tensor(0.0, device=flat.device))
             for key in ("exp_avg", "exp_avg_sq"):
                 if key not in state:
                     state[key] = torch.zeros_like(flat.data)
@@ -127,7 +127,7 @@ class Shards:
     def set_update_count(self, count: int) -> None:
         """Tell Adam how many updates its moments have seen."""
         for flat in self.weights:
-            self._adam_state(flat)["step"] = torch.tensor(float(count))
+            self._adam_state(flat)["step"] = torch.tensor(float(count), device=flat.device)
 
     @torch.no_grad()
     def publish(self) -> None:

@@ -24,6 +24,9 @@ PROVIDED = {"torch", "transformers", *sys.stdlib_module_names}
 
 STAND_INS = {"jaxtyping": WRAPPERS + "shape_types"}
 
+OPERATORS = f"{PACKAGE}.kernels."
+"""Folders of operators, whose plain form is all that needs no more than PyTorch."""
+
 OPTIONAL = {"flash_attn"}
 """Used where installed. Transformers refuses code with an import statement of what is not."""
 
@@ -129,7 +132,14 @@ def _rewritten(
         return None, source
     if _top(node.module) in OPTIONAL and node.col_offset:
         return None, _looked_up(node.module, node.names)
-    return _own(STAND_INS.get(node.module, node.module), node.module, source)
+    return _own(_source_of(node.module), node.module, source)
+
+
+def _source_of(module: str) -> str:
+    """Return the module that is exported for an import: of an operator, its plain form."""
+    if module.startswith(OPERATORS) and _is_file(f"{module}.reference"):
+        return f"{module}.reference"
+    return STAND_INS.get(module, module)
 
 
 def _entry(value: Any, source: bytes) -> tuple[str, bytes]:

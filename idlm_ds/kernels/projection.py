@@ -89,14 +89,13 @@ class ScoreRows:
         """
         hidden = self.hidden.detach()[index]
         out = self.buffer(len(hidden)) if out is None else out
-        # Rows of a column-major buffer that is not full would be strided: its memory is reused
-        # from the start instead.
-        raw = out if len(out) == len(hidden) else _first_rows(out, len(hidden))
+        raw = first_rows(out, len(hidden))
         return scores_into(raw, hidden, self.weight.detach(), self.bias)
 
 
-def _first_rows(out: Tensor, rows: int) -> Tensor:
-    if out.is_contiguous():
+def first_rows(out: Logits, rows: int) -> Logits:
+    """Return room for fewer rows in the memory of a ``buffer``, dense like the whole."""
+    if len(out) == rows or out.is_contiguous():
         return out[:rows]
     return out.t().view(-1)[: rows * out.shape[1]].view(out.shape[1], rows).t()
 

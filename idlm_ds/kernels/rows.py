@@ -32,15 +32,6 @@ def softmax_(raw: Logits) -> PerPosition:
     return (top + total.log())[:, 0]
 
 
-def logsumexp(raw: Logits) -> PerPosition:
-    """Return the normaliser in nats (R,); ``raw`` stays as it is."""
-    top = raw.amax(1, keepdim=True)
-    total = torch.zeros_like(top)
-    for panel in panels(raw.shape[1]):
-        total += (raw[:, panel] - top).exp_().sum(1, keepdim=True)
-    return (top + total.log())[:, 0]
-
-
 def inner(a: Logits, b: Logits) -> PerPosition:
     """Sum products over the vocabulary (R,)."""
     total = torch.zeros(len(a), dtype=a.dtype, device=a.device)

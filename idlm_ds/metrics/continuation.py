@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from idlm_ds.long_rows import Softmax
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Use
@@ -73,7 +73,7 @@ def continuation_bound(
         positions = sample * len(row) + open_positions[index]
 
         def pick(raw: Logits, tokens: Positions) -> Float64[Tensor, " P"]:
-            return Softmax.of(process.answers_(raw)).log_probs_at(tokens)
+            return Softmax.of(process.clean_scores_(raw)).log_probs_at(tokens)
 
         tokens = row[open_positions[index]]
         picked = _ask(process, denoiser, x, pick, positions, tokens)
@@ -123,7 +123,7 @@ def is_greedy(
         hidden = open_positions[x[open_positions] == process.mask_id]
 
         def choose(raw: Logits) -> Float64[Tensor, "P 2"]:
-            answer = Softmax.of(process.answers_(raw))
+            answer = Softmax.of(process.clean_scores_(raw))
             tokens = answer.best()
             return torch.stack([tokens.double(), answer.log_probs_at(tokens)], 1)
 

@@ -12,11 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from idlm_ds.kernels.modulate import add_gated, modulate
+from idlm_ds.kernels.rope import rope
 from idlm_ds.models.attention import attend
-from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding
+from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding, embedded
 from idlm_ds.models.head import Projection, VocabularyHead
-from idlm_ds.models.rotary import rotary_angles, rotate
-from idlm_ds.tensor_types import NetworkInput, SoftInput
+from idlm_ds.models.rotary import rotary_angles
+from idlm_ds.tensor_types import NetworkInput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,16 +37,15 @@ class DiTConfig:
     """Keep one hidden state per block and compute the rest again in the backward pass."""
 
 
-class ScaledNorm(nn.Module):
-    """Layer norm with a weight and no bias, in float32."""
+class ModulatedNorm(nn.Module):
+    """Layer norm with a weight and no bias, scaled and shifted by the condition; in float32."""
 
     def __init__(self, hidden: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(hidden))
 
-    def forward(self, x: Tensor) -> Tensor:
-        normed = F.layer_norm(x.float(), x.shape[-1:], eps=1e-5)
-        return (normed * self.weight.float()).to(x.dtype)
+    def forward(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        return modulate(x, self.weight, shift, scale)
 
 
 class Block(nn.Module):
@@ -54,10 +55,10 @@ class Block(nn.Module):
         super().__init__()
         hidden, inner = config.hidden, config.mlp_ratio * config.hidden
         self.heads = config.heads
-        self.norm1 = ScaledNorm(hidden)
+        self.norm1 = ModulatedNorm(hidden)
         self.attn_qkv = nn.Linear(hidden, 3 * hidden, bias=False)
         self.attn_out = nn.Linear(hidden, hidden, bias=False)
-        self.norm2 = ScaledNorm(hidden)
+        self.norm2 = ModulatedNorm(hidden)
         self.mlp = nn.Sequential(
             nn.Linear(hidden, inner), nn.GELU(approximate="tanh"), nn.Linear(inner, hidden)
         )
@@ -67,16 +68,16 @@ class Block(nn.Module):
     def forward(self, x_BLD: Tensor, c_BC: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         chunks = self.adaLN_modulation(c_BC)[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = chunks
-        h = self.norm1(x_BLD) * (1 + scale_a) + shift_a
-        x_BLD = x_BLD + gate_a * self.dropout(self._attention(h, cos, sin))
-        h = self.norm2(x_BLD) * (1 + scale_m) + shift_m
-        return x_BLD + gate_m * self.dropout(self.mlp(h))
+        h = self.norm1(x_BLD, shift_a, scale_a)
+        x_BLD = add_gated(x_BLD, gate_a, self.dropout(self._attention(h, cos, sin)))
+        h = self.norm2(x_BLD, shift_m, scale_m)
+        return add_gated(x_BLD, gate_m, self.dropout(self.mlp(h)))
 
     def _attention(self, h_BLD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         batch, length, hidden = h_BLD.shape
         qkv = self.attn_qkv(h_BLD).view(batch, length, 3, self.heads, hidden // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        out = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
+        out = attend(rope(q, cos, sin), rope(k, cos, sin), v)
         return self.attn_out(out.transpose(1, 2).reshape(batch, length, hidden))
 
 
@@ -85,13 +86,13 @@ class OutputLayer(nn.Module):
 
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
-        self.norm_final = ScaledNorm(config.hidden)
+        self.norm_final = ModulatedNorm(config.hidden)
         self.linear = Projection(config.hidden, config.vocab_size)
         self.adaLN_modulation = nn.Linear(config.cond, 2 * config.hidden)
 
     def forward(self, h_PD: Tensor, c_PC: Tensor) -> Tensor:
         shift, scale = self.adaLN_modulation(c_PC).chunk(2, dim=-1)
-        return self.norm_final(h_PD) * (1 + scale) + shift
+        return self.norm_final(h_PD, shift, scale)
 
 
 class DiT(nn.Module):
@@ -115,8 +116,8 @@ class DiT(nn.Module):
             sigma_B: Total noise; not used without time conditioning.
             read: Called with the head, which projects positions (P,) to scores (P, V).
         """
-        batch, length = x.shape
-        h = self.vocab_embed(x.scores if isinstance(x, SoftInput) else x).view(batch, length, -1)
+        _, length = x.shape
+        h = embedded(self.vocab_embed, x)
         sigma_B = sigma_B.float() if self.config.time_conditioning else torch.zeros_like(sigma_B)
         c = F.silu(self.sigma_map(sigma_B))
         head_dim = self.config.hidden // self.config.heads

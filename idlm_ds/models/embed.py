@@ -1,7 +1,7 @@
 """Token and time embeddings.
 
-Shapes: B sequences, L positions, P positions of a flattened batch, V vocabulary entries,
-D hidden width, C condition width.
+Shapes: B sequences, L positions, P positions of a flattened batch, N entries of mixtures,
+V vocabulary entries, D hidden width, C condition width.
 """
 
 import math
@@ -10,30 +10,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from idlm_ds.tensor_types import NetworkInput, SoftInput
+
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
 
 
 class SoftEmbedding(nn.Module):
-    """Look-up for token ids (B, L), weighted mean for scores (P, V).
+    """Look-up for token ids (B, L), weighted means (P, D) for mixtures of tokens.
 
-    Both live in one module so that ZeRO-3 gathers the table for either. Soft input arrives as
-    logits, as the published Duo networks take it, and is normalised here in float32.
+    Both live in one module so that ZeRO-3 gathers the table for either.
     """
 
     def __init__(self, vocab_size: int, hidden: int) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(vocab_size, hidden))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return embed(x, self.embedding)
+    def forward(self, ids: Tensor, *mixture: Tensor) -> Tensor:
+        return embed(self.embedding, ids, *mixture)
 
 
-def embed(x: Tensor, table: Tensor) -> Tensor:
-    """Look up rows of a table (V, D) for token ids, or average them under the softmax of scores."""
-    if not x.is_floating_point():
-        return F.embedding(x, table)
-    return (x.float().softmax(-1) @ table.float()).to(table.dtype)
+def embed(
+    table: Tensor, ids: Tensor, scores: Tensor | None = None, counts: Tensor | None = None
+) -> Tensor:
+    """Look up rows of a table (V, D), or average them over the entries of each mixture.
+
+    Args:
+        table: The embeddings.
+        ids: Token ids, (B, L), or (N,) for the entries of mixtures.
+        scores: Of the entries of mixtures; see ``SoftInput``.
+        counts: Entries of each mixture (P,).
+
+    Gradient: reaches ``table`` and ``scores``. Precision: softmax and mean in float32 or wider.
+    """
+    if scores is None or counts is None:
+        return F.embedding(ids, table)
+    # Softmax over the entries of each mixture, then the mean of their rows.
+    wide = scores.to(torch.promote_types(table.dtype, torch.float32))
+    every = torch.arange(len(counts), device=counts.device)
+    position = every.repeat_interleave(counts, output_size=len(ids))
+    top = torch.segment_reduce(wide.detach(), "max", lengths=counts, unsafe=True)
+    weights = (wide - top[position]).exp()
+    total = torch.segment_reduce(weights, "sum", lengths=counts, unsafe=True)
+    shares = (weights / total[position])[:, None] * F.embedding(ids, table)
+    mean = torch.segment_reduce(shares, "sum", lengths=counts, unsafe=True, axis=0)
+    return mean.to(table.dtype)
+
+
+def embedded(embedding: nn.Module, x: NetworkInput) -> Tensor:
+    """Apply an embedding to token ids or mixtures; (B, L, D)."""
+    if not isinstance(x, SoftInput):
+        return embedding(x)
+    return embedding(x.ids, x.scores, x.counts).view(*x.shape, -1)
 
 
 class TimeEmbedding(nn.Module):

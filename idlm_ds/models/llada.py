@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from idlm_ds.kernels.rope import rope
 from idlm_ds.models.attention import attend
-from idlm_ds.models.embed import embed
+from idlm_ds.models.embed import embed, embedded
 from idlm_ds.models.head import Projection, VocabularyHead
-from idlm_ds.models.rotary import rotary_angles, rotate
-from idlm_ds.tensor_types import NetworkInput, SoftInput
+from idlm_ds.models.rotary import rotary_angles
+from idlm_ds.tensor_types import NetworkInput
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,8 +42,8 @@ class WordEmbedding(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, hidden))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return embed(x, self.weight)
+    def forward(self, ids: Tensor, *mixture: Tensor) -> Tensor:
+        return embed(self.weight, ids, *mixture)
 
 
 class RMSNorm(nn.Module):
@@ -85,8 +86,8 @@ class LLaDABlock(nn.Module):
             proj(h_BLD).unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for proj in (self.q_proj, self.k_proj, self.v_proj)
         )
-        q, k = (rotate(x.float(), cos, sin).to(v.dtype) for x in (q, k))
-        return self.attn_out(attend(q, k, v).transpose(1, 2).flatten(2))
+        out = attend(rope(q, cos, sin), rope(k, cos, sin), v)
+        return self.attn_out(out.transpose(1, 2).flatten(2))
 
 
 class Transformer(nn.Module):
@@ -101,8 +102,8 @@ class Transformer(nn.Module):
         self.ff_out = Projection(config.hidden, config.vocab_size, bias=False)
 
     def forward(self, x: NetworkInput, read: Callable[[VocabularyHead], Tensor]) -> Tensor:
-        config, (batch, length) = self.config, x.shape
-        h = self.wte(x.scores if isinstance(x, SoftInput) else x).view(batch, length, -1)
+        config, (_, length) = self.config, x.shape
+        h = embedded(self.wte, x)
         width = config.hidden // config.heads
         cos, sin = rotary_angles(length, width, device=h.device, base=config.rope_base)
         for block in self.blocks:

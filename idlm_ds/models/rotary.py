@@ -1,6 +1,6 @@
-"""Rotary position embedding, half-split.
+"""Angles of the rotary position embedding; ``kernels/rope`` turns queries and keys by them.
 
-Shapes: B sequences, L positions, H heads, E width of a head.
+Shapes: L positions, E width of a head.
 """
 
 import torch
@@ -17,10 +17,3 @@ def rotary_angles(
     position = torch.arange(length, dtype=torch.float32, device=device)
     angle = position[:, None] * base**-exponent
     return angle.cos(), angle.sin()
-
-
-def rotate(x_BHLE: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + E / 2) by the angle of their position."""
-    first, second = x_BHLE.chunk(2, dim=-1)
-    cos, sin = cos.to(x_BHLE.dtype), sin.to(x_BHLE.dtype)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)

@@ -12,7 +12,7 @@ from torch import Tensor
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, PhasePlan
 from idlm_ds.processes.base import Denoiser
-from idlm_ds.tensor_types import Logits, PerPosition, Scalar, Time, TokenIds
+from idlm_ds.tensor_types import Scalar, Time, TokenIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +36,18 @@ class StepInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """Where the graph of a loss ends before it reaches the network that learns."""
-
-    output: Logits
-    """Output of the network, with the graph to its parameters."""
-
-    leaf: Logits
-    """The same values without that graph; the loss is a function of it."""
-
-
-@dataclass(frozen=True, slots=True)
 class StepLoss:
-    """Loss of one micro-batch, its metrics and the cut of its graph."""
+    """Loss of one micro-batch, with the graph to the parameters that learn, and its metrics."""
 
-    nats: PerPosition
-    """Not reduced; positions that are absent cost nothing."""
+    nats: Tensor
+    """One number a position, or sums over some of them; positions that are absent cost nothing."""
 
     metrics: Mapping[str, Float64[Tensor, "2"]] = field(default_factory=dict)
     """Sum and count of each figure, so that micro-batches and ranks add up; no graph."""
 
-    cut: Cut | None = None
-    """None where the graph of ``nats`` leads to the parameters that learn."""
+    is_value: bool = True
+    """Whether ``nats`` is the loss; otherwise only its gradient is, and it is finite if the loss
+    is."""
 
 
 class Method(ABC):
@@ -104,7 +94,7 @@ def mean_of(values: Tensor, *, count: int | None = None) -> Float64[Tensor, "2"]
 
 
 def batch_loss(
-    nats: PerPosition,
+    nats: Tensor,
     *,
     reduction: Literal["mean", "sum"],
     global_batch: int,

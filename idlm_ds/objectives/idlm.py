@@ -1,17 +1,29 @@
 """Inverse distillation (IDLM, arXiv:2602.19066)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor
 
+from idlm_ds.kernels.learn import learn_rows
+from idlm_ds.kernels.projection import ScoreRows
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Alternation, Phase
-from idlm_ds.objectives.base import Cut, Method, StepInput, StepLoss, mean_of
-from idlm_ds.processes.base import Denoiser, Noisy, Process, at
+from idlm_ds.objectives.base import Method, StepInput, StepLoss
+from idlm_ds.objectives.nested import read_together
+from idlm_ds.objectives.scored import FakeLoss, Gap, GapWithInput, InputPath, Scored
+from idlm_ds.processes.base import Denoiser, Head, Noisy, Process, at
 from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.tensor_types import Logits, PerPosition, Time, TokenIds
+from idlm_ds.tensor_types import (
+    Logits,
+    NetworkInput,
+    PerPosition,
+    SoftInput,
+    Time,
+    TokenIds,
+)
 
 INPUT, SAMPLE = "t-input", "t"
 """Uses of times: of the text the student is given, and of its samples that are noised again."""
@@ -47,24 +59,86 @@ class IDLM(Method):
 
     def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:
         """See base class."""
-        noise, t = batch.noise, batch.times[SAMPLE]
         # Student input: data (B, L) noised to its own times, to be answered at (P,) positions.
-        given = self.student_input(batch.tokens, batch.times[INPUT], noise=noise)
+        given = self.student_input(batch.tokens, batch.times[INPUT], noise=batch.noise)
         if phase is Phase.FAKE:
-            # Student sample: soft rows (P, V), without a graph.
-            with torch.no_grad():
-                x_0 = self.process.relax(self.generate(networks["student"], given), given)
-            return StepLoss(self.fake_loss(networks["fake"], x_0, t, noise=noise))
-        # The graph is cut at the student's scores (P, V). The loss is differentiated down to the
-        # leaf, through teacher and fake where they are shown something soft; the student's own
-        # backward starts from that derivative. So no backward runs through two engines, and the
-        # activations of teacher and fake are gone before the student's are used.
-        output = self.generate(networks["student"], given)
-        leaf = output.detach().requires_grad_()
-        x_0 = self.process.relax(leaf, given)
-        judged = self._noise_and_score(networks["teacher"], networks["fake"], x_0, t, noise)
-        metrics = self._metrics(*judged, batch.tokens.numel()) if batch.is_logged else {}
-        return StepLoss(self._gap(*judged), metrics, Cut(output, leaf))
+            return self._fake_phase(networks, given, batch)
+        return self._student_phase(networks, given, batch)
+
+    def _fake_phase(
+        self, networks: Mapping[str, Denoiser], given: Noisy, batch: StepInput
+    ) -> StepLoss:
+        """Fit the fake to student samples (eq. 9 of arXiv:2602.19066v1)."""
+        nats: list[Tensor] = []
+
+        def judge(answer: ScoreRows) -> Tensor:
+            # Student sample: soft at (P,) positions, drawn only where a token stays visible.
+            noisy = self._noise_again(answer, given, batch)
+            scored = Scored.of(noisy, with_hard=True)
+            loss = FakeLoss(self.process, scored, answer)
+
+            def read(head: Head) -> Tensor:
+                return head.fused(learn_rows, scored.positions, scored.pieces, loss)
+
+            with torch.enable_grad():
+                nats.append(networks["fake"](noisy.x_in, noisy.at_t.sigma, read))
+            return nats[0].detach()
+
+        with torch.no_grad():
+            student = (networks["student"],)
+            read_together(student, given.x_in, given.at_t.sigma, given.positions, judge)
+        return StepLoss(nats[0])
+
+    def _student_phase(
+        self, networks: Mapping[str, Denoiser], given: Noisy, batch: StepInput
+    ) -> StepLoss:
+        """Move the student along the gap (eq. 10 of arXiv:2602.19066v1)."""
+        metrics: dict[str, Tensor] = {}
+
+        def learn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+            noisy = self._noise_again(ScoreRows(hidden, weight, bias), given, batch)
+            x_in, has_path = self._opened(noisy.x_in)
+            # Rows (S,) that carry a gradient; all of them where the value is wanted.
+            scored = Scored.of(noisy, with_hard=batch.is_logged)
+            answer = hidden[scored.answer_rows], weight, bias
+            nats: list[Tensor] = []
+
+            def descend(teacher: ScoreRows, fake: ScoreRows) -> Tensor:
+                kind = GapWithInput if has_path else Gap
+                gap = kind(self.process, scored, teacher, fake, batch.is_logged)
+                if batch.is_logged:
+                    metrics.update(gap.metrics(batch.tokens.numel()))
+                with torch.enable_grad():
+                    nats.append(learn_rows(*answer, scored.soft_pieces, gap) + gap.of_hard())
+                return gap.transmitted()
+
+            judges = networks["teacher"], networks["fake"]
+            with torch.set_grad_enabled(has_path):
+                sent = read_together(judges, x_in, noisy.at_t.sigma, scored.positions, descend)
+            if has_path:
+                # Through what teacher and fake were shown, back to the student's answer.
+                (slope,) = torch.autograd.grad(sent, x_in.scores)
+                path = InputPath(self.process, scored, x_in, slope)
+                nats.append(learn_rows(*answer, scored.soft_pieces, path))
+            return torch.stack(nats).sum()
+
+        def read(head: Head) -> Tensor:
+            return head.fused(learn, given.positions)
+
+        nats = networks["student"](given.x_in, given.at_t.sigma, read)
+        return StepLoss(nats, metrics, is_value=batch.is_logged)
+
+    def _opened(self, x_in: NetworkInput) -> tuple[NetworkInput, bool]:
+        """Return the input of teacher and fake, and whether a gradient is wanted there."""
+        if not (self.is_input_differentiated and isinstance(x_in, SoftInput)):
+            return x_in, False
+        return replace(x_in, scores=x_in.scores.detach().requires_grad_()), True
+
+    def _noise_again(self, answer: ScoreRows, given: Noisy, batch: StepInput) -> Noisy:
+        """Noise the student's sample to its second time."""
+        with torch.no_grad():
+            x_0 = self.process.lazily(answer, given)
+            return self.process.corrupt(x_0, batch.times[SAMPLE], noise=batch.noise)
 
     def student_input(self, tokens: TokenIds, t: Time, *, noise: Noise) -> Noisy:
         """Noise data to time ``t``, as input of the student."""
@@ -107,24 +181,6 @@ class IDLM(Method):
 
     def _gap(self, noisy: Noisy, raw_teacher: Logits, raw_fake: Logits) -> PerPosition:
         return self.process.gap(raw_teacher, raw_fake, noisy)
-
-    @torch.no_grad()
-    def _metrics(
-        self, noisy: Noisy, raw_teacher: Logits, raw_fake: Logits, num_tokens: int
-    ) -> dict[str, torch.Tensor]:
-        """Compute both losses (nats per token) and statistics of the student's output.
-
-        Entropy (nats) and largest probability are means over the positions the student answered;
-        the gradient reaches those of them that were noised again.
-        """
-        x_0, process = noisy.x_0, self.process
-        return {
-            "teacher_loss": mean_of(process.loss(raw_teacher, noisy), count=num_tokens),
-            "fake_loss": mean_of(process.loss(raw_fake, noisy), count=num_tokens),
-            "entropy": mean_of(-x_0.neg_entropy(x_0.positions)),
-            "max_prob": mean_of(x_0.probs.amax(-1)),
-            "grad_share": mean_of(x_0.is_soft(noisy.positions), count=num_tokens),
-        }
 
 
 def dmd(process: Process, **settings: object) -> IDLM:

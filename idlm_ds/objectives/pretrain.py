@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float64
 from torch import Tensor
 
-from idlm_ds.long_rows import Softmax
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, Single
 from idlm_ds.objectives.base import Method, StepInput, StepLoss

@@ -6,15 +6,13 @@ from dataclasses import dataclass
 
 import torch
 
-from idlm_ds.long_rows import Softmax
+from idlm_ds.kernels.long_rows import Softmax
+from idlm_ds.kernels.rows import FORBIDDEN
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
-
-FORBIDDEN = -1e6
-"""Added to the mask's score. Finite: minus infinity times a zero target would be NaN."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +41,11 @@ class Absorbing(Process):
         A soft position is drawn from its distribution, then masked: exactly a draw from
         ``alpha_t x_0 + (1 - alpha_t) mask``.
         """
-        at_t = self.schedule.at(t)
-        # Draw hard tokens (B, L) first, then mask: together a draw from the mixture.
-        tokens = x_0.draw(noise=noise)
-        is_masked = noise.uniform(tokens.shape[1]) < at_t.masked[:, None]
+        at_t, length = self.schedule.at(t), x_0.tokens.shape[1]
+        # Whether a position is masked does not depend on its token: only visible ones are drawn.
+        u_token = noise.uniform(length)
+        is_masked = noise.uniform(length) < at_t.masked[:, None]
+        tokens = x_0.draw(u_token, ~is_masked)
         x_t = torch.where(is_masked, self.mask_id, tokens)
         return Noisy(x_0=x_0, x_t=x_t, x_in=x_t, at_t=at_t, positions=_flat(is_masked))
 
@@ -57,7 +56,7 @@ class Absorbing(Process):
         penalty[self.mask_id] = FORBIDDEN
         return (wide + penalty).log_softmax(-1)
 
-    def answers_(self, raw: Logits) -> Logits:
+    def clean_scores_(self, raw: Logits) -> Logits:
         """See base class; the mask is no answer."""
         raw[:, self.mask_id] = -math.inf
         return raw
@@ -112,7 +111,7 @@ class Absorbing(Process):
         revealed = _flat((x_t == self.mask_id) & (u_reveal < self._unmask(t, s)[:, None]))
 
         def draw(raw: Logits, u: PerPosition) -> Positions:
-            return Softmax.of(self.answers_(raw)).draw(u)
+            return Softmax.of(self.clean_scores_(raw)).draw(u)
 
         x_s = x_t.clone(memory_format=torch.contiguous_format)
         x_s.view(-1)[revealed] = ask(draw, revealed, u_token.flatten()[revealed])

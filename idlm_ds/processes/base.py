@@ -2,13 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
+import torch
+from jaxtyping import Int
 from torch import Tensor
 
+from idlm_ds.kernels.projection import ScoreRows
+from idlm_ds.kernels.rows import softmax_
 from idlm_ds.noise import Noise
-from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.processes.soft_tokens import LazyProbs, SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
 from idlm_ds.tensor_types import (
     Logits,
@@ -107,6 +111,19 @@ class Noisy:
     positions: Positions
     """Where the loss can differ from zero: the rows of every ``Logits`` argument beside this."""
 
+    input_gain: PerPosition | None = None
+    """Derivative of the scores of a soft ``x_in`` by the target's probability of the same token,
+    for each of the B * L positions."""
+
+    def at(self, positions: Positions) -> "Noisy":
+        """Return the part of this draw at some of its positions."""
+        return replace(self, positions=positions)
+
+    @property
+    def hard_target(self) -> Int[Tensor, " P"]:
+        """The clean token at each of ``positions``, where the sequence is hard."""
+        return self.x_0.tokens.flatten()[self.positions]
+
 
 class Process(ABC):
     """A diffusion family, as functions of scores.
@@ -157,6 +174,80 @@ class Process(ABC):
         Units: nats. Gradient: reaches ``noisy.x_0`` and both arguments.
         """
 
+    def loss_slope(
+        self, raw: Logits, noisy: Noisy, target: Logits | None = None
+    ) -> tuple[PerPosition, Logits]:
+        """Compute ``loss`` and its derivative by ``raw``, for a block of positions.
+
+        This form differentiates ``loss``; families override it with a closed form.
+
+        Args:
+            raw: Scores of the network that learns at ``noisy.positions``; may be overwritten.
+            noisy: The draw.
+            target: Raw scores of the student there, whose answer is the target; may be
+                overwritten. Without them the target is ``noisy.x_0.tokens``.
+
+        Units: nats. Gradient: none.
+        """
+        x_0 = SoftTokens.hard(noisy.x_0.tokens, vocab_size=self.vocab_size)
+        if target is not None:
+            x_0 = SoftTokens(noisy.x_0.tokens, noisy.positions, self.answer_(target))
+        with torch.enable_grad():
+            leaf = raw.detach().requires_grad_()
+            nats = self.loss(leaf, replace(noisy, x_0=x_0))
+            (slope,) = torch.autograd.grad(nats.sum(), leaf)
+        return nats.detach(), slope
+
+    def gap_slope(
+        self,
+        raw_student: Logits,
+        raw_teacher: Logits,
+        raw_fake: Logits,
+        noisy: Noisy,
+        *,
+        with_value: bool = True,
+    ) -> tuple[PerPosition, Logits]:
+        """Compute ``gap`` and its derivative by the student's scores, for a block of positions.
+
+        This form differentiates ``gap``; families override it with a closed form.
+
+        Args:
+            raw_student: Scores of the student at ``noisy.positions``, all of which are soft; may
+                be overwritten, like the next two.
+            raw_teacher: Scores of the teacher there.
+            raw_fake: Scores of the fake there.
+            noisy: The draw.
+            with_value: Whether the value is wanted; otherwise a constant that does not depend
+                on the student may be missing from it.
+
+        Units: nats. Gradient: none.
+        """
+        del with_value
+        with torch.enable_grad():
+            leaf = raw_student.detach().requires_grad_()
+            x_0 = SoftTokens(noisy.x_0.tokens, noisy.positions, self.predict(leaf).exp())
+            nats = self.gap(raw_teacher, raw_fake, replace(noisy, x_0=x_0))
+            (slope,) = torch.autograd.grad(nats.sum(), leaf)
+        return nats.detach(), slope
+
+    def answer_(self, raw: Logits) -> Probs:
+        """Turn scores into the distribution of the clean token, which may take their memory.
+
+        Gradient: none.
+        """
+        scores = self.clean_scores_(raw)
+        softmax_(scores)
+        return scores
+
+    def lazily(self, rows: ScoreRows, given: Noisy) -> SoftTokens:
+        """Turn the scores of a student at ``given.positions`` into a soft clean sequence.
+
+        Like ``relax``, but the distributions are computed where they are used.
+
+        Gradient: none.
+        """
+        return SoftTokens(given.x_t, given.positions, LazyProbs(rows, self.answer_))
+
     @abstractmethod
     def predict(self, raw: Logits) -> LogProbs:
         """Turn a network's scores into log-probabilities of the clean token.
@@ -166,7 +257,7 @@ class Process(ABC):
         Precision: float32 or wider.
         """
 
-    def answers_(self, raw: Logits) -> Logits:
+    def clean_scores_(self, raw: Logits) -> Logits:
         """Give everything that is no clean token the score minus infinity, in place.
 
         What ``predict`` is for losses, which need finite numbers and a normaliser.

@@ -5,15 +5,20 @@ from dataclasses import dataclass
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
-from idlm_ds.noise import Noise
+from idlm_ds.kernels.projection import block_rows
+from idlm_ds.noise import NORMAL_ROWS, Noise
 from idlm_ds.processes.base import Noisy
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.processes.uniform import Uniform
 from idlm_ds.registry.families import CLOCKS
 from idlm_ds.registry.table import load, look_up
 from idlm_ds.schedules.gaussian import DuoClock, GaussianMap
-from idlm_ds.tensor_types import SoftInput, Time
+from idlm_ds.tensor_types import Logits, PerPosition, Probs, SoftInput, Time
+
+NEGLIGIBLE = 104.0
+"""Scores this far below the largest one have a share of zero in float32."""
 
 
 @final
@@ -48,27 +53,60 @@ class Duo(Uniform):
     def corrupt(self, x_0: SoftTokens, t: Time, *, noise: Noise) -> Noisy:
         """See base class.
 
+        Only entries near the largest one have a share in ``softmax(w / tau)`` that float32 can
+        hold, so only they are kept.
+
         Gradient: none reaches ``x_t``; ``x_in`` passes one to ``x_0``, of scale ``1 / tau`` but
         only where two entries nearly tie.
         """
-        # Gaussian noise on all rows (B * L, V) of the soft or one-hot target.
-        batch, length = x_0.tokens.shape
-        gamma = self.clock.gamma(t)
+        length, gamma = x_0.tokens.shape[1], self.clock.gamma(t)
         signal, spread = (torch.sigmoid(g).sqrt() for g in (-gamma, gamma))
-        rows = x_0.rows()
-
-        def per_row(amplitude: Time) -> torch.Tensor:
-            return amplitude.repeat_interleave(length)[:, None].to(rows.dtype)
-
-        xi = noise.normal(length, self.vocab_size).flatten(0, 1).to(rows.dtype)
-        w = per_row(signal) * rows + per_row(spread) * xi
+        gain, spread = (a.repeat_interleave(length) for a in (signal, spread))
+        # Gaussian noise on the rows (B * L, V) of the soft or one-hot target, a few at a time.
+        clean = _CleanRows(x_0)
+        found = [
+            self._near_the_largest(clean(rows), gain[rows], spread[rows], xi)
+            for rows, xi in noise.normal_blocks(length, self.vocab_size)
+        ]
+        x_t, counts, ids, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
         # Hard state for the losses, relaxed state for the networks.
-        x_t = w.detach().argmax(-1).view(batch, length)
-        x_in = SoftInput(w / self.tau, (batch, length))
+        x_t = x_t.view(x_0.tokens.shape)
+        x_in = SoftInput(scores, ids, counts, (len(x_t), length))
         return Noisy(
             x_0=x_0,
             x_t=x_t,
             x_in=x_in,
             at_t=self.clock.at(t),
             positions=self.undecided(x_t),
+            input_gain=gain / self.tau,
         )
+
+    def _near_the_largest(
+        self, clean: Probs, gain: PerPosition, spread: PerPosition, xi: Logits
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return argmax and number of entries by row, then id and ``w / tau`` by entry."""
+        amplitude = gain[:, None].to(clean.dtype)
+        xi = xi.to(clean.dtype).mul_(spread[:, None].to(clean.dtype))
+        w = xi + amplitude * clean.detach()
+        top, x_t = w.max(1)
+        row, ids = (w > (top - NEGLIGIBLE * self.tau)[:, None]).nonzero(as_tuple=True)
+        near = xi[row, ids] + amplitude[row, 0] * clean[row, ids]
+        return x_t, row.bincount(minlength=len(clean)), ids, near / self.tau
+
+
+class _CleanRows:
+    """Rows of a target, computed many at a time and handed out a few at a time, in order."""
+
+    def __init__(self, x_0: SoftTokens) -> None:
+        self._x_0 = x_0
+        device, self._total = x_0.tokens.device, x_0.tokens.numel()
+        self._size = max(NORMAL_ROWS, block_rows(x_0.probs.shape[1], device))
+        self._start, self._rows = 0, x_0.rows(torch.arange(0, device=device))
+
+    def __call__(self, piece: slice) -> Probs:
+        """Return the rows of some positions of the flattened batch."""
+        if piece.stop > self._start + len(self._rows):
+            stop = min(piece.start + self._size, self._total)
+            at = torch.arange(piece.start, stop, device=self._rows.device)
+            self._start, self._rows = piece.start, self._x_0.rows(at)
+        return self._rows[piece.start - self._start : piece.stop - self._start]

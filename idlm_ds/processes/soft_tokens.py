@@ -2,13 +2,47 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import final
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from idlm_ds.noise import Noise, draw_categorical
-from idlm_ds.tensor_types import PerPosition, Positions, Probs, TokenIds
+from idlm_ds.kernels.projection import ScoreRows, block_rows, blocks
+from idlm_ds.noise import draw_categorical
+from idlm_ds.tensor_types import Logits, PerPosition, Positions, Probs, TokenIds
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LazyProbs:
+    """Distributions (P, V) that are computed where they are used, from a network's scores.
+
+    Index it with rows, like the tensor it takes the place of; no graph leads through it.
+    """
+
+    rows: ScoreRows
+    softmax_: Callable[[Logits], Probs]
+    """Turns scores into the distribution of the clean token, in their memory."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and vocabulary entries."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the distributions."""
+        return self.rows.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are computed."""
+        return self.rows.device
+
+    def __getitem__(self, index: Int[Tensor, " R"]) -> Float[Tensor, "R V"]:
+        """Compute some of the rows."""
+        return self.softmax_(self.rows.scores(index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +59,8 @@ class SoftTokens:
     positions: Positions
     """Where the sequence is soft."""
 
-    probs: Probs
-    """The distribution at each of ``positions``; may carry the student's graph."""
+    probs: Probs | LazyProbs
+    """The distribution at each of ``positions``; a tensor may carry the student's graph."""
 
     @classmethod
     def hard(cls, tokens: TokenIds, *, vocab_size: int) -> "SoftTokens":
@@ -34,14 +68,26 @@ class SoftTokens:
         nowhere = torch.empty(0, dtype=torch.long, device=tokens.device)
         return cls(tokens, nowhere, torch.empty(0, vocab_size, device=tokens.device))
 
-    def draw(self, *, noise: Noise) -> TokenIds:
-        """Draw hard sequences.
+    def draw(
+        self, uniform: Float[Tensor, "B L"], wanted: Bool[Tensor, "B L"] | None = None
+    ) -> TokenIds:
+        """Draw hard sequences, block by block.
+
+        Args:
+            uniform: A number in ``[0, 1)`` for each position.
+            wanted: Where a token is needed, everywhere by default; the tokens at other soft
+                positions mean nothing.
 
         Gradient: none.
         """
         tokens = self.tokens.clone(memory_format=torch.contiguous_format)
-        u = noise.uniform(tokens.shape[1]).flatten()[self.positions]
-        tokens.view(-1)[self.positions] = draw_categorical(self.probs.detach(), u)
+        rows = torch.arange(len(self.positions), device=tokens.device)
+        if wanted is not None:
+            rows = wanted.flatten()[self.positions].nonzero()[:, 0]
+        for block in blocks(len(rows), block_rows(self.probs.shape[1], tokens.device)):
+            at = self.positions[rows[block]]
+            probs = self.probs[rows[block]].detach()
+            tokens.view(-1)[at] = draw_categorical(probs, uniform.flatten()[at])
         return tokens
 
     def expect(self, values: Probs, at: Positions) -> PerPosition:
@@ -53,7 +99,7 @@ class SoftTokens:
 
         Gradient: reaches ``probs`` and ``values``.
         """
-        row = self._soft_row()[at]
+        row = self.row_of(at)
         is_soft = row >= 0
         hard = values.gather(1, self.tokens.flatten()[at][:, None])[:, 0]
         inner = (self.probs[row[is_soft]] * values[is_soft]).sum(-1)
@@ -64,7 +110,7 @@ class SoftTokens:
 
         Gradient: reaches ``probs``.
         """
-        row = self._soft_row()[at]
+        row = self.row_of(at)
         is_soft = row >= 0
         picked = tokens.flatten()[at]
         hard = (self.tokens.flatten()[at] == picked).to(self.probs.dtype)
@@ -96,28 +142,30 @@ class SoftTokens:
 
         Gradient: reaches ``probs``.
         """
-        row = self._soft_row()[at]
+        row = self.row_of(at)
         is_soft = row >= 0
         soft = term(self.probs[row[is_soft]], is_soft.nonzero()[:, 0]).sum(-1)
         return hard.masked_scatter(is_soft, soft.to(hard.dtype))
 
-    def rows(self) -> Probs:
-        """Lay out the distribution of every position, one-hot where the sequence is hard.
+    def rows(self, at: Positions) -> Probs:
+        """Lay out the distribution at some positions, one-hot where the sequence is hard.
 
         Gradient: reaches ``probs``.
         """
-        vocab_size = self.probs.shape[1]
-        if len(self.positions) == self.tokens.numel():
-            return self.probs
-        hard = torch.nn.functional.one_hot(self.tokens.flatten(), vocab_size).to(self.probs.dtype)
-        return hard.index_put((self.positions,), self.probs)
+        row = self.row_of(at)
+        is_soft = row >= 0
+        if bool(is_soft.all()):
+            return self.probs[row]
+        here = self.tokens.flatten()[at]
+        hard = torch.nn.functional.one_hot(here, self.probs.shape[1]).to(self.probs.dtype)
+        return hard.index_put((is_soft.nonzero()[:, 0],), self.probs[row[is_soft]])
 
     def is_soft(self, at: Positions) -> Bool[Tensor, " P"]:
         """Tell at which of the positions ``at`` the sequence is soft."""
-        return self._soft_row()[at] >= 0
+        return self.row_of(at) >= 0
 
-    def _soft_row(self) -> Tensor:
-        """Map every position to its row in ``probs``, or to -1."""
+    def row_of(self, at: Positions) -> Int[Tensor, " P"]:
+        """Return the row in ``probs`` of each of the positions ``at``, -1 where it is hard."""
         row = torch.full((self.tokens.numel(),), -1, device=self.tokens.device)
         row[self.positions] = torch.arange(len(self.positions), device=self.tokens.device)
-        return row
+        return row[at]

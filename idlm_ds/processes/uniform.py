@@ -7,7 +7,9 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from idlm_ds.long_rows import Softmax
+from idlm_ds.kernels.long_rows import Softmax
+from idlm_ds.kernels.uniform_gap import uniform_gap
+from idlm_ds.kernels.uniform_loss import soft_uniform_loss
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
@@ -81,6 +83,34 @@ class Uniform(Process):
         share = q_i / at.floor(self.vocab_size)
         return self._weight(at, q_i) * (_entry(advantage, noisy) - inner + share * inverse)
 
+    def loss_slope(
+        self, raw: Logits, noisy: Noisy, target: Logits | None = None
+    ) -> tuple[PerPosition, Logits]:
+        """See base class; closed for soft targets."""
+        if target is None:
+            return Process.loss_slope(self, raw, noisy)
+        return soft_uniform_loss(raw, target, *self._of_rows(noisy))
+
+    def gap_slope(
+        self,
+        raw_student: Logits,
+        raw_teacher: Logits,
+        raw_fake: Logits,
+        noisy: Noisy,
+        *,
+        with_value: bool = True,
+    ) -> tuple[PerPosition, Logits]:
+        """See base class; the value costs nothing here."""
+        del with_value
+        return uniform_gap(raw_student, raw_teacher, raw_fake, *self._of_rows(noisy))
+
+    def _of_rows(self, noisy: Noisy) -> tuple[PerPosition, PerPosition, PerPosition, Positions]:
+        """Weight without ``1 / q_i``, alpha, floor and hard state of each row."""
+        at = _PerPosition.of(noisy)
+        weight = -at.dalpha / (self.vocab_size * at.alpha)
+        state = noisy.x_t.flatten()[noisy.positions]
+        return weight, at.alpha, at.floor(self.vocab_size), state
+
     def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
         """See base class; Bayes' rule with the answer as prior of the clean token.
 
@@ -116,7 +146,7 @@ class Uniform(Process):
         here = x_t.flatten()[open_]
 
         def predict(raw: Logits, here: Positions, u: PerPosition) -> Answer:
-            answer = Softmax.of(self.answers_(raw))
+            answer = Softmax.of(self.clean_scores_(raw))
             return torch.stack([answer.probs_at(here), answer.draw(u).double()], 1)
 
         # One number and one token of each answer; any id is a float64 without rounding.

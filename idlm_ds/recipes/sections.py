@@ -17,6 +17,7 @@ from idlm_ds.registry.table import OneOf, default
 
 Precision = Literal["fp32", "bf16"]
 Reduction = Literal["mean", "sum"]
+Kernels = Literal["auto", "reference", "triton"]
 Chain = Annotated[str, OneOf(SAMPLERS, lambda name: SAMPLERS[name].is_chain)]
 TrainedNetwork = Annotated[str, OneOf(NETWORKS, lambda name: bool(NETWORKS[name].objective))]
 
@@ -164,6 +165,8 @@ class DistillTrain(Section):
     """Arithmetic of the networks: fp32 or bf16."""
     checkpoint_activations: bool = False
     """Keep one hidden state a block and compute the rest again in the backward pass."""
+    kernels: Kernels = "auto"
+    """Fused operators: reference, triton, or auto = triton on a GPU where it is installed."""
 
     def __post_init__(self) -> None:
         self._require_at_least(1, "student_steps", "global_batch", "micro_batch")
@@ -184,6 +187,8 @@ class PretrainTrain(Section):
     """Arithmetic of the network: fp32 or bf16."""
     checkpoint_activations: bool = False
     """Keep one hidden state a block and compute the rest again in the backward pass."""
+    kernels: Kernels = "auto"
+    """Fused operators: reference, triton, or auto = triton on a GPU where it is installed."""
     validate_every: int = 250
     """Steps between measurements of the held-out loss; at least 1."""
     validation_windows: int = 512

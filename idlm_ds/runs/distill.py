@@ -37,6 +37,7 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
         The student's folder; None where a hook ended the run early.
     """
     world = session.world
+    session.choose_kernels()
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     teacher = find_teacher(recipe, tokenizer)
     judge = load_judge(recipe.eval.judge, world.device)

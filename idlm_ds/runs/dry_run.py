@@ -43,7 +43,7 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     say(to_yaml(recipe).rstrip())
     say()
     say(f"output      {output} (nothing has been written)")
-    say(f"engines     {setup.json.name}, ZeRO stage {setup.json.stage}")
+    say(f"engines     {setup.note or f'{setup.json.name}: ZeRO-{setup.json.stage}'}")
     say(f"batch       {batch_arithmetic(recipe, setup)}")
     say(f"parameters  {size:,} a network: {', '.join(trained)}")
     for name, amount in memory_estimate(size, setup, trained, copies=copies).items():

@@ -35,6 +35,7 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
         ended the run early.
     """
     world = session.world
+    session.choose_kernels()
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     network = new_network(recipe, tokenizer)
     count = recipe.train.validation_windows

@@ -11,6 +11,7 @@ from idlm_ds.data.rows import Rows
 from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
+from idlm_ds.kernels import dispatch
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
 from idlm_ds.runs.output import prepare_output
@@ -46,6 +47,16 @@ class Session:
     def checkpoints(self) -> Path:
         """Folder of the run's checkpoints."""
         return self.options.output / "checkpoints"
+
+    def choose_kernels(self) -> None:
+        """Choose the form of fused operators for the whole program, and say which it is.
+
+        Raises:
+            UserError: The recipe asks for one that cannot run here.
+        """
+        line = dispatch.choose(self.recipe.train.kernels, self.world.device)
+        if self.world.is_first:
+            say(line)
 
     def open_output(self) -> None:
         """Prepare the output folder, or stop every rank with the same error.

@@ -10,8 +10,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from idlm_ds.kernels.each import each_block
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.kernels.projection import ScoreRows
-from idlm_ds.long_rows import Softmax
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Use

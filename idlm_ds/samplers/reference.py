@@ -9,7 +9,7 @@ from typing import final
 
 import torch
 
-from idlm_ds.long_rows import in_parts
+from idlm_ds.kernels.long_rows import in_parts
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.base import Ask, Process
 from idlm_ds.registry.samplers import FLOAT64

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from idlm_ds.long_rows import argmax
+from idlm_ds.kernels.long_rows import argmax
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Denoiser, Process, Use
 from idlm_ds.registry.samplers import DRAWN, GREEDY, NO_TAIL
@@ -107,7 +107,7 @@ def sample_reverse(
 def _likeliest(process: Process, x: TokenIds, ask: Ask) -> TokenIds:
     positions = process.undecided(x)
     x_0 = x.clone(memory_format=torch.contiguous_format)
-    x_0.view(-1)[positions] = ask(lambda raw: argmax(process.answers_(raw)), positions)
+    x_0.view(-1)[positions] = ask(lambda raw: argmax(process.clean_scores_(raw)), positions)
     return x_0
 
 

@@ -13,7 +13,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from idlm_ds.long_rows import in_parts
+from idlm_ds.kernels.long_rows import in_parts
 from idlm_ds.noise import Noise, draw_categorical
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Ask

@@ -6,7 +6,7 @@ from typing import final
 
 import torch
 
-from idlm_ds.long_rows import parts
+from idlm_ds.kernels.long_rows import parts
 from idlm_ds.processes.base import Process
 from idlm_ds.tensor_types import Logits
 
@@ -30,10 +30,10 @@ class Truncation:
         """Turn scores into those of the truncated distribution, in place."""
         if self.temperature != 1:
             # Without the mask, whose raw score a low temperature would magnify.
-            self.process.answers_(raw)
+            self.process.clean_scores_(raw)
             raw.sub_(raw.amax(1, keepdim=True)).div_(self.temperature)
         if self.nucleus != 1:
-            for (part,) in parts(self.process.answers_(raw)):
+            for (part,) in parts(self.process.clean_scores_(raw)):
                 self._cut_(part)
         return raw
 

@@ -24,8 +24,9 @@ class PhaseRecord:
     update: int
     """Updates of this phase's network so far, this one included."""
 
-    loss: float
-    """For the fake its diffusion loss, for the student the gap; nats."""
+    loss: float | None
+    """For the fake its diffusion loss, for the student the gap; nats. None where it is unknown:
+    the gap costs more than its gradient, and is computed in logged phases only."""
 
     grad_norm: float
     lr: float
@@ -99,8 +100,8 @@ def run_phases(
     try:
         for step, batch in enumerate(loader.batches(start, stop), start=start):
             began = time.perf_counter()
-            # Logged is one cycle, from the last of every ``log_every`` phases on: each kind once.
-            is_logged = (step + 1) // log_every > (step + 1 - plan.cycle) // log_every
+            # Logged is the last cycle of every ``log_every`` phases: each kind of phase once.
+            is_logged = (step + plan.cycle) // log_every > step // log_every
             result = train_step(program, step, batch, is_logged=is_logged)
             seconds = time.perf_counter() - began
             phase = plan.phase(step)

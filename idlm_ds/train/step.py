@@ -90,8 +90,11 @@ class Program:
 class PhaseResult:
     """What came of one phase, the same on every rank."""
 
-    loss: float
-    """Nats per token (or per sequence, by the recipe's reduction), mean over the global batch."""
+    loss: float | None
+    """Nats per token (or per sequence, by the recipe's reduction), mean over the global batch.
+
+    None where the phase was not logged and the method knew the gradient without the value.
+    """
 
     metrics: Mapping[str, float]
     """Figures beside the loss, where the phase was logged."""
@@ -124,6 +127,7 @@ def train_step(
     # Times: (global_batch,) for each use; every rank draws all of them and takes its rows.
     times = settings.times(method, step)
     parts: list[tuple[Tensor, Mapping[str, Tensor]]] = []
+    is_value = True
     with one_learns(program.roles, phase.learner) as networks:
         for micro in batch.micro_batches:
             # Loss: nats (P,) at the positions of (micro_batch, L) that can cost something.
@@ -131,12 +135,8 @@ def train_step(
             given = StepInput(micro.tokens, own_times, settings.noise(micro), step, is_logged)
             step_loss = method.loss(phase, networks, given)
             loss = settings.reduce(step_loss.nats)
-            # Backward: from the loss, or in two halves that meet at the cut; see ``IDLM.loss``.
-            if step_loss.cut is None:
-                learner.backward(loss)
-            else:
-                (cotangent,) = torch.autograd.grad(loss, step_loss.cut.leaf)
-                learner.backward_from(step_loss.cut.output, cotangent)
+            learner.backward(loss)
+            is_value &= step_loss.is_value
             parts.append((loss.detach(), step_loss.metrics))
     # Total over micro-batches and ranks, checked before any weight moves.
     total, metrics = _totals(parts, world)
@@ -144,7 +144,7 @@ def train_step(
         raise NumericsError(f"step {step}: the loss is {total}; no weight has been changed by it")
     # Update: weights, then their running mean.
     report = learner.step(program.rates[phase].at(learner.updates))
-    return PhaseResult(total, metrics, report)
+    return PhaseResult(total if is_value else None, metrics, report)
 
 
 def _totals(

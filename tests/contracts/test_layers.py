@@ -48,6 +48,8 @@ def tree(tmp_path: Path) -> Path:
         ("train/lr.py", "evaluation.row", "Imports point down"),
         ("build/locate.py", "runs.session", "Imports point down"),
         ("noise.py", "train.loop", "Imports point down"),
+        ("kernels/rows.py", "noise", "Imports point down"),
+        ("kernels/launch.py", "engine.dist", "Math never sees a process group"),
     ],
 )
 def test_a_planted_import_breaks_a_contract(place: str, imported: str, broken: str, tree: Path):

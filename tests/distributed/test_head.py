@@ -102,7 +102,7 @@ def _transmitted(world: World, stage: int) -> dict[str, Tensor]:
     answers = {}
     for name in ("apart", "nested"):
         leaf = scores.clone().requires_grad_()
-        x = SoftInput(leaf, (2, toy.LENGTH))
+        x = SoftInput.of_rows(leaf, (2, toy.LENGTH))
         with one_learns(roles, "student") as networks:
             teacher, fake = networks["teacher"], networks["fake"]
             if name == "apart":

@@ -58,7 +58,7 @@ def _distil(
     for step, batch in enumerate(toy.make_loader(world, accumulation).batches(0, PHASES)):
         learns = program.method.plan.phase(step).value
         before = {n: _everything(role) for n, role in program.roles.items() if n != learns}
-        result = train_step(program, step, batch)
+        result = train_step(program, step, batch, is_logged=True)
         for name, role in program.roles.items():
             where = f"phase {step} ({learns} learns), {name}"
             if name in before:

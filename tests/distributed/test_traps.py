@@ -21,7 +21,7 @@ pytestmark = pytest.mark.dist
 def _inputs(world: World, use: int) -> tuple[SoftInput, Tensor, Read]:
     generator = torch.Generator().manual_seed(10 * use + world.rank)
     scores = torch.randn(2 * toy.LENGTH, toy.VOCAB, generator=generator)
-    soft = SoftInput(scores, (2, toy.LENGTH))
+    soft = SoftInput.of_rows(scores, (2, toy.LENGTH))
     return soft, torch.tensor([0.5, 1.5]), at(torch.arange(2 * toy.LENGTH))
 
 
@@ -139,7 +139,7 @@ def _step_with_an_open_graph(world: World) -> str:
         with pytest.raises(RuntimeError) as error:
             role.step(lr=1.0)
         assert all(torch.equal(a, b) for a, b in zip(before, role.shards.weights, strict=True))
-        role.backward_from(output, torch.ones_like(output))
+        role.backward(output.sum())
     assert role.step(lr=1e-3).was_applied
     return str(error.value)
 

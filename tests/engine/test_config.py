@@ -176,7 +176,8 @@ def test_deepspeed_understands_a_trained_role_as_meant(path: Path, precision: st
     assert parsed.float16_config.enabled is False
     assert parsed.optimizer_name == "adamw"
     assert parsed.optimizer_params == {
-        "lr": 3e-4, "betas": [0.8, 0.95], "eps": 1e-7, "weight_decay": 0.1, "torch_adam": True
+        "lr": 3e-4, "betas": [0.8, 0.95], "eps": 1e-7, "weight_decay": 0.1, "torch_adam": True,
+        "fused": True,
     }  # fmt: skip
     assert parsed.scheduler_name is None
     accumulator = "fp32" if precision == "bf16" and parsed.zero_config.stage > 1 else None
@@ -189,6 +190,20 @@ def test_a_frozen_role_is_sharded_at_stage_3_and_replicated_below(path: Path):
     parsed = DeepSpeedConfig(fields)
     assert parsed.zero_config.stage == (3 if path.stem == "zero3" else 0)
     assert parsed.optimizer_name is None
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_stage_3_becomes_stage_2_on_one_rank_only(path: Path):
+    file = read_engine_json(path)
+    assert file.in_world(2) is file
+    alone = file.in_world(1)
+    assert alone.name == file.name
+    assert alone.stage == min(file.stage, 2)
+    assert DeepSpeedConfig(alone.trained(numerics(), ADAM)).zero_config.stage == alone.stage
+    for key in ("offload_param", "offload_optimizer"):
+        fields = {**file.fields["zero_optimization"], key: {"device": "cpu"}}
+        offloaded = EngineJson("my.json", {"zero_optimization": fields})
+        assert offloaded.in_world(1) is offloaded
 
 
 def test_a_frozen_role_does_not_offload_an_optimizer_it_has_not():

@@ -83,6 +83,14 @@ def test_shapes_come_from_the_stand_in():
     assert needed == {"idlm_ds.export.remote.shape_types"}
 
 
+def test_an_operator_comes_in_its_plain_form():
+    text, needed = rewrite("from idlm_ds.kernels.rope import rope\n", "here")
+    assert text == "from .kernels_rope_reference import rope\n"
+    assert needed == {"idlm_ds.kernels.rope.reference"}
+    for root in ROOTS:
+        assert not [name for name in collect(root) if "triton" in name or "dispatch" in name]
+
+
 def test_an_optional_package_is_looked_up_when_it_is_used():
     source = (
         "def f():\n    from json.decoder import JSONDecoder as D, scanner\n    return D, scanner\n"

@@ -21,7 +21,10 @@ TOLERANCE = 1e-4
 
 def first_losses(name: str, family: str) -> list[float]:
     program = program_of(name, family)
-    return [train_step(program, step, batch).loss for step, batch in enumerate(batches(STEPS))]
+    return [
+        train_step(program, step, batch, is_logged=True).loss
+        for step, batch in enumerate(batches(STEPS))
+    ]
 
 
 @pytest.mark.parametrize(("name", "family"), METHODS)

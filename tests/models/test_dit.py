@@ -142,7 +142,7 @@ def test_answers_are_those_of_the_published_forward_pass(config, tokens, generat
 
 def test_sure_soft_input_gives_the_answers_of_hard_input(tokens, generator):
     model = random_network(SMALL, generator)
-    scores = SoftInput(200.0 * F.one_hot(tokens.flatten(), V), tuple(tokens.shape))
+    scores = SoftInput.of_rows(200.0 * F.one_hot(tokens.flatten(), V), tuple(tokens.shape))
     assert_close(everywhere(model, scores), everywhere(model, tokens))
 
 

@@ -1,7 +1,8 @@
 import torch
 import torch.nn.functional as F
 
-from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding
+from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding, embedded
+from idlm_ds.tensor_types import SoftInput
 
 from ..tolerances import assert_close
 
@@ -15,18 +16,23 @@ def embedding(generator: torch.Generator) -> SoftEmbedding:
     return made
 
 
+def mixed(embed: SoftEmbedding, scores: torch.Tensor) -> torch.Tensor:
+    x = SoftInput.of_rows(scores.flatten(0, 1), tuple(scores.shape[:2]))
+    return embedded(embed, x)
+
+
 def test_soft_input_is_the_mean_embedding_under_its_softmax(generator):
     embed = embedding(generator)
     scores = torch.randn(2, 3, V, generator=generator)
     expected = torch.einsum("blv,vd->bld", scores.softmax(-1), embed.embedding)
-    assert_close(embed(scores).detach(), expected.detach())
+    assert_close(mixed(embed, scores).detach(), expected.detach())
 
 
 def test_sure_scores_equal_the_look_up_whatever_their_offset(generator):
     embed = embedding(generator)
     tokens = torch.randint(0, V, (2, 5), generator=generator)
     scores = 200.0 * F.one_hot(tokens, V) + 50
-    assert_close(embed(scores).detach(), embed(tokens).detach())
+    assert_close(mixed(embed, scores).detach(), embed(tokens).detach())
     assert embed(tokens)[1, 2].equal(embed.embedding[tokens[1, 2]])
 
 
@@ -34,7 +40,7 @@ def test_soft_input_passes_a_gradient_to_its_scores(generator):
     embed = embedding(generator)
     scores = torch.randn(1, 2, V, generator=generator, dtype=torch.float32).requires_grad_()
     direction = torch.randn(D, generator=generator)
-    (embed(scores) @ direction).sum().backward()
+    (mixed(embed, scores) @ direction).sum().backward()
     p, value = scores.detach().softmax(-1), embed.embedding.detach() @ direction
     assert_close(scores.grad, p * (value - (p * value).sum(-1, keepdim=True)))
 

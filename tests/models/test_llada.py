@@ -44,7 +44,7 @@ def by_the_book(weights: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 def soft(scores: Tensor) -> SoftInput:
-    return SoftInput(scores.flatten(0, 1), tuple(scores.shape[:2]))
+    return SoftInput.of_rows(scores.flatten(0, 1), tuple(scores.shape[:2]))
 
 
 @pytest.fixture
@@ -179,7 +179,9 @@ def backward(config: LLaDAConfig, x: NetworkInput, direction: Tensor, trained: s
 def test_computing_activations_again_changes_no_gradient(
     tokens, scores, direction, trained, is_soft
 ):
-    x = SoftInput(scores.flatten(0, 1).requires_grad_(), (BATCH, LENGTH)) if is_soft else tokens
+    x = soft(scores) if is_soft else tokens
+    if is_soft:
+        x.scores.requires_grad_()
     plain = backward(SMALL, x, direction, trained)
     frugal = backward(FRUGAL, x, direction, trained)
     assert plain.pop("calls") == 2

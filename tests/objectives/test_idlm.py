@@ -183,7 +183,7 @@ class Reading:
 
     def __call__(self, x: Tensor | SoftInput, sigma: Tensor, read: Read, /) -> Tensor:
         if isinstance(x, SoftInput):
-            shown = x.scores.softmax(-1)
+            shown = x.rows(V).softmax(-1)
         else:
             shown = torch.nn.functional.one_hot(x.flatten(), V).double()
         raw = (shown.detach() if self.is_cut else shown) @ self.matrix

@@ -127,7 +127,7 @@ def test_loss_of_hard_words_equals_the_published_one_hot_form(process, generator
 def test_loss_and_its_gradient_vanish_at_the_true_ratios(process, generator):
     """The true log ratio over r / (V - 1) is log p + log (V - 1)."""
     noisy = corrupted(process, soft(generator))
-    probs = noisy.x_0.rows()[noisy.positions].detach()
+    probs = noisy.x_0.rows(noisy.positions).detach()
     is_soft = torch.isin(noisy.positions, noisy.x_0.positions)
     raw = (probs.clamp(min=1e-30).log() + math.log(V - 1)).requires_grad_()
     loss = process.loss(raw, noisy)[is_soft]
@@ -264,9 +264,8 @@ def test_step_draws_from_reverse(process, generator, s):
     x_t = torch.full((2, 60_000), MASK)
     times = [torch.full((2,), u, dtype=torch.float64) for u in (0.9, s)]
     raw = torch.randn(V, generator=generator)
-    x_s = process.step(
-        x_t, *times, answering(lambda p: raw.expand(len(p), -1)), noise=Noise([1, 2])
-    )
+    ask = answering(lambda p: raw.expand(len(p), -1))
+    x_s = process.step(x_t, *times, ask, noise=Noise([1, 2]))
     row = process.reverse(raw[None], x_t, *times, torch.tensor([1]))[0]
     assert (row[MASK] > 0) == (s > 0)
     assert_frequencies(x_s.flatten().bincount(minlength=V), row)

@@ -74,7 +74,8 @@ def test_tokens_at_soft_positions_mean_nothing(generator):
     same = SoftTokens(other, x.positions, x.probs)
     values = torch.randn(BATCH * LENGTH, V, generator=generator, dtype=torch.float64)
     assert same.expect(values, EVERYWHERE).equal(x.expect(values, EVERYWHERE))
-    assert same.draw(noise=Noise(range(BATCH))).equal(x.draw(noise=Noise(range(BATCH))))
+    uniform = Noise(range(BATCH)).uniform(LENGTH)
+    assert same.draw(uniform).equal(x.draw(uniform))
 
 
 def test_draw_follows_the_distribution_at_soft_positions_and_keeps_hard_tokens():
@@ -85,7 +86,7 @@ def test_draw_follows_the_distribution_at_soft_positions_and_keeps_hard_tokens()
     # The first half of each sequence is soft.
     positions = torch.cat([torch.arange(half), torch.arange(length, length + half)])
     x = SoftTokens(tokens, positions, probs.repeat_interleave(half, 0))
-    drawn = x.draw(noise=Noise([1, 2]))
+    drawn = x.draw(Noise([1, 2]).uniform(length))
     assert drawn[:, half:].equal(tokens[:, half:])
     for row, p in zip(drawn[:, :half], probs, strict=True):
         assert_frequencies(row.bincount(minlength=V), p)
@@ -100,17 +101,17 @@ def test_draw_follows_the_distribution_at_soft_positions_and_keeps_hard_tokens()
 def test_a_sequence_is_drawn_the_same_in_any_batch(generator, seed):
     x = random_soft(generator)
     seeds = range(seed, seed + BATCH)
-    drawn = x.draw(noise=Noise(seeds))
+    drawn = x.draw(Noise(seeds).uniform(LENGTH))
     for row in range(BATCH):
         mine = x.positions // LENGTH == row
         alone = SoftTokens(x.tokens[row : row + 1], x.positions[mine] - row * LENGTH, x.probs[mine])
-        assert alone.draw(noise=Noise([seeds[row]]))[0].equal(drawn[row])
+        assert alone.draw(Noise([seeds[row]]).uniform(LENGTH))[0].equal(drawn[row])
 
 
 def test_draw_leaves_its_source_alone_and_carries_no_graph(generator):
     x = random_soft(generator)
     tokens, probs = x.tokens.clone(), x.probs.detach().clone()
-    drawn = x.draw(noise=Noise(range(BATCH)))
+    drawn = x.draw(Noise(range(BATCH)).uniform(LENGTH))
     drawn.fill_(-1)
     assert x.tokens.equal(tokens)
     assert x.probs.equal(probs)
@@ -120,7 +121,7 @@ def test_draw_leaves_its_source_alone_and_carries_no_graph(generator):
 def test_hard_sequences_draw_themselves(generator):
     tokens = torch.randint(0, V, (BATCH, LENGTH), generator=generator)
     x = SoftTokens.hard(tokens, vocab_size=V)
-    assert x.draw(noise=Noise(range(BATCH))).equal(tokens)
+    assert x.draw(Noise(range(BATCH)).uniform(LENGTH)).equal(tokens)
 
 
 @anywhere
@@ -187,7 +188,7 @@ def test_a_sum_leaves_what_was_said_about_hard_positions_alone(generator):
 def test_rows_are_the_dense_simplex(generator):
     x = random_soft(generator)
     expected = dense(x).flatten(0, 1)
-    got = x.rows()
+    got = x.rows(EVERYWHERE)
     assert_close(got, expected)
     weights = torch.randn(*got.shape, generator=generator, dtype=torch.float64)
     assert_same_gradient((got * weights).sum(-1), (expected * weights).sum(-1), x, generator)
@@ -196,6 +197,6 @@ def test_rows_are_the_dense_simplex(generator):
 def test_rows_of_hard_and_of_wholly_soft_sequences(generator):
     tokens = torch.randint(0, V, (BATCH, LENGTH), generator=generator)
     one_hot = F.one_hot(tokens.flatten(), V).float()
-    assert SoftTokens.hard(tokens, vocab_size=V).rows().equal(one_hot)
+    assert SoftTokens.hard(tokens, vocab_size=V).rows(EVERYWHERE).equal(one_hot)
     probs = torch.rand(BATCH * LENGTH, V, generator=generator, dtype=torch.float64)
-    assert SoftTokens(tokens, EVERYWHERE, probs).rows().equal(probs)
+    assert SoftTokens(tokens, EVERYWHERE, probs).rows(EVERYWHERE).equal(probs)

@@ -3,8 +3,10 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from idlm_ds.runs.session import run_to_end
+from idlm_ds.kernels import dispatch
+from idlm_ds.runs.session import Session, run_to_end
 from idlm_ds.train.hooks import checkpointing
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from tests.train.test_loop import Seen, loader
@@ -46,3 +48,12 @@ def test_a_whole_run_saves_at_its_end_and_says_nothing(saved, capsys):
     assert run(Seen(), every=3) is True
     assert saved == [6, 8]
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_the_form_of_operators_is_said_once(is_first, monkeypatch, capsys):
+    monkeypatch.setattr(dispatch, "_choice", "auto")
+    recipe = SimpleNamespace(train=SimpleNamespace(kernels="reference"))
+    world = SimpleNamespace(is_first=is_first, device=torch.device("cpu"))
+    Session(recipe, None, world).choose_kernels()
+    assert capsys.readouterr().out == ("kernels: reference\n" if is_first else "")

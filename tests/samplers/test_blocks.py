@@ -83,7 +83,7 @@ class Largest(TorchDispatchMode):
 def set_block(monkeypatch, rows: int) -> None:
     for module in ("each", "projection"):
         monkeypatch.setattr(f"idlm_ds.kernels.{module}.block_rows", lambda *_: rows)
-    monkeypatch.setattr("idlm_ds.long_rows.PART", 3 * V)
+    monkeypatch.setattr("idlm_ds.kernels.long_rows.PART", 3 * V)
 
 
 @pytest.fixture(scope="module")

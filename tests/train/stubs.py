@@ -51,9 +51,6 @@ class Learning(Frozen):
     def backward(self, loss: Tensor) -> None:
         loss.backward()
 
-    def backward_from(self, output: Tensor, cotangent: Tensor) -> None:
-        output.backward(cotangent)
-
     def step(self, lr: float) -> StepReport:
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), torch.inf).item()
         self.adam.param_groups[0]["lr"] = lr

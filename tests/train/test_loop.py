@@ -50,12 +50,14 @@ def test_records_count_phases_and_updates_from_where_the_run_begins():
 
 
 @pytest.mark.parametrize(
-    ("every", "logged"), [(1, [1, 3, 5, 7]), (2, [1, 3, 5, 7]), (4, [3, 7]), (3, [3, 5]), (99, [])]
+    ("every", "logged"),
+    [(1, [1, 3, 5, 7]), (2, [1, 3, 5, 7]), (4, [3, 7]), (3, [1, 5, 7]), (99, [])],
 )
 def test_metrics_come_once_an_interval_with_the_first_phase_that_has_them(every, logged):
     hook = Seen()
     run_phases(program_of("idlm"), loader(), [hook], start=0, stop=8, log_every=every)
     assert [record.step for record in hook.records if record.metrics] == logged
+    assert [r.step for r in hook.records if r.loss is None] == sorted({1, 3, 5, 7} - set(logged))
     for record in hook.records:
         line = record.to_json()
         assert line.keys() >= record.metrics.keys()

@@ -42,7 +42,7 @@ def test_a_phase_moves_its_own_network_and_leaves_no_gradient(name, family):
 
 
 @pytest.mark.parametrize("family", ["mdlm", "sedd", "udlm", "duo"])
-def test_the_cut_graph_gives_the_gradient_of_the_whole_one(family):
+def test_blocks_give_the_gradient_of_one_graph_from_the_student_to_the_gap(family):
     program, (_, batch) = program_of("idlm", family), list(batches(2, micro=GLOBAL_BATCH))
     method, student = program.method, program.roles["student"]
     gradients = []
@@ -68,7 +68,7 @@ def test_the_cut_graph_gives_the_gradient_of_the_whole_one(family):
             nats.sum() / (GLOBAL_BATCH * LENGTH), list(program.roles["student"].module.parameters())
         )
     for one, other in zip(gradients, whole, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 def test_a_student_learns_nothing_from_a_fake_that_equals_the_teacher():
@@ -86,7 +86,8 @@ def test_a_logged_student_phase_says_what_the_gap_is_made_of(family):
     program, quiet = program_of("idlm", family), program_of("idlm", family)
     (_, batch) = batches(2)
     logged, plain = train_step(program, 1, batch, is_logged=True), train_step(quiet, 1, batch)
-    assert (logged.loss, logged.report) == (plain.loss, plain.report)
+    assert logged.report == plain.report
+    assert plain.loss is None
     assert plain.metrics == {}
     metrics = logged.metrics
     difference = metrics["teacher_loss"] - metrics["fake_loss"]

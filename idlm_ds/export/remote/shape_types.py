@@ -10,4 +10,4 @@ class Shaped:
         return item[0]
 
 
-Bool = Float = Int = Shaped
+Bool = Float = Float64 = Int = Shaped

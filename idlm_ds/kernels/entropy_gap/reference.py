@@ -7,7 +7,8 @@ import math
 
 import torch
 
-from idlm_ds.kernels.rows import FORBIDDEN, inner, logsumexp, softmax_, through_softmax_
+from idlm_ds.kernels.long_rows import logsumexp
+from idlm_ds.kernels.rows import FORBIDDEN, inner, softmax_, through_softmax_
 from idlm_ds.tensor_types import Logits, PerPosition
 
 
@@ -41,7 +42,8 @@ def entropy_gap(
     teacher[:, mask_id] = fake[:, mask_id] = student[:, mask_id] = FORBIDDEN
     if with_value:
         words = math.log(student.shape[1] - 1)
-        sums = (logsumexp(teacher) - words).exp() - (logsumexp(fake) - words).exp()
+        normalisers = logsumexp(teacher), logsumexp(fake)
+        sums = torch.sub(*((n - words).exp() for n in normalisers)).to(weight.dtype)
     advantage = teacher.sub_(fake)
     softmax_(student)
     mean = inner(student, advantage)

@@ -5,7 +5,8 @@ Shapes: R rows, V vocabulary entries.
 
 import torch
 
-from idlm_ds.kernels.rows import FORBIDDEN, inner, logsumexp, softmax_, through_softmax_
+from idlm_ds.kernels.long_rows import logsumexp
+from idlm_ds.kernels.rows import FORBIDDEN, inner, softmax_, through_softmax_
 from idlm_ds.tensor_types import Logits, PerPosition
 
 
@@ -39,7 +40,7 @@ def masked_gap(
     constant = torch.zeros_like(weight)
     teacher[:, mask_id] = fake[:, mask_id] = student[:, mask_id] = FORBIDDEN
     if with_value:
-        constant = logsumexp(fake) - logsumexp(teacher)
+        constant = (logsumexp(fake) - logsumexp(teacher)).to(weight.dtype)
     advantage = teacher.sub_(fake)
     softmax_(student)
     mean = inner(student, advantage)

@@ -59,7 +59,9 @@ class Progress:
     def _figures(self, record: PhaseRecord) -> str:
         share = record.loader_wait_s / (record.loader_wait_s + record.phase_s)
         losses = "  ".join(
-            f"{self._names[k]} {r.loss:.3f}" for k, r in sorted(self._latest.items())
+            f"{self._names[k]} {r.loss:.3f}"
+            for k, r in sorted(self._latest.items())
+            if r.loss is not None
         )
         return (
             f"{losses}  |grad| {record.grad_norm:.2f}  {record.tokens_per_s:,.0f} tok/s  "

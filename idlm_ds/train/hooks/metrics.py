@@ -53,10 +53,12 @@ class TensorBoard:
 
     def after_phase(self, record: PhaseRecord) -> None:
         """See ``Hook``."""
+        fields = record.to_json()
         for name in ("loss", "grad_norm", "lr", "tokens_per_s"):
-            self._writer.add_scalar(
-                f"{record.phase}/{name}", record.to_json()[name], global_step=record.step
-            )
+            if fields[name] is not None:
+                self._writer.add_scalar(
+                    f"{record.phase}/{name}", fields[name], global_step=record.step
+                )
 
     def close(self) -> None:
         """See ``Hook``."""
@@ -84,7 +86,8 @@ class WandB:
 
     def after_phase(self, record: PhaseRecord) -> None:
         """See ``Hook``."""
-        fields = {f"{record.phase}/{k}": v for k, v in record.to_json().items() if k != "phase"}
+        values = {k: v for k, v in record.to_json().items() if k != "phase" and v is not None}
+        fields = {f"{record.phase}/{k}": v for k, v in values.items()}
         self._run.log(fields, step=record.step)
 
     def close(self) -> None:

@@ -67,6 +67,11 @@ def find_share(weights: LongRows, share: Float[Tensor, " R"]) -> Int[Tensor, " R
     return _find_within(_entries(weights, stretch, 0.0), stretch, inside)[0][:, 0]
 
 
+def logsumexp(scores: LongRows) -> PerRow:
+    """Return the normaliser of each row in nats; see ``Softmax``."""
+    return Softmax.of(scores).logsumexp()
+
+
 @final
 @dataclass(frozen=True, slots=True)
 class Softmax:
@@ -128,17 +133,24 @@ class Softmax:
         return self._weights(self._scores_at(ids))[:, 0] / self.sums.sum(1)
 
     def log_probs_at(self, ids: Int[Tensor, " R"]) -> PerRow:
-        """Return the logarithm of the probability of one entry of each row.
+        """Return the logarithm of the probability of one entry of each row; see ``logsumexp``."""
+        return (self._scores_at(ids) - self.top)[:, 0] / self.temperature - self._log_excess()
+
+    def logsumexp(self) -> PerRow:
+        """Return the normalisers in nats.
 
         Precision: the likeliest entry is added to the others in float64, so that a probability
         near 1 keeps what it lacks of it.
         """
+        return self.top[:, 0] / self.temperature + self._log_excess()
+
+    def _log_excess(self) -> PerRow:
+        """Return how far the normaliser exceeds the largest entry."""
         best = self.best()[:, None]
         stretch = best // STRETCH
         weights = self._weights(_entries(self.scores, stretch, -math.inf))
         weights = weights.scatter(1, best % STRETCH, 0.0)
-        rest = self.sums.scatter(1, stretch, weights.sum(1, keepdim=True)).sum(1)
-        return (self._scores_at(ids) - self.top)[:, 0] / self.temperature - rest.log1p()
+        return self.sums.scatter(1, stretch, weights.sum(1, keepdim=True)).sum(1).log1p()
 
     def _scores_at(self, ids: Int[Tensor, " R"]) -> _Column:
         return self.scores.gather(1, ids[:, None]).double()

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from idlm_ds.long_rows import PANEL, STRETCH, Softmax, argmax, in_parts, row_sums
+from idlm_ds.kernels.long_rows import PANEL, STRETCH, Softmax, argmax, in_parts, row_sums
 from idlm_ds.noise import draw_categorical
 
-from .tolerances import assert_close, assert_frequencies
+from ..tolerances import assert_close, assert_frequencies
 
 LAYOUTS = {"rows": lambda values: values, "columns": lambda values: values.t().contiguous().t()}
 SIZES = [1, 2, STRETCH, 5 * STRETCH + 3, STRETCH**2, PANEL // 100 + 11]
@@ -133,7 +133,7 @@ def test_scores_are_only_read(generator):
 
 
 def test_parts_cover_all_rows_in_order_and_none_are_one_part(monkeypatch):
-    monkeypatch.setattr("idlm_ds.long_rows.PART", 30)
+    monkeypatch.setattr("idlm_ds.kernels.long_rows.PART", 30)
     values, index, seen = torch.rand(8, 10), torch.arange(8), []
 
     def use(rows: Tensor, index: Tensor) -> Tensor:

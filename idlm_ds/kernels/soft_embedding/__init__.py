@@ -1,0 +1,6 @@
+"""Mean of embeddings under the softmax of scores."""
+
+from idlm_ds.kernels.dispatch import dispatched
+from idlm_ds.kernels.soft_embedding import reference
+
+soft_embedding = dispatched(reference.soft_embedding)

@@ -1,0 +1,39 @@
+"""The gap of the uniform families is the difference of two bounds, in every form and layout."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from .guarded import Guarded
+from .scores import CLOSE, KINDS, assert_near, cases, related_scores, sizes, slope_of
+from .test_uniform_loss import loss, noise_levels
+
+
+def gap(student: Tensor, teacher: Tensor, fake: Tensor, *level: Tensor) -> Tensor:
+    return loss(teacher, student, *level) - loss(fake, student, *level)
+
+
+@pytest.mark.parametrize("dtype", CLOSE)
+@pytest.mark.parametrize("kind", KINDS)
+def test_value_and_slope_are_those_of_plain_autograd(load, kind, dtype, generator):
+    for (rows, width), layout in cases():
+        raw = related_scores(kind, (rows, width), generator)
+        level = noise_levels(rows, width, generator)
+        expected, expected_slope = slope_of(gap, *raw, *level)
+        arrays = [Guarded.of(x.to(dtype), layout) for x in raw]
+        nats, slope = load("uniform_gap")(*(a.view for a in arrays), *level)
+        assert (nats.dtype, slope.dtype) == (torch.float64, dtype)
+        weight, alpha, floor, state = level
+        q_i = alpha * raw[0].softmax(1).gather(1, state[:, None])[:, 0] + floor
+        losses = sum(loss(x, raw[0], *level) for x in raw[1:])
+        assert_near(nats, expected, dtype, losses + weight / q_i)
+        assert_near(slope, expected_slope, dtype, sizes(expected_slope) + weight / q_i)
+        assert all(a.is_intact() for a in arrays)
+
+
+def test_equal_networks_leave_no_gap(load, generator):
+    student, teacher, _ = related_scores("usual", (3, 71), generator)
+    level = noise_levels(3, 71, generator)
+    nats, slope = load("uniform_gap")(student, teacher, teacher.clone(), *level)
+    assert not nats.any()
+    assert not slope.any()
