@@ -13,7 +13,7 @@ from jaxtyping import install_import_hook
 CHECKED = [
     f"idlm_ds.{name}"
     for name in (
-        "long_rows",
+        "kernels.long_rows",
         "noise",
         "schedules",
         "processes",

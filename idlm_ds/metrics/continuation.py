@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from idlm_ds.kernels.long_rows import argmax, log_probs_at
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Use
@@ -60,7 +60,7 @@ def continuation_bound(
         noise: One stream.
         batch: Sequences per call of the network.
 
-    Units: nats. Precision: exponentials in float32 or wider, sums in float64.
+    Units: nats. Precision: see ``Softmax``.
     """
     # Every row of is_masked is a set S; its open tokens are masked and predicted together.
     is_masked, weight = _sets(len(open_positions), draws, noise)
@@ -73,7 +73,7 @@ def continuation_bound(
         positions = sample * len(row) + open_positions[index]
 
         def pick(raw: Logits, tokens: Positions) -> Float64[Tensor, " P"]:
-            return log_probs_at(process.clean_scores_(raw), tokens)
+            return Softmax.of(process.clean_scores_(raw)).log_probs_at(tokens)
 
         tokens = row[open_positions[index]]
         picked = _ask(process, denoiser, x, pick, positions, tokens)
@@ -123,8 +123,9 @@ def is_greedy(
         hidden = open_positions[x[open_positions] == process.mask_id]
 
         def choose(raw: Logits) -> Float64[Tensor, "P 2"]:
-            tokens = argmax(process.clean_scores_(raw))
-            return torch.stack([tokens.double(), log_probs_at(raw, tokens)], 1)
+            answer = Softmax.of(process.clean_scores_(raw))
+            tokens = answer.best()
+            return torch.stack([tokens.double(), answer.log_probs_at(tokens)], 1)
 
         tokens, certainty = _ask(process, denoiser, x[None], choose, hidden).unbind(1)
         surest = hidden[certainty.argmax()]

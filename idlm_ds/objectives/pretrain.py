@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float64
 from torch import Tensor
 
-from idlm_ds.kernels.long_rows import log_probs_at
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, Single
 from idlm_ds.objectives.base import Method, StepInput, StepLoss
@@ -110,10 +110,12 @@ class NextToken(PretrainMethod):
         if torch.is_grad_enabled():
             raw = model(tokens, no_noise, at(predecessors))
             return F.cross_entropy(raw.float(), targets, reduction="none"), predecessors
-        log_probs = model(
-            tokens, no_noise, lambda head: head.each(log_probs_at, predecessors, targets)
-        )
-        return -log_probs, predecessors
+
+        def cross_entropy(raw: Logits, targets: Positions) -> PerPosition:
+            return -Softmax.of(raw).log_probs_at(targets)
+
+        nats = model(tokens, no_noise, lambda head: head.each(cross_entropy, predecessors, targets))
+        return nats, predecessors
 
     def num_scored(self, length: int) -> int:
         """See base class."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import torch
 
-from idlm_ds.kernels.long_rows import weights_
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.kernels.rows import FORBIDDEN
-from idlm_ds.noise import Noise, draw_categorical
+from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule
@@ -101,13 +101,13 @@ class Absorbing(Process):
         Whether a masked position is revealed does not depend on the network, so that is
         drawn first, and only revealed positions are projected.
 
-        Precision: exponentials in float32 or wider, the rest as in ``draw_categorical``.
+        Precision: see ``Softmax``.
         """
         u_reveal, u_token = noise.uniform(x_t.shape[1]), noise.uniform(x_t.shape[1])
         revealed = _flat((x_t == self.mask_id) & (u_reveal < self._unmask(t, s)[:, None]))
 
         def draw(raw: Logits, u: PerPosition) -> Positions:
-            return draw_categorical(weights_(self.clean_scores_(raw)), u)
+            return Softmax.of(self.clean_scores_(raw)).draw(u)
 
         x_s = x_t.clone(memory_format=torch.contiguous_format)
         x_s.view(-1)[revealed] = ask(draw, revealed, u_token.flatten()[revealed])

@@ -7,10 +7,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from idlm_ds.kernels.long_rows import row_sums, weights_
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.kernels.uniform_gap import uniform_gap
 from idlm_ds.kernels.uniform_loss import soft_uniform_loss
-from idlm_ds.noise import Noise, draw_categorical
+from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
@@ -128,7 +128,7 @@ class Uniform(Process):
         only the others are projected. They are few: on the log-linear schedule about
         ``log(K) + 8`` per position over a whole run of K steps.
 
-        Precision: exponentials in float32 or wider, the rest as in ``draw_categorical``.
+        Precision: see ``Softmax``.
         """
         length = x_t.shape[1]
         u, u_token = noise.uniform(length).flatten(), noise.uniform(length).flatten()
@@ -141,9 +141,8 @@ class Uniform(Process):
         here = x_t.flatten()[open_]
 
         def predict(raw: Logits, here: Positions, u: PerPosition) -> Answer:
-            weights = weights_(self.clean_scores_(raw))
-            f_i = weights.gather(1, here[:, None])[:, 0] / row_sums(weights)
-            return torch.stack([f_i, draw_categorical(weights, u).to(f_i.dtype)], 1)
+            answer = Softmax.of(self.clean_scores_(raw))
+            return torch.stack([answer.probs_at(here), answer.draw(u).double()], 1)
 
         # One number and one token of each answer; any id is a float64 without rounding.
         f_i, predicted = ask(predict, open_, here, u_token[open_]).unbind(1)

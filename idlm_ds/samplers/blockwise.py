@@ -10,9 +10,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from idlm_ds.kernels.each import each_block
-from idlm_ds.kernels.long_rows import argmax, logsumexp, weights_
+from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.kernels.projection import ScoreRows
-from idlm_ds.noise import Noise, draw_categorical
+from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, Use
 from idlm_ds.samplers.reverse import OnStep, Sampled
@@ -95,7 +95,7 @@ def sample_blockwise(
         on_step: Watches the run; its ``t`` is the share of the ``length`` new positions that are
             still masked.
 
-    Precision: exponentials in float32 or wider, sums in float64.
+    Precision: see ``Softmax``.
     Collective: calls the network once a step, also when nothing is decided, so that ranks which
     share ZeRO-3 weights stay together.
 
@@ -116,7 +116,7 @@ def sample_blockwise(
     )
     x = torch.cat([prompt, process.prior(batch, length, noise=noise)], 1)
     never = torch.tensor([process.mask_id, *banned], device=x.device)
-    choose = _Choose(never, temperature, needs_certainty=remasking == "low_confidence")
+    choose = _Choose(never, temperature)
     evaluations, num_masked = torch.zeros(batch, dtype=torch.long), length
     # The remainder of an uneven division is decided in the first steps of each block.
     block_steps = steps * block // length
@@ -163,21 +163,17 @@ class _Choose:
 
     never: Tensor
     temperature: float
-    needs_certainty: bool
 
     def __call__(self, raw: Logits, u: PerPosition) -> Float64[Tensor, "P 2"]:
         """Return the tokens, and the logarithms of their probabilities at temperature 1."""
         raw.index_fill_(1, self.never, -math.inf)
-        tokens = argmax(raw)
-        top = raw.gather(1, tokens[:, None]).double()
-        certainty = torch.zeros_like(top)
-        if self.needs_certainty:
-            certainty = top - logsumexp(raw)[:, None]
+        answer = Softmax.of(raw)
         if self.temperature:
-            weights = weights_(raw.sub_(top.to(raw.dtype)).div_(self.temperature))
-            tokens = draw_categorical(weights, u)
-            certainty += self.temperature * weights.gather(1, tokens[:, None]).double().log()
-        return torch.cat([tokens[:, None].double(), certainty], 1)
+            tempered = answer if self.temperature == 1 else Softmax.of(raw, self.temperature)
+            tokens = tempered.draw(u)
+        else:
+            tokens = answer.best()
+        return torch.stack([tokens.double(), answer.log_probs_at(tokens)], 1)
 
 
 def _ask(
