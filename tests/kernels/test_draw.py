@@ -8,13 +8,6 @@ from .guarded import Guarded
 from .scores import cases
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    from idlm_ds.kernels.draw import reference
-
-    monkeypatch.setattr(reference, "BLOCK", 32)
-
-
 def inverted(probs: torch.Tensor, uniform: torch.Tensor) -> list[int]:
     """Count the cumulative sums at or below each target, one row after the other."""
     rows = []
