@@ -14,11 +14,14 @@ from torch import Tensor
 
 from idlm_ds.tensor_types import Logits
 
-BLOCK_BYTES = 2**27
-"""Most that one buffer of scores takes."""
+BUFFER = {"cpu": 2**23, "cuda": 2**25}
+"""Scores in a block, by kind of device: what its caches hold, and what is little memory."""
 
-MOST_ROWS = {"cpu": 128, "cuda": 1024}
-"""Rows of a block, by kind of device: what keeps its caches and its matrix units busy."""
+LEAST_ROWS = {"cpu": 128, "cuda": 128}
+"""Rows of a block, however long: with fewer, matrix products are slow."""
+
+MOST_ROWS = {"cpu": 1024, "cuda": 1024}
+"""Rows of a block, however short."""
 
 PANEL = 8192
 """Vocabulary entries of a 16-bit weight that are widened at a time."""
@@ -31,8 +34,9 @@ Hidden: TypeAlias = Float[Tensor, "P D"]
 
 def block_rows(vocab_size: int, device: torch.device) -> int:
     """Return how many rows of scores are computed at a time."""
-    most = MOST_ROWS.get(device.type, MOST_ROWS["cuda"])
-    return max(1, min(most, BLOCK_BYTES // (4 * vocab_size)))
+    kind = "cpu" if device.type == "cpu" else "cuda"
+    fitting = BUFFER[kind] // vocab_size // 32 * 32
+    return min(MOST_ROWS[kind], max(LEAST_ROWS[kind], fitting))
 
 
 def score_dtype(dtype: torch.dtype) -> torch.dtype:

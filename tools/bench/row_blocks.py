@@ -10,6 +10,6 @@ from idlm_ds.kernels import projection
 @contextmanager
 def rows_at_a_time(rows: int) -> Iterator[None]:
     """Compute ``rows`` rows of scores at a time, however long they are."""
-    most = dict.fromkeys(projection.MOST_ROWS, rows)
-    with patch.multiple(projection, MOST_ROWS=most, BLOCK_BYTES=2**62):
+    fixed = dict.fromkeys(projection.MOST_ROWS, rows)
+    with patch.multiple(projection, MOST_ROWS=fixed, LEAST_ROWS=fixed):
         yield
