@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from idlm_ds.kernels.long_rows import find_share
+from idlm_ds.kernels.draw import draw
 from idlm_ds.tensor_types import PerPosition, Positions, Probs, Time
 
 NORMAL_ROWS = 16
@@ -119,4 +119,4 @@ def draw_categorical(probs: Probs, uniform: PerPosition) -> Positions:
     Precision: float64, but short stretches of float32 rows are summed in float32: probabilities
     of stretches have a relative error below 2e-6. See ``long_rows.find_share``.
     """
-    return find_share(probs, uniform)
+    return draw(probs, uniform)

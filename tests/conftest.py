@@ -1,5 +1,6 @@
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -21,6 +22,9 @@ CHECKED = [
         "metrics",
     )
 ]
+# Of the operators, not the forms in Triton, which reads the source of its functions.
+KERNELS = Path(__file__).parents[1] / "idlm_ds" / "kernels"
+CHECKED += [f"idlm_ds.kernels.{p.parent.name}.reference" for p in KERNELS.glob("*/reference.py")]
 
 unchecked = [name for name in sys.modules if name.startswith(tuple(CHECKED))]
 assert not unchecked, f"imported before the hook that checks shapes: {unchecked}"

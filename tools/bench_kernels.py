@@ -24,14 +24,13 @@ from idlm_ds.cli import Parser, launch
 from idlm_ds.kernels.cases import Case, Sizes, cases
 from idlm_ds.kernels.survey import compiled
 
-MEMORY, FLOAT32, MATRIX = 3.35e12, 67e12, 989e12
-"""Of an H100 SXM a second: bytes, float32 operations, 16-bit operations in matrix products."""
+MEMORY, FLOAT32 = 3.35e12, 67e12
+"""Of an H100 SXM a second: bytes and float32 operations."""
 
 
 def floor(case: Case) -> float:
     """Return the least microseconds an H100 takes."""
-    products = case.products / MATRIX
-    return 1e6 * max(case.bytes / MEMORY, case.flops / FLOAT32, products)
+    return 1e6 * max(case.bytes / MEMORY, case.flops / FLOAT32)
 
 
 def microseconds(
@@ -89,10 +88,7 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     sizes = Sizes(**{field.name: getattr(args, field.name) for field in fields(Sizes)})
     device = torch.device("cuda" if has_cuda else "cpu")
-    figures: dict[str, dict[str, float]] = {}
-    for case in cases(sizes, device):
-        name = f"{case.name} float32" if case.name in figures else case.name
-        figures[name] = measure(case, args.rounds)
+    figures = {case.name: measure(case, args.rounds) for case in cases(sizes, device)}
     usages = compiled() if find_spec("triton") and not args.no_compile else {}
     report(figures, usages, torch.cuda.get_device_name() if has_cuda else "CPU")
     if args.json:

@@ -16,6 +16,9 @@ from torch import Tensor
 HEAD = 64
 """Width of an attention head."""
 
+MIXED = 4
+"""Tokens of a mixture."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sizes:
@@ -39,8 +42,6 @@ class Case:
     """Least that a pass over memory of this form moves, backward pass included."""
     flops: float = 0.0
     """Float32 operations, roughly."""
-    products: float = 0.0
-    """Operations in matrix products."""
 
     def run(self, form: str, inputs: tuple[Any, ...]) -> tuple[Tensor, ...]:
         """Run a form, ``reference`` or ``triton_impl``, and return results and derivatives."""
@@ -61,7 +62,7 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
     yield from _losses(sizes, device)
     yield _draw(sizes, device)
     yield from _layers(sizes, device)
-    yield from _soft_embeddings(sizes, device)
+    yield _soft_embedding(sizes, device)
 
 
 PASSES = {
@@ -143,23 +144,25 @@ def _layers(sizes: Sizes, device: torch.device) -> Iterator[Case]:
     yield Case(folder="rope", name="rope", inputs=heads, bytes=8.0 * count, flops=6.0 * count)
 
 
-def _soft_embeddings(sizes: Sizes, device: torch.device) -> Iterator[Case]:
-    entries = sizes.rows * sizes.vocab
-    for dtype in (torch.bfloat16, torch.float32):
+def _soft_embedding(sizes: Sizes, device: torch.device) -> Case:
+    positions = sizes.batch * sizes.length
+    entries = MIXED * positions
 
-        def inputs(dtype: torch.dtype = dtype) -> tuple[Tensor, Tensor]:
-            scores = 3 * torch.randn(sizes.rows, sizes.vocab, device=device)
-            table = torch.randn(sizes.vocab, sizes.hidden, device=device).to(dtype)
-            return scores.requires_grad_(), table.requires_grad_()
+    def inputs() -> tuple[Tensor, ...]:
+        table = torch.randn(sizes.vocab, sizes.hidden, device=device, dtype=torch.bfloat16)
+        ids = torch.randint(sizes.vocab, (entries,), device=device)
+        scores = torch.randn(entries, device=device)
+        counts = torch.full((positions,), MIXED, device=device)
+        return table.requires_grad_(), ids, scores.requires_grad_(), counts
 
-        # The scores once in each of three kernels, and their derivative. A float32 product is
-        # three products of its parts.
-        parts = 3 if dtype == torch.float32 else 1
-        yield Case(
-            folder="soft_embedding",
-            name="soft_embedding",
-            inputs=inputs,
-            bytes=16.0 * entries + 3.0 * sizes.vocab * sizes.hidden * dtype.itemsize,
-            flops=20.0 * entries,
-            products=6.0 * parts * entries * sizes.hidden,
-        )
+    # Rows of entries are read for the mean and for the derivative by scores; their summands of
+    # the derivative by the table are written and read. The mean is written, its derivative read
+    # twice, and that of the table written.
+    rows = 4 * entries + 3 * positions + sizes.vocab
+    return Case(
+        folder="soft_embedding",
+        name="soft_embedding",
+        inputs=inputs,
+        bytes=2.0 * rows * sizes.hidden,
+        flops=6.0 * entries * sizes.hidden,
+    )

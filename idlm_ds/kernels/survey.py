@@ -25,8 +25,7 @@ SIZES = Sizes(rows=16, batch=2, length=64)
 def launches() -> Iterator[tuple[str, Launch]]:
     """Yield what the operators launch, named by folder and kernel.
 
-    A kernel comes again with other settings: that of ``rope`` in its backward pass, those of
-    ``soft_embedding`` for a float32 table.
+    A kernel comes again with other settings: that of ``rope`` in its backward pass.
     """
     names: set[str] = set()
     for case in cases(SIZES, torch.device("cpu")):

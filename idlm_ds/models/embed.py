@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from idlm_ds.kernels.soft_embedding import soft_embedding
 from idlm_ds.tensor_types import NetworkInput, SoftInput
 
 FREQUENCIES = 256
@@ -45,16 +46,7 @@ def embed(
     """
     if scores is None or counts is None:
         return F.embedding(ids, table)
-    # Softmax over the entries of each mixture, then the mean of their rows.
-    wide = scores.to(torch.promote_types(table.dtype, torch.float32))
-    every = torch.arange(len(counts), device=counts.device)
-    position = every.repeat_interleave(counts, output_size=len(ids))
-    top = torch.segment_reduce(wide.detach(), "max", lengths=counts, unsafe=True)
-    weights = (wide - top[position]).exp()
-    total = torch.segment_reduce(weights, "sum", lengths=counts, unsafe=True)
-    shares = (weights / total[position])[:, None] * F.embedding(ids, table)
-    mean = torch.segment_reduce(shares, "sum", lengths=counts, unsafe=True, axis=0)
-    return mean.to(table.dtype)
+    return soft_embedding(table, ids, scores, counts)
 
 
 def embedded(embedding: nn.Module, x: NetworkInput) -> Tensor:

@@ -14,12 +14,10 @@ from idlm_ds.objectives.alternation import Alternation, Phase
 from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.objectives.nested import read_together
 from idlm_ds.objectives.scored import FakeLoss, Gap, GapWithInput, InputPath, Scored
-from idlm_ds.processes.base import Denoiser, Head, Noisy, Process, at
+from idlm_ds.processes.base import Denoiser, Head, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.tensor_types import (
-    Logits,
     NetworkInput,
-    PerPosition,
     SoftInput,
     Time,
     TokenIds,
@@ -93,18 +91,18 @@ class IDLM(Method):
         self, networks: Mapping[str, Denoiser], given: Noisy, batch: StepInput
     ) -> StepLoss:
         """Move the student along the gap (eq. 10 of arXiv:2602.19066v1)."""
-        metrics: dict[str, Tensor] = {}
+        judges, metrics = (networks["teacher"], networks["fake"]), {}
 
         def learn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             noisy = self._noise_again(ScoreRows(hidden, weight, bias), given, batch)
-            x_in, has_path = self._opened(noisy.x_in)
+            opened = self._opened(noisy.x_in)
             # Rows (S,) that carry a gradient; all of them where the value is wanted.
             scored = Scored.of(noisy, with_hard=batch.is_logged)
             answer = hidden[scored.answer_rows], weight, bias
             nats: list[Tensor] = []
 
             def descend(teacher: ScoreRows, fake: ScoreRows) -> Tensor:
-                kind = GapWithInput if has_path else Gap
+                kind = Gap if opened is None else GapWithInput
                 gap = kind(self.process, scored, teacher, fake, batch.is_logged)
                 if batch.is_logged:
                     metrics.update(gap.metrics(batch.tokens.numel()))
@@ -112,13 +110,13 @@ class IDLM(Method):
                     nats.append(learn_rows(*answer, scored.soft_pieces, gap) + gap.of_hard())
                 return gap.transmitted()
 
-            judges = networks["teacher"], networks["fake"]
-            with torch.set_grad_enabled(has_path):
-                sent = read_together(judges, x_in, noisy.at_t.sigma, scored.positions, descend)
-            if has_path:
+            x_in, sigma = opened or noisy.x_in, noisy.at_t.sigma
+            with torch.set_grad_enabled(opened is not None):
+                sent = read_together(judges, x_in, sigma, scored.positions, descend)
+            if opened is not None:
                 # Through what teacher and fake were shown, back to the student's answer.
-                (slope,) = torch.autograd.grad(sent, x_in.scores)
-                path = InputPath(self.process, scored, x_in, slope)
+                (slope,) = torch.autograd.grad(sent, opened.scores)
+                path = InputPath(self.process, scored, opened, slope)
                 nats.append(learn_rows(*answer, scored.soft_pieces, path))
             return torch.stack(nats).sum()
 
@@ -128,59 +126,22 @@ class IDLM(Method):
         nats = networks["student"](given.x_in, given.at_t.sigma, read)
         return StepLoss(nats, metrics, is_value=batch.is_logged)
 
-    def _opened(self, x_in: NetworkInput) -> tuple[NetworkInput, bool]:
-        """Return the input of teacher and fake, and whether a gradient is wanted there."""
-        if not (self.is_input_differentiated and isinstance(x_in, SoftInput)):
-            return x_in, False
-        return replace(x_in, scores=x_in.scores.detach().requires_grad_()), True
-
-    def _noise_again(self, answer: ScoreRows, given: Noisy, batch: StepInput) -> Noisy:
-        """Noise the student's sample to its second time."""
-        with torch.no_grad():
-            x_0 = self.process.lazily(answer, given)
-            return self.process.corrupt(x_0, batch.times[SAMPLE], noise=batch.noise)
-
     def student_input(self, tokens: TokenIds, t: Time, *, noise: Noise) -> Noisy:
         """Noise data to time ``t``, as input of the student."""
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
         return self.process.corrupt(x_0, t, noise=noise)
 
-    def generate(self, student: Denoiser, given: Noisy) -> Logits:
-        """Run the student once on its input; ``process.relax`` turns the scores into a sequence."""
-        return student(given.x_in, given.at_t.sigma, at(given.positions))
+    @torch.no_grad()
+    def _noise_again(self, answer: ScoreRows, given: Noisy, batch: StepInput) -> Noisy:
+        """Noise the student's sample to its second time."""
+        x_0 = self.process.lazily(answer, given)
+        return self.process.corrupt(x_0, batch.times[SAMPLE], noise=batch.noise)
 
-    def fake_loss(self, fake: Denoiser, x_0: SoftTokens, t: Time, *, noise: Noise) -> PerPosition:
-        """Compute the diffusion loss of the fake on student samples (eq. 9 of arXiv:2602.19066v1).
-
-        Units: nats. Gradient: reaches the fake's parameters; pass a detached ``x_0``.
-        """
-        noisy = self.process.corrupt(x_0, t, noise=noise)
-        return self.process.loss(fake(noisy.x_in, noisy.at_t.sigma, at(noisy.positions)), noisy)
-
-    def gap(
-        self, teacher: Denoiser, fake: Denoiser, x_0: SoftTokens, t: Time, *, noise: Noise
-    ) -> PerPosition:
-        """Compute teacher loss minus fake loss on one shared draw (eq. 10 of arXiv:2602.19066v1).
-
-        Units: nats. Gradient: reaches ``x_0``. Where the networks are shown hard tokens no
-        gradient passes through them, and they run without a graph.
-        """
-        return self._gap(*self._noise_and_score(teacher, fake, x_0, t, noise))
-
-    def _noise_and_score(
-        self, teacher: Denoiser, fake: Denoiser, x_0: SoftTokens, t: Time, noise: Noise
-    ) -> tuple[Noisy, Logits, Logits]:
-        """Noise a student sample once and run both networks on it."""
-        noisy = self.process.corrupt(x_0, t, noise=noise)
-        x_in = noisy.x_in if self.is_input_differentiated else noisy.x_in.detach()
-        read = at(noisy.positions)
-        with torch.set_grad_enabled(x_in.requires_grad):
-            raw_teacher = teacher(x_in, noisy.at_t.sigma, read)
-            raw_fake = fake(x_in, noisy.at_t.sigma, read)
-        return noisy, raw_teacher, raw_fake
-
-    def _gap(self, noisy: Noisy, raw_teacher: Logits, raw_fake: Logits) -> PerPosition:
-        return self.process.gap(raw_teacher, raw_fake, noisy)
+    def _opened(self, x_in: NetworkInput) -> SoftInput | None:
+        """Return an input through which a gradient is wanted, where there is one."""
+        if not (self.is_input_differentiated and isinstance(x_in, SoftInput)):
+            return None
+        return replace(x_in, scores=x_in.scores.detach().requires_grad_())
 
 
 def dmd(process: Process, **settings: object) -> IDLM:

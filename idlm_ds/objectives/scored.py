@@ -193,8 +193,8 @@ class InputPath:
     def __init__(self, process: Process, scored: Scored, x_in: SoftInput, slope: Tensor) -> None:
         """Take the derivative by the scores of ``x_in``, one a mixture's entry."""
         assert scored.noisy.input_gain is not None
-        self._process, self._ids = process, x_in.ids
-        self._slope = slope * scored.noisy.input_gain[x_in.positions].to(slope.dtype)
+        gain = scored.noisy.input_gain.flatten()[x_in.positions]
+        self._process, self._ids, self._slope = process, x_in.ids, slope * gain.to(slope.dtype)
         self._ends = torch.cumsum(x_in.counts, 0)
         self._counts, self._positions = x_in.counts, scored.positions
 

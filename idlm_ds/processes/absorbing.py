@@ -80,10 +80,6 @@ class Absorbing(Process):
         last = self.schedule.at(torch.ones_like(share)).sigma
         return torch.minimum(-torch.log1p(-share), last)
 
-    def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
-        """See base class; visible tokens are copied, so only masked positions are soft."""
-        return SoftTokens(noisy.x_t, noisy.positions, self.predict(raw).exp())
-
     def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:
         """See base class; eq. (7) of arXiv:2406.07524v2.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from idlm_ds.kernels.projection import ScoreRows
@@ -27,7 +27,7 @@ from idlm_ds.tensor_types import (
 
 Operator: TypeAlias = Callable[..., Tensor]
 """A function of hidden states (P, D), the projection's weight (V, D), its bias (V,) or None, and
-further tensors, such as a fused loss."""
+further arguments, such as a fused loss."""
 
 Use: TypeAlias = Callable[..., Tensor]
 """A function of the scores (R, V) of a block of positions and of further tensors of R rows, which
@@ -42,7 +42,7 @@ class Head(Protocol):
     def scores(self, positions: Positions, /) -> Logits:
         """Project the hidden states of some positions to raw float32 scores."""
 
-    def fused(self, operator: Operator, positions: Positions, /, *inputs: Tensor) -> Tensor:
+    def fused(self, operator: Operator, positions: Positions, /, *inputs: Any) -> Tensor:
         """Run ``operator`` on the hidden states of some positions and the projection's weight.
 
         It runs where ZeRO-3 has gathered the weight, so scores need never exist as a whole.
@@ -111,9 +111,8 @@ class Noisy:
     positions: Positions
     """Where the loss can differ from zero: the rows of every ``Logits`` argument beside this."""
 
-    input_gain: PerPosition | None = None
-    """Derivative of the scores of a soft ``x_in`` by the target's probability of the same token,
-    for each of the B * L positions."""
+    input_gain: Float[Tensor, "B L"] | None = None
+    """Derivative of the scores of a soft ``x_in`` by the target's probability of the token."""
 
     def at(self, positions: Positions) -> "Noisy":
         """Return the part of this draw at some of its positions."""
@@ -268,12 +267,12 @@ class Process(ABC):
     def undecided(self, x_t: TokenIds) -> Positions:
         """Return the positions where a reverse step may still change ``x_t``."""
 
-    @abstractmethod
     def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
         """Turn a student's scores at ``noisy.positions`` into a soft clean sequence.
 
         Gradient: reaches ``raw``.
         """
+        return SoftTokens(noisy.x_t, noisy.positions, self.predict(raw).exp())
 
     @abstractmethod
     def reverse(self, raw: Logits, x_t: TokenIds, t: Time, s: Time, positions: Positions) -> Probs:

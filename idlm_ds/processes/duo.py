@@ -78,7 +78,7 @@ class Duo(Uniform):
             x_in=x_in,
             at_t=self.clock.at(t),
             positions=self.undecided(x_t),
-            input_gain=gain / self.tau,
+            input_gain=(gain / self.tau).view(x_t.shape),
         )
 
     def _near_the_largest(

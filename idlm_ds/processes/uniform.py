@@ -12,7 +12,6 @@ from idlm_ds.kernels.uniform_gap import uniform_gap
 from idlm_ds.kernels.uniform_loss import soft_uniform_loss
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
-from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule, ScheduleAt
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
 
@@ -48,10 +47,6 @@ class Uniform(Process):
     def undecided(self, x_t: TokenIds) -> Positions:
         """See base class: all of them."""
         return torch.arange(x_t.numel(), device=x_t.device)
-
-    def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
-        """See base class; every position is soft."""
-        return SoftTokens(noisy.x_t, noisy.positions, self.predict(raw).exp())
 
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
         """See base class; the continuous-time bound of arXiv:2412.10193 at one drawn t.

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from idlm_ds.checkpoints import transaction
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
@@ -12,9 +14,11 @@ from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_sta
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.kernels import dispatch
+from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
 from idlm_ds.runs.output import prepare_output
+from idlm_ds.train.flops import Meter, peak_flops
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from idlm_ds.train.hooks.console import Progress, say
 from idlm_ds.train.hooks.metrics import MetricsFile, TensorBoard, WandB
@@ -204,7 +208,13 @@ def run_to_end(
     """
     log_every = session.recipe.log.every
     ending = run_phases(
-        program, loader, [*hooks, saver], start=start, stop=stop, log_every=log_every
+        program,
+        loader,
+        [*hooks, saver],
+        start=start,
+        stop=stop,
+        log_every=log_every,
+        meter=_meter(session, program),
     )
     if ending is None:
         return True
@@ -212,6 +222,21 @@ def run_to_end(
     if session.world.is_first:
         say(f"stopped: {ending.reason}; continue with --resume auto")
     return False
+
+
+def _meter(session: Session, program: Program) -> Meter | None:
+    """Count what phases cost; masked families project half of the positions on average."""
+    recipe, world = session.recipe, session.world
+    learner = next(iter(program.learners.values()))
+    is_masked = isinstance(getattr(program.method, "process", None), Absorbing)
+    dtype = torch.bfloat16 if recipe.train.precision == "bf16" else torch.float32
+    return Meter.of(
+        getattr(learner.module, "config", None),
+        program.rates,
+        length=recipe.data.length,
+        rows=0.5 if is_masked else 1.0,
+        peak=peak_flops(world.device, dtype) * world.size,
+    )
 
 
 def checkpointer(

@@ -5,7 +5,7 @@ norms, softmax and everything else that is elementwise count nothing.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -95,6 +95,33 @@ def training_flops(config: Any, phase: Phase, *, length: int, rows: float = 1.0)
     """
     network = network_flops(config)
     return PASSES[phase] * (network.trunk(length) + rows * network.row)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What a run's phases cost at least, and what its ranks can do."""
+
+    per_token: Mapping[Phase, float]
+    """Operations of a phase for each token of its batch; see ``training_flops``."""
+
+    peak: float
+    """FLOP/s of matrix products of all ranks together."""
+
+    @classmethod
+    def of(
+        cls, config: Any, phases: Iterable[Phase], *, length: int, rows: float, peak: float
+    ) -> "Meter | None":
+        """Count for the sizes of a run's networks; None for a kind that is not known here."""
+        try:
+            per_token = {p: training_flops(config, p, length=length, rows=rows) for p in phases}
+        except ValueError:
+            return None
+        return cls(per_token, peak)
+
+    def mfu(self, phase: Phase, tokens_per_s: float) -> float:
+        """Return the model's FLOPs utilisation: the share of ``peak`` that is put to use."""
+        return self.per_token[phase] * tokens_per_s / self.peak
 
 
 def peak_flops(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> float:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from idlm_ds.data.loader import Loader
+from idlm_ds.train.flops import Meter
 from idlm_ds.train.step import Program, train_step
 
 
@@ -32,6 +33,9 @@ class PhaseRecord:
     lr: float
     was_applied: bool
     tokens_per_s: float
+    mfu: float | None
+    """Share of the devices' peak that the operations a phase needs take; see ``train/flops.py``."""
+
     loader_wait_s: float
     phase_s: float
     memory_gb: float
@@ -46,7 +50,7 @@ class PhaseRecord:
         return fields | fields.pop("metrics")
 
 
-CLOCK_FIELDS = ("tokens_per_s", "loader_wait_s", "phase_s", "memory_gb")
+CLOCK_FIELDS = ("tokens_per_s", "mfu", "loader_wait_s", "phase_s", "memory_gb")
 """Fields of a record that differ between two runs of the same recipe; no other does."""
 
 
@@ -80,6 +84,7 @@ def run_phases(
     start: int,
     stop: int,
     log_every: int = 1,
+    meter: Meter | None = None,
 ) -> Stop | None:
     """Run phases ``start`` to ``stop``, or up to where a hook ends the run.
 
@@ -92,6 +97,7 @@ def run_phases(
         start: Phases done before.
         stop: Phases in all.
         log_every: Phases between those whose metrics are computed.
+        meter: Tells the share of the devices' peak that is put to use, where it is known.
 
     Returns:
         The first hook's reason to end the run early, None where it ran to its end.
@@ -113,7 +119,8 @@ def run_phases(
                 grad_norm=result.report.grad_norm,
                 lr=result.report.lr,
                 was_applied=result.report.was_applied,
-                tokens_per_s=tokens / (seconds + batch.wait_s),
+                tokens_per_s=(speed := tokens / (seconds + batch.wait_s)),
+                mfu=None if meter is None else meter.mfu(phase, speed),
                 loader_wait_s=batch.wait_s,
                 phase_s=seconds,
                 memory_gb=_memory_gb(loader.device),

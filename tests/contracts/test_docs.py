@@ -96,8 +96,12 @@ def tree_of(page: Path) -> set[str]:
 
 
 def package_tree() -> set[str]:
-    """List the packages of idlm_ds, its assets, and its own files."""
+    """List the packages of idlm_ds, its assets, and its own files.
+
+    Operators are listed in the README of the kernels instead.
+    """
     folders = {path.parent for path in PACKAGE.rglob("__init__.py")} | {PACKAGE / "assets"}
+    folders -= set((PACKAGE / "kernels").iterdir())
     files = {f"idlm_ds/{p.name}" for p in PACKAGE.glob("*.py") if p.name != "__init__.py"}
     return {f"{path.relative_to(ROOT)}/" for path in folders} | files
 
@@ -160,3 +164,9 @@ def test_a_reading_path_is_short(heading, most):
     files = re.findall(r"^\d+\. `([\w/]+\.py)`", section, flags=re.MULTILINE)
     assert 5 <= len(files) == len(set(files)) <= most
     assert len(files) == len(re.findall(r"^\d+\. ", section, flags=re.MULTILINE))
+
+
+def test_the_operators_are_listed_with_the_kernels():
+    page = (PACKAGE / "kernels" / "README.md").read_text()
+    listed = re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE)
+    assert set(listed) == {p.parent.name for p in PACKAGE.glob("kernels/*/reference.py")}

@@ -8,13 +8,6 @@ from .guarded import Guarded
 from .scores import cases
 
 
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    from idlm_ds.kernels.draw import reference
-
-    monkeypatch.setattr(reference, "BLOCK", 32)
-
-
 def inverted(probs: torch.Tensor, uniform: torch.Tensor) -> list[int]:
     """Count the cumulative sums at or below each target, one row after the other."""
     rows = []
@@ -63,3 +56,12 @@ def test_rare_entries_come_as_often_as_they_should(load):
     uniform = torch.full((10,), 0.9e-9, dtype=torch.float64)
     assert not load("draw")(probs, uniform).any()
     assert (load("draw")(probs, uniform + 0.2e-9) == 1).all()
+
+
+def test_many_rare_entries_beside_a_sure_one_keep_their_share(load):
+    # Rounded to float32, the sum of the row would be that of its first entry.
+    probs = torch.cat([torch.ones(1, 1), torch.full((1, 70), 1e-8)], 1)
+    tail = probs[0, 1].double()
+    for entry in (1, 30, 31, 32, 70):
+        uniform = (1 + (entry - 0.5) * tail) / (1 + 70 * tail)
+        assert load("draw")(probs, uniform.view(1)).tolist() == [entry]

@@ -37,3 +37,16 @@ def test_equal_networks_leave_no_gap(load, generator):
     nats, slope = load("uniform_gap")(student, teacher, teacher.clone(), *level)
     assert not nats.any()
     assert not slope.any()
+
+
+def test_networks_that_hardly_differ_keep_the_digits_of_the_gap(load, generator):
+    student, teacher, _ = related_scores("usual", (4, 71), generator)
+    # Much noise: logs of numbers near 1, of which 1 + x would keep few digits.
+    alpha = torch.tensor([1e-3, 1e-4, 1e-5, 1e-6], dtype=torch.float64)
+    state = torch.randint(71, (4,), generator=generator)
+    level = (1 / (71 * alpha), alpha, (1 - alpha) / 71, state)
+    fake = teacher + 0.01 * torch.randn(4, 71, generator=generator).double()
+    raw = [x.float() for x in (student, teacher, fake)]
+    _, expected_slope = slope_of(gap, *(x.double() for x in raw), *level)
+    _, slope = load("uniform_gap")(*raw, *level)
+    assert ((slope - expected_slope).abs().amax(1) < 1e-3 * sizes(expected_slope)).all()

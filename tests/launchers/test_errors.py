@@ -36,6 +36,7 @@ def error_of(program, arguments, monkeypatch, capsys) -> str:
     [
         (["objective.fake_stpes=2"], ["objective.fake_stpes", "did you mean fake_steps"]),
         (["train.micro_batch=four"], ["train.micro_batch", "four"]),
+        (["train.kernels=fast"], ["train.kernels", "auto", "reference", "triton"]),
         (["train.micro_batch=5"], ["train.global_batch", "8", "5"]),
         (["--recipe", "quikstart"], ["quikstart", "quickstart"]),
         (["--teacher", "/nowhere"], ["teacher.path", "/nowhere"]),

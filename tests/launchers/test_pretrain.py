@@ -55,6 +55,7 @@ def test_a_network_learns_and_every_sink_is_told(recipe, toy, tmp_path):
     (offline,) = (output / "wandb").glob("offline-run-*/*.wandb")
     assert b"pretrain/loss" in offline.read_bytes()
     assert "WARNING" not in done.out + done.err
+    assert done.out.count("kernels: ") == 1
     steps = losses(output)
     assert len(steps) == 30
     (heldout,) = (line for line in lines_of(output) if line["phase"] == "heldout")

@@ -13,6 +13,7 @@ from idlm_ds.processes.udlm import UDLM
 from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.tensor_types import SoftInput
+from tests import plain_idlm
 from tests.heads import ScoresOf
 
 from ..tolerances import assert_close
@@ -63,7 +64,7 @@ def student_words(objective: IDLM, scores: Tensor, step: int, batch: int) -> Sof
     tokens = torch.zeros(batch, 1, dtype=torch.long)
     everything = torch.ones(batch, dtype=torch.float64)
     given = objective.student_input(tokens, everything, noise=noise_for(step, "input", batch))
-    raw = objective.generate(Memoryless(scores), given)
+    raw = plain_idlm.generate(Memoryless(scores), given)
     return objective.process.relax(raw, given)
 
 
@@ -78,7 +79,9 @@ def descend(objective: IDLM, *, sign: float, steps: int) -> list[float]:
         x_0 = student_words(objective, scores, step, batch)
         fake = Memoryless(scores.detach().clone())
         t = stratified_times(0, "time", step, count=batch, t_min=1e-2)
-        gap = objective.gap(teacher(), fake, x_0, t, noise=noise_for(step, "again", batch))
+        gap = plain_idlm.gap(
+            objective, teacher(), fake, x_0, t, noise=noise_for(step, "again", batch)
+        )
         optimizer.zero_grad()
         (sign * gap.sum() / batch).backward()
         optimizer.step()
@@ -101,7 +104,9 @@ def test_gap_under_the_optimal_fake_is_the_divergence_over_t(objective):
     scores = with_mask_score(torch.tensor([-1.0, 0.0, 1.0, 2.0], dtype=torch.float64))
     x_0 = student_words(objective, scores, 0, 8)
     t = torch.full((8,), 0.25, dtype=torch.float64)
-    gap = objective.gap(teacher(), Memoryless(scores), x_0, t, noise=noise_for(0, "again", 8))
+    gap = plain_idlm.gap(
+        objective, teacher(), Memoryless(scores), x_0, t, noise=noise_for(0, "again", 8)
+    )
     assert 0 < len(gap) < 8
     assert len(x_0.positions) == 8
     assert_close(gap, torch.full_like(gap, divergence(scores) / 0.25))
@@ -114,7 +119,7 @@ def test_the_students_own_distribution_is_where_the_fake_stops_learning(objectiv
     gradients = []
     for answer in (scores, teacher().scores):
         fake = Memoryless(answer.clone().requires_grad_())
-        loss = objective.fake_loss(fake, x_0, t, noise=noise_for(0, "again", 8))
+        loss = plain_idlm.fake_loss(objective, fake, x_0, t, noise=noise_for(0, "again", 8))
         gradients.append(torch.autograd.grad(loss.sum(), fake.scores)[0])
     assert_close(gradients[0], torch.zeros_like(scores))
     assert gradients[1][:MASK].abs().max() > 0.1
@@ -124,7 +129,7 @@ def test_student_has_no_gradient_while_the_fake_is_the_teacher(objective):
     scores = with_mask_score(torch.zeros(4, dtype=torch.float64)).requires_grad_()
     x_0 = student_words(objective, scores, 0, 8)
     t = torch.full((8,), 0.5, dtype=torch.float64)
-    gap = objective.gap(teacher(), teacher(), x_0, t, noise=noise_for(0, "again", 8))
+    gap = plain_idlm.gap(objective, teacher(), teacher(), x_0, t, noise=noise_for(0, "again", 8))
     (grad,) = torch.autograd.grad(gap.sum(), scores)
     assert (gap == 0).all()
     assert (grad == 0).all()
@@ -137,9 +142,9 @@ def test_gap_is_the_difference_of_two_losses_on_one_draw(objective, generator):
     fake = Memoryless(torch.randn(V, generator=generator, dtype=torch.float64))
 
     def losses(network: Memoryless) -> Tensor:
-        return objective.fake_loss(network, x_0, t, noise=noise_for(3, "again", 6))
+        return plain_idlm.fake_loss(objective, network, x_0, t, noise=noise_for(3, "again", 6))
 
-    gap = objective.gap(teacher(), fake, x_0, t, noise=noise_for(3, "again", 6))
+    gap = plain_idlm.gap(objective, teacher(), fake, x_0, t, noise=noise_for(3, "again", 6))
     assert_close(gap, losses(teacher()) - losses(fake))
 
 
@@ -148,7 +153,7 @@ def test_teacher_and_fake_see_the_same_state_and_build_no_graph(objective):
     x_0 = student_words(objective, scores, 0, 8)
     networks = (teacher(), Memoryless(scores))
     t = torch.linspace(0.2, 0.9, 8, dtype=torch.float64)
-    gap = objective.gap(*networks, x_0, t, noise=noise_for(0, "again", 8))
+    gap = plain_idlm.gap(objective, *networks, x_0, t, noise=noise_for(0, "again", 8))
     assert gap.requires_grad
     (first,), (second,) = (network.calls for network in networks)
     assert first[0].equal(second[0])
@@ -165,7 +170,7 @@ def test_student_is_shown_noised_data_and_its_time(objective, generator):
     assert given.x_in[~is_masked].equal(tokens[~is_masked])
     assert is_masked.double().mean().item() == pytest.approx(0.3, abs=0.06)
     student = Memoryless(torch.zeros(V))
-    raw = objective.generate(student, given)
+    raw = plain_idlm.generate(student, given)
     assert raw.shape == (int(is_masked.sum()), V)
     ((shown, sigma, _),) = student.calls
     assert shown.equal(given.x_in)
@@ -202,7 +207,7 @@ def gap_and_gradient(
     scores = torch.randn(48, V, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     scores = scores[: len(given.positions)].requires_grad_()
     x_0 = process.relax(scores, given)
-    gap = objective.gap(*networks, x_0, t.flip(0), noise=noise_for(0, "again", 8))
+    gap = plain_idlm.gap(objective, *networks, x_0, t.flip(0), noise=noise_for(0, "again", 8))
     return gap.detach(), torch.autograd.grad(gap.sum(), scores)[0]
 
 

@@ -10,6 +10,7 @@ from idlm_ds.objectives.alternation import Phase
 from idlm_ds.processes.base import at
 from idlm_ds.train.flops import (
     PEAKS,
+    Meter,
     measure_product,
     network_flops,
     peak_flops,
@@ -78,3 +79,11 @@ def test_other_devices_are_measured(monkeypatch):
     monkeypatch.setattr("idlm_ds.train.flops.SHAPES", ((32, 32, 32), (64, 32, 64)))
     assert peak_flops(CPU, torch.float32) > 1e6
     assert measure_product(16, 16, 16, device=CPU, repeats=1) > 1e3
+
+
+def test_the_share_of_the_peak_is_needed_operations_over_possible_ones():
+    config = DiTConfig(vocab_size=13, hidden=16, blocks=1, heads=2, cond=8)
+    meter = Meter.of(config, (Phase.FAKE,), length=8, rows=0.5, peak=1e6)
+    needed = training_flops(config, Phase.FAKE, length=8, rows=0.5)
+    assert meter.mfu(Phase.FAKE, tokens_per_s=3.0) == pytest.approx(3.0 * needed / 1e6)
+    assert Meter.of(None, (Phase.FAKE,), length=8, rows=0.5, peak=1e6) is None

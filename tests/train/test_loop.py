@@ -5,6 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from idlm_ds.objectives.alternation import Phase
+from idlm_ds.train.flops import Meter
 from idlm_ds.train.loop import PhaseRecord, Stop, run_phases
 
 from .toy import GLOBAL_BATCH, LENGTH, batches, program_of
@@ -62,6 +64,16 @@ def test_metrics_come_once_an_interval_with_the_first_phase_that_has_them(every,
         line = record.to_json()
         assert line.keys() >= record.metrics.keys()
         assert "metrics" not in line
+
+
+def test_records_say_what_share_of_the_peak_is_used_where_a_meter_knows():
+    for meter in (None, Meter({Phase.FAKE: 10.0, Phase.STUDENT: 20.0}, peak=1e9)):
+        hook = Seen()
+        run_phases(program_of("idlm"), loader(), [hook], start=0, stop=2, meter=meter)
+        for record, cost in zip(hook.records, (10.0, 20.0), strict=True):
+            expected = None if meter is None else cost * record.tokens_per_s / 1e9
+            assert record.mfu == expected
+            assert record.to_json()["mfu"] == expected
 
 
 def test_a_hook_ends_the_run_after_all_others_have_seen_the_phase():

@@ -13,6 +13,7 @@ from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.objectives.alternation import Phase
 from idlm_ds.objectives.base import StepInput
 from idlm_ds.train.step import Program, train_step
+from tests import plain_idlm
 
 from .toy import GLOBAL_BATCH, LENGTH, METHODS, batches, program_of
 
@@ -62,8 +63,8 @@ def test_blocks_give_the_gradient_of_one_graph_from_the_student_to_the_gap(famil
     )
     with one_learns(program.roles, "student") as networks:
         given = method.student_input(micro.tokens, t_input, noise=noise)
-        x_0 = method.process.relax(method.generate(networks["student"], given), given)
-        nats = method.gap(networks["teacher"], networks["fake"], x_0, t, noise=noise)
+        x_0 = method.process.relax(plain_idlm.generate(networks["student"], given), given)
+        nats = plain_idlm.gap(method, networks["teacher"], networks["fake"], x_0, t, noise=noise)
         whole = torch.autograd.grad(
             nats.sum() / (GLOBAL_BATCH * LENGTH), list(program.roles["student"].module.parameters())
         )

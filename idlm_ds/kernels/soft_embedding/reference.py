@@ -1,25 +1,40 @@
-"""Mean of the rows of a table under the softmax of scores.
+"""Mean of a few rows of a table under the softmax of their scores.
 
-Shapes: P positions, V vocabulary entries, D hidden width.
+Shapes: P positions, N entries of all of them, V vocabulary entries, D hidden width.
 """
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from idlm_ds.tensor_types import Logits
 
-
-def soft_embedding(scores: Logits, table: Tensor) -> Tensor:
-    """Compute ``softmax(scores) table``.
+def soft_embedding(
+    table: Float[Tensor, "V D"],
+    ids: Int[Tensor, " N"],
+    scores: Float[Tensor, " N"],
+    counts: Int[Tensor, " P"],
+) -> Float[Tensor, "P D"]:
+    """Average rows of a table over the entries of each position.
 
     Args:
-        scores: Unnormalised (P, V).
-        table: Embeddings (V, D).
+        table: The embeddings.
+        ids: Row of each entry; entries of a position follow each other.
+        scores: Unnormalised log of the share of each entry.
+        counts: Entries of each position.
 
     Returns:
-        Rows (P, D) in the dtype of the table.
+        Means in the dtype of the table.
 
-    Gradient: reaches both arguments. Precision: float32 or wider, rounded once at the end.
+    Gradient: reaches ``table`` and ``scores``. Precision: softmax and mean in float32 or wider,
+    rounded once at the end.
     """
-    wide = torch.promote_types(scores.dtype, torch.promote_types(table.dtype, torch.float32))
-    return (scores.to(wide).softmax(-1) @ table.to(wide)).to(table.dtype)
+    wide = scores.to(torch.promote_types(table.dtype, torch.float32))
+    every = torch.arange(len(counts), device=counts.device)
+    position = every.repeat_interleave(counts, output_size=len(ids))
+    top = torch.segment_reduce(wide.detach(), "max", lengths=counts, unsafe=True)
+    weights = (wide - top[position]).exp()
+    total = torch.segment_reduce(weights, "sum", lengths=counts, unsafe=True)
+    shares = (weights / total[position])[:, None] * F.embedding(ids, table)
+    mean = torch.segment_reduce(shares, "sum", lengths=counts, unsafe=True, axis=0)
+    return mean.to(table.dtype)

@@ -1,6 +1,6 @@
-"""Mean of embeddings under a softmax that is never written to memory, in Triton.
+"""Mean of a few rows of a table, none of which is copied, in Triton.
 
-Shapes: P positions, V vocabulary entries, D hidden width.
+Shapes: P positions, N entries of all of them, V vocabulary entries, D hidden width.
 """
 
 from typing import Any
@@ -8,217 +8,158 @@ from typing import Any
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from idlm_ds.kernels.dispatch import is_interpreted
-from idlm_ds.kernels.launch import launch
-from idlm_ds.kernels.online import LOWEST
-from idlm_ds.tensor_types import Logits
+from idlm_ds.kernels.launch import launch, power_of_two
+from idlm_ds.kernels.online import normaliser, probability
 
-TILES = {2: (64, 32, 256), 4: (32, 32, 128), 8: (32, 16, 64)}
-"""Positions, entries and features of a tile, by the bytes of a number in the table."""
+ENTRIES = 8
+"""Entries of a position that a program reads at a time."""
+
+FEATURES = 256
+"""Most features that a program holds of an entry at a time."""
 
 
-def soft_embedding(scores: Logits, table: Tensor) -> Tensor:
-    """See ``reference.py``.
-
-    Precision: sums are float32 or wider. With a 16-bit table the softmax is rounded to 16 bits
-    for the product; with a float32 one, products are exact to about 2e-6.
-    """
-    mean: Tensor = _SoftEmbedding.apply(scores, table.contiguous())
+def soft_embedding(
+    table: Float[Tensor, "V D"],
+    ids: Int[Tensor, " N"],
+    scores: Float[Tensor, " N"],
+    counts: Int[Tensor, " P"],
+) -> Float[Tensor, "P D"]:
+    """See ``reference.py``."""
+    wide = scores.to(torch.promote_types(table.dtype, torch.float32)).contiguous()
+    mean: Tensor = _SoftEmbedding.apply(
+        table.contiguous(), ids.contiguous(), wide, counts.contiguous()
+    )
     return mean
 
 
-def _settings(table: Tensor) -> dict[str, Any]:
-    positions, entries, features = TILES[table.element_size()]
-    return {
-        # The interpreter computes with the bits of 16-bit numbers as if they were integers.
-        "WIDEN": is_interpreted() and table.element_size() == 2,
-        "PRECISION": "tf32x3" if table.dtype == torch.float32 else "ieee",
-        "POSITIONS": positions,
-        "ENTRIES": entries,
-        "FEATURES": features,
-        "num_warps": 8,
-        "num_stages": 2,
-    }
+def _settings(width: int) -> dict[str, int]:
+    return {"ENTRIES": ENTRIES, "FEATURES": min(FEATURES, power_of_two(width)), "num_warps": 4}
 
 
 class _SoftEmbedding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, table: Tensor) -> Tensor:
-        (count, entries), width = scores.shape, table.shape[1]
-        wide = torch.promote_types(table.dtype, torch.float32)
-        out = torch.empty(count, width, dtype=wide, device=scores.device)
-        peak, whole = torch.empty(2, count, dtype=wide, device=scores.device)
-        settings = _settings(table)
-        grid = (triton.cdiv(count, settings["POSITIONS"]), triton.cdiv(width, settings["FEATURES"]))
-        shape = (*scores.stride(), count, entries, width)
-        launch(_soft_embedding, grid, scores, table, out, peak, whole, *shape, **settings)
-        ctx.save_for_backward(scores, table, out, peak, whole)
-        return out.to(table.dtype)
+    def forward(ctx: Any, table: Tensor, ids: Tensor, scores: Tensor, counts: Tensor) -> Tensor:
+        positions, width = len(counts), table.shape[1]
+        starts = counts.cumsum(0) - counts
+        shares = torch.empty_like(scores)
+        out = torch.empty(positions, width, dtype=table.dtype, device=table.device)
+        settings = _settings(width)
+        launch(
+            _soft_embedding,
+            (positions, triton.cdiv(width, settings["FEATURES"])),
+            *(table, ids, scores, starts, counts, shares, out, width),
+            **settings,
+        )
+        ctx.save_for_backward(table, ids, shares, starts, counts)
+        return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor]:
-        scores, table, out, peak, whole = ctx.saved_tensors
-        (count, entries), width = scores.shape, table.shape[1]
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, None, Tensor | None, None]:
+        table, ids, shares, starts, counts = ctx.saved_tensors
         slope = slope.contiguous()
-        # Average of the derivative by probabilities, under them.
-        mean = (slope.to(out.dtype) * out).sum(1)
-        into_scores = torch.empty(count, entries, dtype=scores.dtype, device=scores.device)
-        into_table = torch.empty(entries, width, dtype=table.dtype, device=scores.device)
-        settings = _settings(table)
-        shape = (*scores.stride(), count, entries, width)
-        columns = triton.cdiv(entries, settings["ENTRIES"])
-        launch(
-            _into_scores,
-            (triton.cdiv(count, settings["POSITIONS"]), columns),
-            *(scores, table, slope, mean, peak, whole, into_scores, *shape),
-            **settings | {"FEATURES": min(settings["FEATURES"], 64)},
-        )
-        launch(
-            _into_table,
-            (columns, triton.cdiv(width, settings["FEATURES"])),
-            *(scores, slope, peak, whole, into_table, *shape),
-            **settings,
-        )
-        return into_scores, into_table
+        into_table = into_scores = None
+        if ctx.needs_input_grad[0]:
+            into_table = _by_table(slope, ids, shares, counts, len(table))
+        if ctx.needs_input_grad[2]:
+            into_scores = torch.empty_like(shares)
+            launch(
+                _into_scores,
+                (len(counts),),
+                *(table, ids, shares, starts, counts, slope, into_scores, table.shape[1]),
+                **_settings(table.shape[1]),
+            )
+        return into_table, None, into_scores, None
+
+
+def _by_table(slope: Tensor, ids: Tensor, shares: Tensor, counts: Tensor, size: int) -> Tensor:
+    """Sum over the entries of each row of the table, by torch, always in the same order.
+
+    Precision: a summand is rounded to the dtype of the table, as by autograd of the reference.
+    """
+    every = torch.arange(len(counts), device=counts.device)
+    position = every.repeat_interleave(counts, output_size=len(ids))
+    each = (shares[:, None] * slope[position]).to(slope.dtype)
+    return torch.ops.aten.embedding_dense_backward(each, ids, size, -1, False)
 
 
 @triton.jit
-def _block(scores, row, entry, row_stride, column_stride, count, entries, wide: tl.constexpr):
-    """Load scores of a tile; the lowest beyond the edges."""
-    inside = (row < count)[:, None] & (entry < entries)[None, :]
-    place = row.to(tl.int64)[:, None] * row_stride + entry[None, :] * column_stride
-    return tl.load(scores + place, mask=inside, other=LOWEST).to(wide)
-
-
-@triton.jit
-def _matrix(matrix, row, column, rows, columns, WIDEN: tl.constexpr):
-    """Load a tile of a matrix with adjacent rows; zeros beyond the edges."""
-    inside = (row < rows)[:, None] & (column < columns)[None, :]
-    place = row.to(tl.int64)[:, None] * columns + column[None, :]
-    values = tl.load(matrix + place, mask=inside, other=0.0)
-    return values.to(tl.float32) if WIDEN else values
+def _rows(table, ids, entry, count, feature, width, wide: tl.constexpr):
+    """Load features of the rows of some entries; zeros beyond the edges."""
+    row = tl.load(ids + entry, mask=entry < count, other=0).to(tl.int64)
+    inside = (entry < count)[:, None] & (feature < width)[None, :]
+    place = row[:, None] * width + feature[None, :]
+    return tl.load(table + place, mask=inside, other=0.0).to(wide)
 
 
 @triton.jit
 def _soft_embedding(
-    scores,
     table,
+    ids,
+    scores,
+    starts,
+    counts,
+    shares,
     out,
-    peak,
-    whole,
-    row_stride,
-    column_stride,
-    count,
-    entries,
     width,
-    WIDEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    POSITIONS: tl.constexpr,
     ENTRIES: tl.constexpr,
     FEATURES: tl.constexpr,
 ):
-    wide: tl.constexpr = out.dtype.element_ty
-    row = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
+    position = tl.program_id(0).to(tl.int64)
     feature = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
-    top = tl.zeros((POSITIONS,), wide) + LOWEST
-    total = tl.zeros((POSITIONS,), wide)
-    mean = tl.zeros((POSITIONS, FEATURES), wide)
-    for first in range(0, entries, ENTRIES):
+    wide: tl.constexpr = scores.dtype.element_ty
+    start, count = tl.load(starts + position), tl.load(counts + position)
+    peak, whole = normaliser(scores + start, 1, count, ENTRIES)
+    total = tl.zeros((ENTRIES, FEATURES), wide)
+    for first in range(0, count, ENTRIES):
         entry = first + tl.arange(0, ENTRIES)
-        score = _block(scores, row, entry, row_stride, column_stride, count, entries, wide)
-        higher = tl.maximum(top, tl.max(score, 1))
-        shrink = tl.exp(top - higher)
-        exps = tl.exp(score - higher[:, None])
-        total = total * shrink + tl.sum(exps, 1)
-        top = higher
-        vectors = _matrix(table, entry, feature, entries, width, WIDEN)
-        mean *= shrink[:, None]
-        mean = tl.dot(
-            exps.to(vectors.dtype), vectors, mean, input_precision=PRECISION, out_dtype=wide
-        )
-    inside = (row < count)[:, None] & (feature < width)[None, :]
-    place = row.to(tl.int64)[:, None] * width + feature[None, :]
-    tl.store(out + place, mean / total[:, None], mask=inside)
-    if tl.program_id(1) == 0:
-        tl.store(peak + row, top, mask=row < count)
-        tl.store(whole + row, total, mask=row < count)
+        share = probability(scores + start, 1, entry, count, peak, whole)
+        if tl.program_id(1) == 0:
+            tl.store(shares + start + entry, share, mask=entry < count)
+        total += share[:, None] * _rows(table, ids + start, entry, count, feature, width, wide)
+    mean = tl.sum(total, 0).to(out.dtype.element_ty)
+    tl.store(out + position * width + feature, mean, mask=feature < width)
 
 
 @triton.jit
 def _into_scores(
-    scores,
     table,
+    ids,
+    shares,
+    starts,
+    counts,
     slope,
-    mean,
-    peak,
-    whole,
     out,
-    row_stride,
-    column_stride,
-    count,
-    entries,
     width,
-    WIDEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    POSITIONS: tl.constexpr,
     ENTRIES: tl.constexpr,
     FEATURES: tl.constexpr,
 ):
-    wide: tl.constexpr = mean.dtype.element_ty
-    row = tl.program_id(0) * POSITIONS + tl.arange(0, POSITIONS)
-    entry = tl.program_id(1) * ENTRIES + tl.arange(0, ENTRIES)
-    by_probs = tl.zeros((POSITIONS, ENTRIES), wide)
-    for first in range(0, width, FEATURES):
-        feature = first + tl.arange(0, FEATURES)
-        g = _matrix(slope, row, feature, count, width, WIDEN)
-        vectors = tl.trans(_matrix(table, entry, feature, entries, width, WIDEN))
-        by_probs = tl.dot(g, vectors, by_probs, input_precision=PRECISION, out_dtype=wide)
-    is_row = row < count
-    top = tl.load(peak + row, mask=is_row, other=0.0)[:, None]
-    total = tl.load(whole + row, mask=is_row, other=1.0)[:, None]
-    average = tl.load(mean + row, mask=is_row, other=0.0)[:, None]
-    score = _block(scores, row, entry, row_stride, column_stride, count, entries, wide)
-    by_scores = tl.exp(score - top) / total * (by_probs - average)
-    inside = is_row[:, None] & (entry < entries)[None, :]
-    place = row.to(tl.int64)[:, None] * entries + entry[None, :]
-    tl.store(out + place, by_scores.to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def _into_table(
-    scores,
-    slope,
-    peak,
-    whole,
-    out,
-    row_stride,
-    column_stride,
-    count,
-    entries,
-    width,
-    WIDEN: tl.constexpr,
-    PRECISION: tl.constexpr,
-    POSITIONS: tl.constexpr,
-    ENTRIES: tl.constexpr,
-    FEATURES: tl.constexpr,
-):
-    wide: tl.constexpr = peak.dtype.element_ty
-    entry = tl.program_id(0) * ENTRIES + tl.arange(0, ENTRIES)
-    feature = tl.program_id(1) * FEATURES + tl.arange(0, FEATURES)
-    total = tl.zeros((ENTRIES, FEATURES), wide)
-    for first in range(0, count, POSITIONS):
-        row = first + tl.arange(0, POSITIONS)
-        is_row = row < count
-        score = _block(scores, row, entry, row_stride, column_stride, count, entries, wide)
-        top = tl.load(peak + row, mask=is_row, other=0.0)[:, None]
-        share = tl.exp(score - top) / tl.load(whole + row, mask=is_row, other=1.0)[:, None]
-        g = _matrix(slope, row, feature, count, width, WIDEN)
-        share = tl.trans(share.to(g.dtype))
-        total = tl.dot(share, g, total, input_precision=PRECISION, out_dtype=wide)
-    inside = (entry < entries)[:, None] & (feature < width)[None, :]
-    place = entry.to(tl.int64)[:, None] * width + feature[None, :]
-    tl.store(out + place, total.to(out.dtype.element_ty), mask=inside)
+    position = tl.program_id(0).to(tl.int64)
+    wide: tl.constexpr = out.dtype.element_ty
+    start, count = tl.load(starts + position), tl.load(counts + position)
+    slope += position * width
+    shares += start
+    out += start
+    total = tl.zeros((ENTRIES,), wide)
+    for first in range(0, count, ENTRIES):
+        entry = first + tl.arange(0, ENTRIES)
+        products = tl.zeros((ENTRIES, FEATURES), wide)
+        for left in range(0, width, FEATURES):
+            feature = left + tl.arange(0, FEATURES)
+            g = tl.load(slope + feature, mask=feature < width, other=0.0).to(wide)
+            products += g[None, :] * _rows(table, ids + start, entry, count, feature, width, wide)
+        by_share = tl.sum(products, 1)
+        total += by_share * tl.load(shares + entry, mask=entry < count, other=0.0)
+        tl.store(out + entry, by_share, mask=entry < count)
+    # The derivative by the mean, along the mean.
+    average = tl.sum(total, 0)
+    tl.debug_barrier()
+    for first in range(0, count, ENTRIES):
+        entry = first + tl.arange(0, ENTRIES)
+        share = tl.load(shares + entry, mask=entry < count, other=0.0)
+        by_share = tl.load(out + entry, mask=entry < count, other=0.0)
+        tl.store(out + entry, share * (by_share - average), mask=entry < count)

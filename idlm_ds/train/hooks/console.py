@@ -63,7 +63,8 @@ class Progress:
             for k, r in sorted(self._latest.items())
             if r.loss is not None
         )
+        mfu = "" if record.mfu is None else f"MFU {record.mfu:.0%}  "
         return (
-            f"{losses}  |grad| {record.grad_norm:.2f}  {record.tokens_per_s:,.0f} tok/s  "
+            f"{losses}  |grad| {record.grad_norm:.2f}  {record.tokens_per_s:,.0f} tok/s  {mfu}"
             f"{record.memory_gb:.1f} GB  wait {record.loader_wait_s * 1e3:.1f} ms = {share:.2%}"
         )

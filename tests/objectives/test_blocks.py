@@ -1,0 +1,126 @@
+"""A distillation step in blocks of score rows is the one on whole rows, in value and gradient."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from idlm_ds.kernels import projection
+from idlm_ds.noise import Noise
+from idlm_ds.objectives.alternation import Phase
+from idlm_ds.objectives.base import StepInput
+from idlm_ds.objectives.idlm import IDLM, INPUT, SAMPLE
+from tests import plain_idlm
+from tests.train.toy import GLOBAL_BATCH, LENGTH, VOCAB, method_of, network
+
+CLOSE = {torch.float64: 1e-10, torch.float32: 2e-6}
+"""Distance of two arrays, relative to the norm of the right one; in float32 each is up to 1e-6
+from what float64 gives."""
+
+FAMILIES = [("idlm", "mdlm"), ("idlm", "sedd"), ("idlm", "udlm"), ("idlm", "duo"), ("dmd", "duo")]
+
+
+@pytest.fixture(params=[1, 3, 128], ids="{} rows".format)
+def rows(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
+    monkeypatch.setitem(projection.MOST_ROWS, "cpu", request.param)
+    return request.param
+
+
+def step_input(objective: IDLM, *, is_logged: bool = True) -> StepInput:
+    generator = torch.Generator().manual_seed(5)
+    tokens = torch.randint(0, VOCAB - 1, (GLOBAL_BATCH, LENGTH), generator=generator)
+    t = torch.linspace(0.2, 0.9, GLOBAL_BATCH, dtype=torch.float64)
+    return StepInput(tokens, {INPUT: t.flip(0), SAMPLE: t}, noise(), step=0, is_logged=is_logged)
+
+
+def noise() -> Noise:
+    return Noise.of_samples(0, "noise", samples=range(GLOBAL_BATCH))
+
+
+def networks(dtype: torch.dtype) -> dict[str, nn.Module]:
+    made = {name: network(k).to(dtype).eval() for k, name in enumerate(("teacher", "fake"))}
+    return {**made, "student": network(2).to(dtype).eval()}
+
+
+def learned(nets: dict[str, nn.Module], learner: str) -> dict[str, nn.Module]:
+    for name, net in nets.items():
+        net.requires_grad_(name == learner)
+    return nets
+
+
+def whole(objective: IDLM, nets: dict[str, Any], phase: Phase, batch: StepInput) -> Tensor:
+    """The loss as one graph over whole rows of scores."""
+    same = noise()
+    given = objective.student_input(batch.tokens, batch.times[INPUT], noise=same)
+    raw = plain_idlm.generate(nets["student"], given)
+    x_0, t = objective.process.relax(raw, given), batch.times[SAMPLE]
+    if phase is Phase.FAKE:
+        return plain_idlm.fake_loss(objective, nets["fake"], x_0, t, noise=same).sum()
+    judges = nets["teacher"], nets["fake"]
+    return plain_idlm.gap(objective, *judges, x_0, t, noise=same).sum()
+
+
+@pytest.mark.parametrize("dtype", CLOSE, ids=str)
+@pytest.mark.parametrize("phase", [Phase.FAKE, Phase.STUDENT], ids=lambda phase: phase.value)
+@pytest.mark.parametrize(("name", "family"), FAMILIES)
+def test_blocks_give_the_loss_and_the_gradient_of_whole_rows(name, family, phase, dtype, rows):
+    objective = method_of(name, family)
+    nets = learned(networks(dtype), phase.learner)
+    parameters = dict(nets[phase.learner].named_parameters())
+    answers = []
+    for loss in (
+        objective.loss(phase, nets, step_input(objective)).nats.sum(),
+        whole(objective, nets, phase, step_input(objective)),
+    ):
+        gradients = torch.autograd.grad(loss, parameters.values(), allow_unused=True)
+        answers.append({"loss": loss.detach(), **dict(zip(parameters, gradients, strict=True))})
+    got, wanted = answers
+    assert wanted["output_layer.linear.weight"].abs().max() > 1e-3
+    for key, value in wanted.items():
+        assert (got[key] is None) == (value is None), key
+        if value is not None:
+            off = (got[key] - value).norm() / value.norm().clamp(min=1e-3)
+            assert off < CLOSE[dtype], f"{key} is off by {off:.1e}"
+
+
+@pytest.mark.parametrize("phase", [Phase.FAKE, Phase.STUDENT], ids=lambda phase: phase.value)
+@pytest.mark.parametrize(("name", "family"), FAMILIES)
+def test_each_network_is_projected_once_however_many_rows_there_are(name, family, phase, rows):
+    objective, nets = method_of(name, family), learned(networks(torch.float32), phase.learner)
+    calls = dict.fromkeys(nets, 0)
+    for role, net in nets.items():
+
+        def count(*_: Any, role: str = role) -> None:
+            calls[role] += 1
+
+        net.output_layer.linear.register_forward_pre_hook(count)
+    for t in (1e-9, 0.5, 1.0):
+        batch = step_input(objective, is_logged=False)
+        batch.times.update({INPUT: torch.full((GLOBAL_BATCH,), t, dtype=torch.float64)})
+        objective.loss(phase, nets, batch)
+    used = nets if phase is Phase.STUDENT else ("fake", "student")
+    assert calls == {role: 3 if role in used else 0 for role in nets}
+
+
+@pytest.mark.parametrize("family", ["mdlm", "sedd", "udlm", "duo"])
+def test_no_tensor_is_as_large_as_two_blocks_of_scores(family, monkeypatch):
+    """Of 32 positions, no more than four rows of scores exist in one tensor."""
+    monkeypatch.setitem(projection.MOST_ROWS, "cpu", 4)
+    monkeypatch.setattr("idlm_ds.noise.NORMAL_ROWS", 4)
+    monkeypatch.setattr("idlm_ds.processes.duo.NORMAL_ROWS", 4)
+    seen: list[int] = []
+
+    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor) and VOCAB in out.shape:
+                seen.append(out.numel() // VOCAB)
+            return out
+
+    objective, nets = method_of("idlm", family), networks(torch.float32)
+    for phase in (Phase.FAKE, Phase.STUDENT):
+        with Watch():
+            objective.loss(phase, learned(nets, phase.learner), step_input(objective)).nats.sum()
+    # The projection's weight has as many rows as hidden states have entries.
+    assert max(size for size in seen if size != nets["fake"].config.hidden) <= 4
