@@ -183,11 +183,12 @@ def _by_stretch(
     """Reduce each stretch, and add empty ones up to a whole number of groups."""
     rows, size = values.shape
     whole, groups = size // STRETCH, -(-size // GROUP)
-    columns = values.t()
-    if columns.is_contiguous():
-        reduced = reduce(columns[: whole * STRETCH].view(whole, STRETCH, rows), 1).t()
+    stretches = values[:, : whole * STRETCH].unflatten(1, (whole, STRETCH))
+    if values.stride(0) == 1:
+        # A row is a column in memory.
+        reduced = reduce(stretches.permute(1, 2, 0), 1).t()
     else:
-        reduced = reduce(values[:, : whole * STRETCH].unflatten(1, (whole, STRETCH)), 2)
+        reduced = reduce(stretches, 2)
     shape = rows, groups * STRETCH
     padded = torch.full(shape, nothing, dtype=torch.float64, device=values.device)
     padded[:, :whole] = reduced
