@@ -20,7 +20,7 @@ BUFFER = {"cpu": 2**23, "cuda": 2**25}
 LEAST_ROWS = {"cpu": 128, "cuda": 128}
 """Rows of a block, however long: with fewer, matrix products are slow."""
 
-MOST_ROWS = {"cpu": 1024, "cuda": 1024}
+MOST_ROWS = {"cpu": 256, "cuda": 1024}
 """Rows of a block, however short."""
 
 PANEL = 8192
