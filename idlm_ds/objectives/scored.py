@@ -11,7 +11,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from idlm_ds.kernels.learn import back_project
-from idlm_ds.kernels.projection import ScoreRows, block_rows, blocks, first_rows
+from idlm_ds.kernels.projection import ScoreRows, block_rows, blocks
 from idlm_ds.objectives.base import mean_of
 from idlm_ds.processes.base import Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
@@ -167,23 +167,20 @@ class GapWithInput(Gap):
     ) -> None:
         """See ``Gap``; the hidden states carry a graph to the networks' input."""
         super().__init__(process, scored, teacher, fake, with_value)
-        self._networks = (teacher, 1.0), (fake, -1.0)
         self._slopes = [torch.zeros_like(rows.hidden) for rows in (teacher, fake)]
-        self._copies = teacher.buffer(), teacher.buffer()
 
     def __call__(self, raw: Logits, piece: slice) -> tuple[PerPosition, Logits]:
         """See ``RowLoss``."""
-        block = self.scored.block(piece)
-        for (rows, sign), slopes in zip(self._networks, self._slopes, strict=True):
-            own, target = (first_rows(copy, len(raw)) for copy in self._copies)
-            _, slope = self.process.loss_slope(rows.scores(piece, own), block, target.copy_(raw))
-            back_project(slope.mul_(sign), rows.weight.detach(), out=slopes[piece])
-        return super().__call__(raw, piece)
+        block, judged = self.scored.block(piece), self.raw(piece)
+        nats, slope, *others = self.process.gap_slopes(raw, *judged, block)
+        for rows, into, other in zip((self.teacher, self.fake), self._slopes, others, strict=True):
+            back_project(other, rows.weight.detach(), out=into[piece])
+        return nats, slope
 
     def transmitted(self) -> Tensor:
         """Return a number whose gradient is that of the gap by both networks' hidden states."""
-        pairs = zip(self._networks, self._slopes, strict=True)
-        return torch.stack([(rows.hidden * slopes).sum() for (rows, _), slopes in pairs]).sum()
+        pairs = zip((self.teacher, self.fake), self._slopes, strict=True)
+        return torch.stack([(rows.hidden * slope).sum() for rows, slope in pairs]).sum()
 
 
 @final

@@ -229,6 +229,24 @@ class Process(ABC):
             (slope,) = torch.autograd.grad(nats.sum(), leaf)
         return nats.detach(), slope
 
+    def gap_slopes(
+        self, raw_student: Logits, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy
+    ) -> tuple[PerPosition, Logits, Logits, Logits]:
+        """Compute ``gap`` and its derivatives by all three scores, for a block of positions.
+
+        Wanted where teacher and fake are shown something that depends on the student. The
+        arguments are those of ``gap_slope``.
+
+        Units: nats. Gradient: none.
+        """
+        with torch.enable_grad():
+            leaves = [r.detach().requires_grad_() for r in (raw_student, raw_teacher, raw_fake)]
+            probs = self.predict(leaves[0]).exp()
+            x_0 = SoftTokens(noisy.x_0.tokens, noisy.positions, probs)
+            nats = self.gap(leaves[1], leaves[2], replace(noisy, x_0=x_0))
+            student, teacher, fake = torch.autograd.grad(nats.sum(), leaves)
+        return nats.detach(), student, teacher, fake
+
     def answer_(self, raw: Logits) -> Probs:
         """Turn scores into the distribution of the clean token, which may take their memory.
 

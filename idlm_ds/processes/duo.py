@@ -87,7 +87,7 @@ class Duo(Uniform):
         """Return argmax and number of entries by row, then id and ``w / tau`` by entry."""
         amplitude = gain[:, None].to(clean.dtype)
         xi = xi.to(clean.dtype).mul_(spread[:, None].to(clean.dtype))
-        w = xi + amplitude * clean.detach()
+        w = torch.addcmul(xi, amplitude, clean.detach())
         top, x_t = w.max(1)
         row, ids = (w > (top - NEGLIGIBLE * self.tau)[:, None]).nonzero(as_tuple=True)
         near = xi[row, ids] + amplitude[row, 0] * clean[row, ids]

@@ -156,8 +156,9 @@ class SoftTokens:
         is_soft = row >= 0
         if bool(is_soft.all()):
             return self.probs[row]
-        here = self.tokens.flatten()[at]
-        hard = torch.nn.functional.one_hot(here, self.probs.shape[1]).to(self.probs.dtype)
+        shape = len(at), self.probs.shape[1]
+        hard = torch.zeros(shape, dtype=self.probs.dtype, device=at.device)
+        hard.scatter_(1, self.tokens.flatten()[at][:, None], 1.0)
         return hard.index_put((is_soft.nonzero()[:, 0],), self.probs[row[is_soft]])
 
     def is_soft(self, at: Positions) -> Bool[Tensor, " P"]:

@@ -8,7 +8,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from idlm_ds.kernels.long_rows import Softmax
-from idlm_ds.kernels.uniform_gap import uniform_gap
+from idlm_ds.kernels.uniform_gap import uniform_gap, uniform_gap_slopes
 from idlm_ds.kernels.uniform_loss import soft_uniform_loss
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
@@ -98,6 +98,14 @@ class Uniform(Process):
         """See base class; the value costs nothing here."""
         del with_value
         return uniform_gap(raw_student, raw_teacher, raw_fake, *self._of_rows(noisy))
+
+    def gap_slopes(
+        self, raw_student: Logits, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy
+    ) -> tuple[PerPosition, Logits, Logits, Logits]:
+        """See base class."""
+        raw = (raw_student, raw_teacher, raw_fake)
+        room = torch.empty_like(raw_teacher), torch.empty_like(raw_fake)
+        return uniform_gap_slopes(*raw, *self._of_rows(noisy), room=room)
 
     def _of_rows(self, noisy: Noisy) -> tuple[PerPosition, PerPosition, PerPosition, Positions]:
         """Weight without ``1 / q_i``, alpha, floor and hard state of each row."""

@@ -41,19 +41,6 @@ class Frozen:
         """See ``Borrowed``; nothing was gathered."""
 
 
-class _Inject(torch.autograd.Function):
-    """A scalar whose gradient with respect to the output is a cotangent."""
-
-    @staticmethod
-    def forward(ctx, output: Tensor, cotangent: Tensor) -> Tensor:
-        ctx.save_for_backward(cotangent)
-        return output.new_zeros(())
-
-    @staticmethod
-    def backward(ctx, scale: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * scale, None
-
-
 class Learning(Frozen):
     """A network with AdamW, the norm of its gradient and a running mean."""
 
@@ -83,10 +70,6 @@ class Learning(Frozen):
     def backward(self, loss: Tensor) -> None:
         """See ``Learner``."""
         loss.backward()
-
-    def backward_from(self, output: Tensor, cotangent: Tensor) -> None:
-        """See ``Learner``."""
-        _Inject.apply(output, cotangent).backward()
 
     def step(self, lr: float) -> StepReport:
         """See ``Learner``."""
