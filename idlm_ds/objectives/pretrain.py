@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, final
 
 import torch
@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from jaxtyping import Float64
 from torch import Tensor
 
+from idlm_ds.kernels.learn import learn_rows
 from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, Single
 from idlm_ds.objectives.base import Method, StepInput, StepLoss
-from idlm_ds.processes.base import Denoiser, Process, at
+from idlm_ds.objectives.scored import Scored
+from idlm_ds.processes.base import Denoiser, Head, Noisy, Process, at
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.tensor_types import Logits, PerPosition, Positions, Time, TokenIds
 
@@ -40,7 +42,10 @@ class PretrainMethod(Method):
     def nats(
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
     ) -> tuple[PerPosition, Positions]:
-        """Return the nats of all scored positions, and those positions."""
+        """Return the nats of all scored positions, and those positions.
+
+        Gradient: none, but for ``NextToken`` where gradients are enabled.
+        """
 
     @abstractmethod
     def num_scored(self, length: int) -> int:
@@ -65,18 +70,27 @@ class Nelbo(PretrainMethod):
     t_min: float = 0.0
     plan: Single = Single()
 
+    def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:
+        """See base class; loss and gradient are computed in blocks of score rows."""
+        noisy = self._noised(batch.tokens, batch.times["t"], batch.noise)
+        scored = Scored.of(noisy, with_hard=True)
+
+        def loss(raw: Logits, piece: slice) -> tuple[PerPosition, Logits]:
+            return self.process.loss_slope(raw, scored.block(piece))
+
+        def read(head: Head) -> Tensor:
+            return head.fused(learn_rows, scored.positions, scored.pieces, loss)
+
+        return StepLoss(networks[phase.learner](noisy.x_in, noisy.at_t.sigma, read))
+
     def nats(
         self, model: Denoiser, tokens: TokenIds, t: Time, *, noise: Noise
     ) -> tuple[PerPosition, Positions]:
         """See base class."""
-        x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
-        noisy = self.process.corrupt(x_0, t, noise=noise)
-        if torch.is_grad_enabled():
-            raw = model(noisy.x_in, noisy.at_t.sigma, at(noisy.positions))
-            return self.process.loss(raw, noisy), noisy.positions
+        noisy = self._noised(tokens, t, noise)
 
         def loss(raw: Logits, positions: Positions) -> PerPosition:
-            return self.process.loss(raw, replace(noisy, positions=positions))
+            return self.process.loss(raw, noisy.at(positions))
 
         nats = model(
             noisy.x_in,
@@ -84,6 +98,10 @@ class Nelbo(PretrainMethod):
             lambda head: head.each(loss, noisy.positions, noisy.positions),
         )
         return nats, noisy.positions
+
+    def _noised(self, tokens: TokenIds, t: Time, noise: Noise) -> Noisy:
+        x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
+        return self.process.corrupt(x_0, t, noise=noise)
 
     def num_scored(self, length: int) -> int:
         """See base class; visible positions count, at a loss of zero."""
