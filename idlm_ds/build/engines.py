@@ -27,7 +27,8 @@ def engine_setup(config: Path, recipe: Recipe, *, world: int) -> EngineSetup:
         UserError: The file is bad, the batch does not divide, or the two contradict each other.
     """
     file = read_engine_json(config)
-    json, train = file.in_world(world), recipe.train
+    train = recipe.train
+    json = file.in_world(world, train.precision)
     numerics = Numerics(
         micro_batch=train.micro_batch,
         accumulation=accumulation(

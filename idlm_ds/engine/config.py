@@ -82,17 +82,19 @@ class EngineJson:
         """The ZeRO stage."""
         return int(self.fields["zero_optimization"]["stage"])
 
-    def in_world(self, size: int) -> "EngineJson":
-        """Return the engine to use on a number of ranks: on one, stage 3 becomes stage 2.
+    def in_world(self, size: int, precision: str) -> "EngineJson":
+        """Return the engine to use on a number of ranks: on one, stage 3 becomes stage 1.
 
-        There is nothing to shard, and the hooks that gather weights would only cost time. Stage 3
-        stays where weights or optimizer are offloaded.
+        There is nothing to shard, and the hooks that gather weights would only cost time. In bf16
+        it becomes stage 2, which adds gradients in float32. Stage 3 stays where weights or
+        optimizer are offloaded.
         """
         zero = self.fields["zero_optimization"]
         if size > 1 or self.stage < 3 or any(key.startswith("offload") for key in zero):
             return self
         kept = {k: v for k, v in zero.items() if not k.startswith("stage3") and k not in STAGE_3}
-        return EngineJson(self.name, {**self.fields, "zero_optimization": kept | {"stage": 2}})
+        kept["stage"] = 2 if precision == "bf16" else 1
+        return EngineJson(self.name, {**self.fields, "zero_optimization": kept})
 
     def trained(self, numerics: Numerics, optimizer: AdamW) -> dict[str, Any]:
         """Build the configuration of an engine that learns."""

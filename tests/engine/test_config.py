@@ -193,17 +193,18 @@ def test_a_frozen_role_is_sharded_at_stage_3_and_replicated_below(path: Path):
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
-def test_stage_3_becomes_stage_2_on_one_rank_only(path: Path):
+@pytest.mark.parametrize(("precision", "stage"), [("fp32", 1), ("bf16", 2)])
+def test_stage_3_becomes_a_lower_one_on_one_rank_only(path: Path, precision: str, stage: int):
     file = read_engine_json(path)
-    assert file.in_world(2) is file
-    alone = file.in_world(1)
+    assert file.in_world(2, precision) is file
+    alone = file.in_world(1, precision)
     assert alone.name == file.name
-    assert alone.stage == min(file.stage, 2)
+    assert alone.stage == (stage if file.stage == 3 else file.stage)
     assert DeepSpeedConfig(alone.trained(numerics(), ADAM)).zero_config.stage == alone.stage
     for key in ("offload_param", "offload_optimizer"):
         fields = {**file.fields["zero_optimization"], key: {"device": "cpu"}}
         offloaded = EngineJson("my.json", {"zero_optimization": fields})
-        assert offloaded.in_world(1) is offloaded
+        assert offloaded.in_world(1, precision) is offloaded
 
 
 def test_a_frozen_role_does_not_offload_an_optimizer_it_has_not():

@@ -118,7 +118,7 @@ def through_engines(sizes: Sizes, name: str, world: Any, *, precision: str = "fp
     from idlm_ds.engine.config import AdamW, Numerics, read_engine_json
     from idlm_ds.engine.role import start_frozen, start_trained
 
-    # As written: a launcher would run stage 3 as stage 2 on one rank.
+    # As written: a launcher would run stage 3 as stage 1 on one rank.
     json, make = read_engine_json(CONFIGS / f"{name}.json"), sizes.make
     numerics = Numerics(
         micro_batch=sizes.batch, accumulation=1, world=1, precision=precision, clip=0.0
