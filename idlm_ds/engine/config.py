@@ -45,8 +45,8 @@ RECIPE_FIELDS = {
 }
 """Fields the JSON may only repeat, and the recipe key that decides each."""
 
-STAGE_3 = {"sub_group_size"}
-"""Fields of ``zero_optimization`` without a meaning below stage 3, beside ``stage3_*``."""
+ON_ONE_RANK = {"reduce_bucket_size", "allgather_bucket_size", "round_robin_gradients"}
+"""Fields of ``zero_optimization`` that a lower stage takes over from stage 3."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +92,7 @@ class EngineJson:
         zero = self.fields["zero_optimization"]
         if size > 1 or self.stage < 3 or any(key.startswith("offload") for key in zero):
             return self
-        kept = {k: v for k, v in zero.items() if not k.startswith("stage3") and k not in STAGE_3}
+        kept = {k: v for k, v in zero.items() if k in ON_ONE_RANK}
         kept["stage"] = 2 if precision == "bf16" else 1
         return EngineJson(self.name, {**self.fields, "zero_optimization": kept})
 
