@@ -17,7 +17,7 @@ from idlm_ds.tensor_types import Logits
 BUFFER = {"cpu": 2**23, "cuda": 2**25}
 """Scores in a block, by kind of device: what its caches hold, and what is little memory."""
 
-LEAST_ROWS = {"cpu": 128, "cuda": 128}
+LEAST_ROWS = {"cpu": 64, "cuda": 128}
 """Rows of a block, however long: with fewer, matrix products are slow."""
 
 MOST_ROWS = {"cpu": 256, "cuda": 1024}
