@@ -45,7 +45,7 @@ def _distil(
     start = int(load_checkpoint(resume, program.learners)["step"]) if resume else 0
     losses = []
     for step, batch in enumerate(toy.make_loader(world).batches(start, stop), start=start):
-        losses.append(train_step(program, step, batch).loss)
+        losses.append(train_step(program, step, batch, is_logged=True).loss)
         if step + 1 in save_at:
             assert save_in is not None
             save_checkpoint(save_in, step + 1, program.learners, {}, world=world, keep=9)

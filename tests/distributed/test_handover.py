@@ -205,7 +205,7 @@ def _run(
     start = int(load_checkpoint(resume, program.learners)["step"]) if resume else 0
     losses, teachers = [], {}
     for step, batch in enumerate(toy.make_loader(world).batches(start, UPDATES), start=start):
-        losses.append(train_step(program, step, batch).loss)
+        losses.append(train_step(program, step, batch, is_logged=True).loss)
         teachers[step] = gather_weights(program.roles["teacher"], is_first=world.is_first)
         if root and step + 1 in (MID_FIRST, MID_ROUND, BOUNDARY):
             save_checkpoint(root, step + 1, program.learners, {}, world=world, keep=9)
