@@ -10,7 +10,7 @@ from idlm_ds.runs.session import Session, run_to_end
 from idlm_ds.train.hooks import checkpointing
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from tests.train.test_loop import Seen, loader
-from tests.train.toy import program_of
+from tests.train.toy import LENGTH, program_of
 
 
 @pytest.fixture
@@ -26,9 +26,13 @@ def saved(monkeypatch) -> list[int]:
 def run(hook: Seen, *, every: int) -> bool:
     program = program_of("idlm")
     saver = Checkpointer(None, program, {}, every=every, keep=1, stop=8, world=None)
-    session = SimpleNamespace(
-        recipe=SimpleNamespace(log=SimpleNamespace(every=1)), world=SimpleNamespace(is_first=True)
+    recipe = SimpleNamespace(
+        log=SimpleNamespace(every=1),
+        train=SimpleNamespace(precision="fp32"),
+        data=SimpleNamespace(length=LENGTH),
     )
+    world = SimpleNamespace(is_first=True, size=1, device=torch.device("cpu"))
+    session = SimpleNamespace(recipe=recipe, world=world)
     return run_to_end(session, program, loader(), [hook], saver, start=0, stop=8)
 
 
