@@ -8,7 +8,8 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from idlm_ds.kernels.long_rows import Softmax
-from idlm_ds.kernels.uniform_gap import uniform_gap, uniform_gap_slopes
+from idlm_ds.kernels.uniform_gap import uniform_gap
+from idlm_ds.kernels.uniform_gap.slopes import uniform_gap_slopes
 from idlm_ds.kernels.uniform_loss import soft_uniform_loss
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process

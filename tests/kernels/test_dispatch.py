@@ -85,7 +85,8 @@ def test_both_forms_have_the_same_operators(folder):
     assert operators
     for name, operator in operators.items():
         assert operator.__wrapped__ is getattr(reference, name)
-        assert inspect.signature(getattr(fused, name)) == inspect.signature(operator)
+        signatures = [str(inspect.signature(form)) for form in (getattr(fused, name), operator)]
+        assert signatures[0] == signatures[1]
 
 
 def test_nothing_but_the_triton_forms_needs_triton():

@@ -4,4 +4,3 @@ from idlm_ds.kernels.dispatch import dispatched
 from idlm_ds.kernels.uniform_gap import reference
 
 uniform_gap = dispatched(reference.uniform_gap)
-uniform_gap_slopes = reference.uniform_gap_slopes

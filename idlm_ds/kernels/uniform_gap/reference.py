@@ -40,10 +40,10 @@ def uniform_gap(
     """
     for raw in (student, teacher, fake):
         softmax_(raw)
-    return _of_answers(student, teacher, fake, weight, alpha, floor, state)
+    return gap_of_answers(student, teacher, fake, weight, alpha, floor, state)
 
 
-def _of_answers(
+def gap_of_answers(
     student: Probs,
     teacher: Probs,
     fake: Probs,
@@ -52,6 +52,7 @@ def _of_answers(
     floor: PerPosition,
     state: Positions,
 ) -> tuple[PerPosition, Logits]:
+    """Compute the same from distributions in place of scores."""
     ratio = alpha / floor
     # Advantage in place of the teacher; the three sums it enters.
     lift_teacher, lift_fake = (
@@ -70,54 +71,6 @@ def _of_answers(
     add_at_(advantage, state, at_state)
     average = slope * mean + at_state * g_i
     return nats, through_softmax_(advantage, student, average.to(student.dtype))
-
-
-def uniform_gap_slopes(
-    student: Logits,
-    teacher: Logits,
-    fake: Logits,
-    weight: PerPosition,
-    alpha: PerPosition,
-    floor: PerPosition,
-    state: Positions,
-    *,
-    room: tuple[Logits, Logits],
-) -> tuple[PerPosition, Logits, Logits, Logits]:
-    """Compute the gap and its derivatives by the scores of student, teacher and fake.
-
-    The derivative by a network's answer f is, up to ``w r / q_i`` and the network's sign,
-    ``(-q_j + [j = i] (1 - d)) / (1 + r f_j)`` with ``d = q_i / q_f,i`` and r = ``alpha / floor``.
-
-    Args:
-        student: See ``uniform_gap``.
-        teacher: See there.
-        fake: See there.
-        weight: See there.
-        alpha: See there.
-        floor: See there.
-        state: See there.
-        room: Two more blocks of memory.
-
-    Returns:
-        The gap of each row in nats, float64, and the three derivatives.
-    """
-    softmax_(student)
-    ratio, g_i = alpha / floor, pick(student, state).double()
-    q_i = alpha * g_i + floor
-    r, a, b = (x[:, None].to(student.dtype) for x in (ratio, alpha, floor))
-    slopes = []
-    for network, sign, out in ((teacher, 1.0, room[0]), (fake, -1.0, room[1])):
-        softmax_(network)
-        for panel in panels(network.shape[1]):
-            q = torch.addcmul(b, student[:, panel], a)
-            torch.div(q, (network[:, panel] * r).add_(1.0), out=out[:, panel]).neg_()
-        f_i = pick(network, state).double()
-        lifted = 1.0 + ratio * f_i
-        add_at_(out, state, (1.0 - (1.0 + ratio * g_i) / lifted) / lifted)
-        scale = (sign * weight * ratio / q_i)[:, None].to(out.dtype)
-        slopes.append(through_softmax_(out, network, inner(out, network)).mul_(scale))
-    nats, by_student = _of_answers(student, teacher, fake, weight, alpha, floor, state)
-    return nats, by_student, slopes[0], slopes[1]
 
 
 def advantage_(teacher: Tensor, fake: Tensor, ratio: PerPosition) -> PerPosition:
