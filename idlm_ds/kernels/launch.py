@@ -3,7 +3,7 @@
 Does not import Triton. Collected launches are what ``ahead.py`` compiles without a GPU.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -55,6 +55,37 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **settings: Any)
     first = next(argument for argument in arguments if isinstance(argument, Tensor))
     with torch.cuda.device_of(first):
         kernel[grid](*arguments, **settings)
+
+
+def launch_rows(
+    kernel: Any,
+    scores: Sequence[Tensor],
+    per_row: Sequence[Tensor],
+    *scalars: int,
+    dtype: torch.dtype,
+    **settings: Any,
+) -> Tensor:
+    """Launch a program for each row of score blocks (R, V), which writes a number per row.
+
+    The kernel's arguments are the scores, ``per_row``, the numbers, the strides of each block
+    of scores, V, ``scalars``, and the tile as ``BLOCK`` beside ``settings``.
+
+    Returns:
+        The numbers (R,), of ``dtype``.
+    """
+    rows, width = scores[0].shape
+    numbers = torch.empty(rows, dtype=dtype, device=scores[0].device)
+    strides = [stride for block in scores for stride in block.stride()]
+    launch(
+        kernel,
+        (rows,),
+        *(*scores, *(values.contiguous() for values in per_row), numbers),
+        *(*strides, width, *scalars),
+        BLOCK=tile(width),
+        num_warps=4,
+        **settings,
+    )
+    return numbers
 
 
 def power_of_two(count: int) -> int:

@@ -7,7 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from idlm_ds.kernels.launch import launch, tile
+from idlm_ds.kernels.launch import launch_rows
 from idlm_ds.kernels.online import LOWEST, grow, join
 from idlm_ds.tensor_types import Logits, PerPosition
 
@@ -34,19 +34,9 @@ def linear_gap(
             the difference of sums of ratios, as for SEDD.
         with_value: Whether c is computed at all.
     """
-    rows, width = student.shape
-    nats = torch.empty(rows, dtype=student.dtype, device=student.device)
-    launch(
-        _linear_gap,
-        (rows,),
-        *(student, teacher, fake, weight.contiguous(), nats),
-        *(*student.stride(), *teacher.stride(), *fake.stride()),
-        *(width, mask_id),
-        IS_NORMALISED=is_normalised,
-        WITH_VALUE=with_value,
-        BLOCK=tile(width),
-        num_warps=4,
-    )
+    settings = {"IS_NORMALISED": is_normalised, "WITH_VALUE": with_value}
+    scores = (student, teacher, fake)
+    nats = launch_rows(_linear_gap, scores, (weight,), mask_id, dtype=student.dtype, **settings)
     return nats.to(torch.result_type(weight, student)), student
 
 

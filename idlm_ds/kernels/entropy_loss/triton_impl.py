@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from idlm_ds.kernels.launch import launch, tile
+from idlm_ds.kernels.launch import launch_rows
 from idlm_ds.kernels.online import LOWEST, grow, join
 from idlm_ds.kernels.rows import FORBIDDEN
 from idlm_ds.tensor_types import Logits, PerPosition, Positions
@@ -14,17 +14,7 @@ def soft_score_entropy(
     raw: Logits, target: Logits, weight: PerPosition, mask_id: int
 ) -> tuple[PerPosition, Logits]:
     """See ``reference.py``."""
-    rows, width = raw.shape
-    nats = torch.empty(rows, dtype=raw.dtype, device=raw.device)
-    launch(
-        _soft_score_entropy,
-        (rows,),
-        *(raw, target, weight.contiguous(), nats),
-        *(*raw.stride(), *target.stride()),
-        *(width, mask_id),
-        BLOCK=tile(width),
-        num_warps=4,
-    )
+    nats = launch_rows(_soft_score_entropy, (raw, target), (weight,), mask_id, dtype=raw.dtype)
     return nats.to(torch.result_type(weight, raw)), raw
 
 
@@ -32,17 +22,8 @@ def hard_score_entropy(
     raw: Logits, target: Positions, weight: PerPosition, mask_id: int
 ) -> tuple[PerPosition, Logits]:
     """See ``reference.py``."""
-    rows, width = raw.shape
-    nats = torch.empty(rows, dtype=raw.dtype, device=raw.device)
-    launch(
-        _hard_score_entropy,
-        (rows,),
-        *(raw, target.contiguous(), weight.contiguous(), nats),
-        *(*raw.stride(), width, mask_id),
-        FORBIDDEN=FORBIDDEN,
-        BLOCK=tile(width),
-        num_warps=4,
-    )
+    per_row, settings = (target, weight), {"FORBIDDEN": FORBIDDEN}
+    nats = launch_rows(_hard_score_entropy, (raw,), per_row, mask_id, dtype=raw.dtype, **settings)
     return nats.to(torch.result_type(weight, raw)), raw
 
 

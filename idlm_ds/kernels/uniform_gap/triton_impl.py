@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from idlm_ds.kernels.launch import launch, tile
+from idlm_ds.kernels.launch import launch_rows
 from idlm_ds.kernels.online import log_ratio, normaliser, probability
 from idlm_ds.tensor_types import Logits, PerPosition, Positions
 
@@ -19,18 +19,8 @@ def uniform_gap(
     state: Positions,
 ) -> tuple[PerPosition, Logits]:
     """See ``reference.py``; the derivative is in the memory of ``student``."""
-    rows, width = student.shape
-    nats = torch.empty(rows, dtype=torch.float64, device=student.device)
-    launch(
-        _uniform_gap,
-        (rows,),
-        *(student, teacher, fake),
-        *(each.contiguous() for each in (weight, alpha, floor, state)),
-        *(nats, *student.stride(), *teacher.stride(), *fake.stride(), width),
-        BLOCK=tile(width),
-        num_warps=4,
-    )
-    return nats, student
+    scores, per_row = (student, teacher, fake), (weight, alpha, floor, state)
+    return launch_rows(_uniform_gap, scores, per_row, dtype=torch.float64), student
 
 
 @triton.jit

@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from idlm_ds.kernels.launch import launch, tile
+from idlm_ds.kernels.launch import launch_rows
 from idlm_ds.kernels.online import log_ratio, normaliser, probability
 from idlm_ds.tensor_types import Logits, PerPosition, Positions
 
@@ -18,18 +18,8 @@ def soft_uniform_loss(
     state: Positions,
 ) -> tuple[PerPosition, Logits]:
     """See ``reference.py``; the derivative is in the memory of ``raw``."""
-    rows, width = raw.shape
-    nats = torch.empty(rows, dtype=torch.float64, device=raw.device)
-    launch(
-        _soft_uniform_loss,
-        (rows,),
-        *(raw, target),
-        *(each.contiguous() for each in (weight, alpha, floor, state)),
-        *(nats, *raw.stride(), *target.stride(), width),
-        BLOCK=tile(width),
-        num_warps=4,
-    )
-    return nats, raw
+    scores, per_row = (raw, target), (weight, alpha, floor, state)
+    return launch_rows(_soft_uniform_loss, scores, per_row, dtype=torch.float64), raw
 
 
 @triton.jit
