@@ -2,7 +2,9 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar, TypeAlias, final
 
 import torch
 
@@ -13,6 +15,24 @@ from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
+
+Slope: TypeAlias = tuple[PerPosition, Logits]
+"""A loss and its derivative by scores."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ClosedForms:
+    """Losses of a masked family on blocks of raw scores; operators of ``kernels``."""
+
+    soft: Callable[[Logits, Logits, PerPosition, int], Slope]
+    """Of scores, of those whose softmax is the target, of weights and the mask's id."""
+
+    hard: Callable[[Logits, Positions, PerPosition, int], Slope]
+    """The same with ids as target."""
+
+    gap: Callable[..., Slope]
+    """Of scores of student, teacher and fake, of weights, the mask's id and ``with_value``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +46,9 @@ class Absorbing(Process):
     vocab_size: int
     schedule: NoiseSchedule
     mask_id: int
+
+    closed: ClassVar[ClosedForms | None] = None
+    """Losses with their derivatives, where a family has them in closed form."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.mask_id < self.vocab_size:
@@ -55,6 +78,31 @@ class Absorbing(Process):
         penalty = torch.zeros(self.vocab_size, dtype=wide.dtype, device=wide.device)
         penalty[self.mask_id] = FORBIDDEN
         return (wide + penalty).log_softmax(-1)
+
+    def loss_slope(self, raw: Logits, noisy: Noisy, target: Logits | None = None) -> Slope:
+        """See base class."""
+        if self.closed is None:
+            return Process.loss_slope(self, raw, noisy, target)
+        weight = self._weight(noisy, raw.dtype)
+        if target is not None:
+            return self.closed.soft(raw, target, weight, self.mask_id)
+        return self.closed.hard(raw, noisy.hard_target, weight, self.mask_id)
+
+    def gap_slope(
+        self,
+        raw_student: Logits,
+        raw_teacher: Logits,
+        raw_fake: Logits,
+        noisy: Noisy,
+        *,
+        with_value: bool = True,
+    ) -> Slope:
+        """See base class."""
+        raw = (raw_student, raw_teacher, raw_fake)
+        if self.closed is None:
+            return Process.gap_slope(self, *raw, noisy, with_value=with_value)
+        weight = self._weight(noisy, raw_student.dtype)
+        return self.closed.gap(*raw, weight, self.mask_id, with_value=with_value)
 
     def clean_scores_(self, raw: Logits) -> Logits:
         """See base class; the mask is no answer."""

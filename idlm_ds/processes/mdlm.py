@@ -1,11 +1,11 @@
 """Masked diffusion with the SUBS parameterisation (MDLM, arXiv:2406.07524)."""
 
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 from idlm_ds.kernels.masked_gap import masked_gap
 from idlm_ds.kernels.masked_loss import hard_cross_entropy, soft_cross_entropy
-from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.absorbing import Absorbing, ClosedForms
 from idlm_ds.processes.base import Noisy
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition
 
@@ -18,6 +18,8 @@ class MDLM(Absorbing):
     LLaDA's process is this one with its own mask id and a network that is not shown the time.
     """
 
+    closed: ClassVar[ClosedForms] = ClosedForms(soft_cross_entropy, hard_cross_entropy, masked_gap)
+
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
         """See base class; the integrand of eq. (10) of arXiv:2406.07524v2 at one drawn t."""
         log_probs = self.predict(raw)
@@ -29,29 +31,6 @@ class MDLM(Absorbing):
         advantage = self.predict(raw_teacher) - self.predict(raw_fake)
         weight = self._weight(noisy, advantage.dtype)
         return -weight * noisy.x_0.expect(advantage, noisy.positions)
-
-    def loss_slope(
-        self, raw: Logits, noisy: Noisy, target: Logits | None = None
-    ) -> tuple[PerPosition, Logits]:
-        """See base class."""
-        weight = self._weight(noisy, raw.dtype)
-        if target is not None:
-            return soft_cross_entropy(raw, target, weight, self.mask_id)
-        return hard_cross_entropy(raw, noisy.hard_target, weight, self.mask_id)
-
-    def gap_slope(
-        self,
-        raw_student: Logits,
-        raw_teacher: Logits,
-        raw_fake: Logits,
-        noisy: Noisy,
-        *,
-        with_value: bool = True,
-    ) -> tuple[PerPosition, Logits]:
-        """See base class."""
-        weight = self._weight(noisy, raw_student.dtype)
-        raw = (raw_student, raw_teacher, raw_fake)
-        return masked_gap(*raw, weight, self.mask_id, with_value=with_value)
 
     def log_ratio(self, raw: Logits, log_r: PerPosition) -> LogProbs:
         """See base class; here the ratios sum to ``r`` by construction."""

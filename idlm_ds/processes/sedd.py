@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
 from idlm_ds.kernels.entropy_gap import entropy_gap
 from idlm_ds.kernels.entropy_loss import hard_score_entropy, soft_score_entropy
 from idlm_ds.kernels.rows import FORBIDDEN
-from idlm_ds.processes.absorbing import Absorbing
+from idlm_ds.processes.absorbing import Absorbing, ClosedForms
 from idlm_ds.processes.base import Noisy
 from idlm_ds.tensor_types import Logits, LogProbs, PerPosition
 
@@ -24,6 +24,8 @@ class SEDD(Absorbing):
     cross-entropy of the words and a penalty on how far the ratios are from summing to ``r``;
     the README beside this file derives it.
     """
+
+    closed: ClassVar[ClosedForms] = ClosedForms(soft_score_entropy, hard_score_entropy, entropy_gap)
 
     def loss(self, raw: Logits, noisy: Noisy) -> PerPosition:
         """See base class; the score entropy bound of arXiv:2310.16834 at one drawn t.
@@ -48,29 +50,6 @@ class SEDD(Absorbing):
         sums = teacher.logsumexp(-1).exp() - fake.logsumexp(-1).exp()
         inner = noisy.x_0.expect(teacher - fake, noisy.positions)
         return self._weight(noisy, teacher.dtype) * (sums - inner)
-
-    def loss_slope(
-        self, raw: Logits, noisy: Noisy, target: Logits | None = None
-    ) -> tuple[PerPosition, Logits]:
-        """See base class."""
-        weight = self._weight(noisy, raw.dtype)
-        if target is not None:
-            return soft_score_entropy(raw, target, weight, self.mask_id)
-        return hard_score_entropy(raw, noisy.hard_target, weight, self.mask_id)
-
-    def gap_slope(
-        self,
-        raw_student: Logits,
-        raw_teacher: Logits,
-        raw_fake: Logits,
-        noisy: Noisy,
-        *,
-        with_value: bool = True,
-    ) -> tuple[PerPosition, Logits]:
-        """See base class."""
-        weight = self._weight(noisy, raw_student.dtype)
-        raw = (raw_student, raw_teacher, raw_fake)
-        return entropy_gap(*raw, weight, self.mask_id, with_value=with_value)
 
     def log_ratio(self, raw: Logits, log_r: PerPosition) -> LogProbs:
         """See base class; the mask's own entry means nothing, its ratio is 1 by definition."""
