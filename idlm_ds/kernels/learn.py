@@ -53,8 +53,12 @@ class _LossOfRows(torch.autograd.Function):
     ) -> Tensor:
         rows = ScoreRows(hidden, weight, bias)
         into_hidden = torch.zeros_like(hidden)
-        into_weight = torch.zeros_like(weight, dtype=rows.dtype)
-        into_bias = None if bias is None else torch.zeros_like(bias, dtype=rows.dtype)
+        # Only what learns; an adapted network's projection may be frozen.
+        _, is_weight_learned, is_bias_learned, *_ = ctx.needs_input_grad
+        into_weight = torch.zeros_like(weight, dtype=rows.dtype) if is_weight_learned else None
+        into_bias = None
+        if bias is not None and is_bias_learned:
+            into_bias = torch.zeros_like(bias, dtype=rows.dtype)
         total = torch.zeros((), dtype=torch.float64, device=hidden.device)
         raw = rows.buffer(max((piece.stop - piece.start for piece in pieces), default=1))
         for piece in pieces:
@@ -62,7 +66,8 @@ class _LossOfRows(torch.autograd.Function):
             total += nats.sum(dtype=torch.float64)
             # Derivatives by hidden states and projection.
             back_project(slope, weight, out=into_hidden[piece])
-            _add_outer(into_weight, slope, hidden[piece])
+            if into_weight is not None:
+                _add_outer(into_weight, slope, hidden[piece])
             if into_bias is not None:
                 into_bias += slope.sum(0)
         ctx.save_for_backward(into_hidden, into_weight, into_bias)

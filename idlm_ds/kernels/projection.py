@@ -141,15 +141,18 @@ class _Project(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(hidden, weight)
-        ctx.has_bias = bias is not None
         return ScoreRows(hidden, weight, bias).scores(slice(None)).contiguous()
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight = ctx.saved_tensors
+        by_hidden, by_weight, by_bias = ctx.needs_input_grad
         narrow = slope.to(hidden.dtype)
-        into_bias = slope.sum(0).to(weight.dtype) if ctx.has_bias else None
-        return narrow @ weight, narrow.t() @ hidden, into_bias
+        return (
+            narrow @ weight if by_hidden else None,
+            narrow.t() @ hidden if by_weight else None,
+            slope.sum(0).to(weight.dtype) if by_bias else None,
+        )
 
 
 def project(
