@@ -62,20 +62,14 @@ class Noise:
         ]
         return torch.stack(rows)
 
-    def normal(self, *shape: int) -> Float[Tensor, "B *shape"]:
-        """Draw a standard normal array from every stream.
-
-        Precision: float32, which is all a network's input can hold.
-        """
-        rows = [torch.randn(shape, generator=g, device=self.device) for g in self._generators]
-        return torch.stack(rows)
-
     def normal_blocks(
         self, length: int, width: int
     ) -> Iterator[tuple[slice, Float[Tensor, "R width"]]]:
-        """Draw what ``normal(length, width)`` draws, a few rows at a time.
+        """Draw a standard normal array from every stream, a few rows at a time.
 
         Yields the rows of the flattened (B * length, width) array and their values.
+
+        Precision: float32, which is all a network's input can hold.
         """
         for b, generator in enumerate(self._generators):
             for start in range(0, length, NORMAL_ROWS):

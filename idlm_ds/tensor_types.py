@@ -59,25 +59,11 @@ class SoftInput:
     shape: tuple[int, int]
     """Number of sequences and positions per sequence."""
 
-    @classmethod
-    def of_rows(cls, scores: Logits, shape: tuple[int, int]) -> "SoftInput":
-        """Mix all tokens, by the softmax of each row of scores."""
-        rows, size = scores.shape
-        ids = torch.arange(size, device=scores.device).repeat(rows)
-        counts = torch.full((rows,), size, device=scores.device)
-        return cls(scores.flatten(), ids, counts, shape)
-
     @property
     def positions(self) -> Int[Tensor, " N"]:
         """Position of each entry in the flattened batch."""
         every = torch.arange(len(self.counts), device=self.counts.device)
         return every.repeat_interleave(self.counts, output_size=len(self.ids))
-
-    def rows(self, vocab_size: int) -> Logits:
-        """Lay out the scores of all tokens, minus infinity where a token has no share."""
-        shape = (len(self.counts), vocab_size)
-        nothing = torch.full(shape, -torch.inf, dtype=self.scores.dtype, device=self.scores.device)
-        return nothing.index_put((self.positions, self.ids), self.scores)
 
     @property
     def requires_grad(self) -> bool:

@@ -13,6 +13,7 @@ from idlm_ds.noise import (
     stratified_times,
 )
 
+from .mixtures import normal
 from .tolerances import assert_frequencies, within_standard_errors
 
 ALMOST_ONE = 1 - 2**-53
@@ -74,7 +75,9 @@ def test_draws_of_one_stream_go_on_instead_of_repeating():
 
 def test_a_copy_goes_on_from_the_same_place_without_moving_the_original():
     def draw(noise: Noise) -> torch.Tensor:
-        return torch.cat([noise.uniform(8), noise.normal(2, 5).flatten(1), noise.uniform(1)], dim=1)
+        return torch.cat(
+            [noise.uniform(8), normal(noise, 2, 5).view(-1, 10), noise.uniform(1)], dim=1
+        )
 
     noise, undisturbed = Noise([11, 12]), Noise([11, 12])
     assert noise.uniform(3).equal(undisturbed.uniform(3))
@@ -92,7 +95,7 @@ def test_uniform_numbers_are_finer_than_float32():
 
 
 def test_normal_numbers_are_standard_normal():
-    draws = Noise([7]).normal(400, 500)[0].double().flatten()
+    draws = normal(Noise([7]), 400, 500).double().flatten()
     # Ten cells of equal probability, by the inverse of the normal distribution function.
     edges = torch.special.ndtri(torch.linspace(0.1, 0.9, 9, dtype=torch.float64))
     assert_frequencies(torch.bucketize(draws, edges).bincount(minlength=10), torch.full((10,), 0.1))
@@ -104,17 +107,26 @@ def test_normal_numbers_are_standard_normal():
 def test_a_sequence_has_the_same_normal_numbers_in_any_batch():
     together = Noise.of_samples(3, "noise", samples=[4, 9, 5])
     alone = Noise.of_samples(3, "noise", samples=[9])
-    for shape in ((7,), (3, 5), (2, 3, 4)):
-        rows, row = together.normal(*shape), alone.normal(*shape)
-        assert rows.shape == (3, *shape)
-        assert rows[1].equal(row[0])
+    for length, width in ((7, 1), (3, 5), (40, 13)):
+        rows, row = normal(together, length, width), normal(alone, length, width)
+        assert rows.shape == (3 * length, width)
+        assert rows[length : 2 * length].equal(row)
         # What else a stream was asked for does not tie it to its neighbours.
         assert together.uniform(2)[1].equal(alone.uniform(2)[0])
 
 
+def test_normal_numbers_in_blocks_are_those_of_one_call():
+    for length, width in ((40, 13), (32, 50), (1, 70)):
+        whole = torch.randn(length, width, generator=torch.Generator().manual_seed(8))
+        pieces = list(Noise([3, 8]).normal_blocks(length, width))
+        assert torch.cat([values for _, values in pieces])[length:].equal(whole)
+        covered = [i for rows, _ in pieces for i in range(rows.start, rows.stop)]
+        assert covered == list(range(2 * length))
+
+
 def test_normal_numbers_of_sequences_entries_and_calls_are_unrelated():
     noise = Noise.of_samples(3, "a", samples=[0, 1])
-    streams = torch.cat([noise.normal(2, 5000).flatten(0, 1), noise.normal(2, 5000).flatten(0, 1)])
+    streams = torch.cat([normal(noise, 2, 5000), normal(noise, 2, 5000)])
     others = torch.corrcoef(streams) - torch.eye(8)
     assert others.abs().max() < 5 / math.sqrt(5000)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.trio import one_learns
 from idlm_ds.processes.base import Head, at
-from idlm_ds.tensor_types import SoftInput
+from tests import mixtures
 
 from . import toy
 from .harness import run_ranks
@@ -102,7 +102,7 @@ def _transmitted(world: World, stage: int) -> dict[str, Tensor]:
     answers = {}
     for name in ("apart", "nested"):
         leaf = scores.clone().requires_grad_()
-        x = SoftInput.of_rows(leaf, (2, toy.LENGTH))
+        x = mixtures.of_rows(leaf, (2, toy.LENGTH))
         with one_learns(roles, "student") as networks:
             teacher, fake = networks["teacher"], networks["fake"]
             if name == "apart":

@@ -11,6 +11,7 @@ from idlm_ds.engine.weights import fill_weights
 from idlm_ds.models.dit import DiT
 from idlm_ds.processes.base import Read, at
 from idlm_ds.tensor_types import SoftInput
+from tests import mixtures
 
 from . import toy
 from .harness import run_ranks
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.dist
 def _inputs(world: World, use: int) -> tuple[SoftInput, Tensor, Read]:
     generator = torch.Generator().manual_seed(10 * use + world.rank)
     scores = torch.randn(2 * toy.LENGTH, toy.VOCAB, generator=generator)
-    soft = SoftInput.of_rows(scores, (2, toy.LENGTH))
+    soft = mixtures.of_rows(scores, (2, toy.LENGTH))
     return soft, torch.tensor([0.5, 1.5]), at(torch.arange(2 * toy.LENGTH))
 
 

@@ -36,9 +36,9 @@ def test_modulate(load, case, dtype, generator):
     pull = weights_like(x, generator)
     got = derivatives(load("modulate"), inputs, pull)
     expected = derivatives(plain_modulate, [t.double() for t in inputs], pull.double())
-    for mine, right in zip(got, expected, strict=True):
-        assert mine.dtype == dtype
-        assert_close(mine, right.to(dtype))
+    for value, right in zip(got, expected, strict=True):
+        assert value.dtype == dtype
+        assert_close(value, right.to(dtype))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
@@ -50,9 +50,9 @@ def test_add_gated(load, case, dtype, generator):
     pull = weights_like(x, generator)
     got = derivatives(load("modulate", "add_gated"), [x, gate, y], pull)
     expected = derivatives(plain_add, [t.double() for t in (x, gate, y)], pull.double())
-    for mine, right in zip(got, expected, strict=True):
-        assert mine.dtype == dtype
-        assert_close(mine, right.to(dtype))
+    for value, right in zip(got, expected, strict=True):
+        assert value.dtype == dtype
+        assert_close(value, right.to(dtype))
 
 
 def test_a_condition_may_have_a_row_for_every_hidden_state(load, generator):
@@ -60,8 +60,8 @@ def test_a_condition_may_have_a_row_for_every_hidden_state(load, generator):
     inputs = [x, torch.randn(12, generator=generator).double(), shift, scale]
     pull = weights_like(x, generator)
     got = derivatives(load("modulate"), inputs, pull)
-    for mine, right in zip(got, derivatives(plain_modulate, inputs, pull), strict=True):
-        assert_close(mine, right)
+    for value, right in zip(got, derivatives(plain_modulate, inputs, pull), strict=True):
+        assert_close(value, right)
 
 
 def test_hidden_states_may_be_a_view(load, generator):
@@ -71,5 +71,5 @@ def test_hidden_states_may_be_a_view(load, generator):
     pull = weights_like(x, generator).expand(2, 3, 8)
     got = derivatives(load("modulate"), [x, one, shift, scale], pull)
     expected = derivatives(plain_modulate, [x, one, shift, scale], pull)
-    for mine, right in zip(got, expected, strict=True):
-        assert_close(mine, right)
+    for value, right in zip(got, expected, strict=True):
+        assert_close(value, right)

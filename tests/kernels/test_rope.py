@@ -29,8 +29,8 @@ def test_pairs_turn_by_the_angle_of_their_position(load, length, width, dtype, g
     got = derivatives(lambda x: load("rope")(x, cos, sin), [q], pull)
     angle = torch.atan2(sin.double(), cos.double())
     expected = derivatives(lambda x: plain_rope(angle, x), [q.double()], pull.double())
-    for mine, right in zip(got, expected, strict=True):
-        assert mine.dtype == dtype
+    for value, right in zip(got, expected, strict=True):
+        assert value.dtype == dtype
         # Cosines are float32 in any case.
         precision = torch.float32 if dtype == torch.float64 else dtype
-        assert_close(mine.to(precision), right.to(precision))
+        assert_close(value.to(precision), right.to(precision))

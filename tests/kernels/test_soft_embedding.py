@@ -64,8 +64,8 @@ def check(load, table: Tensor, ids: Tensor, raw: Tensor, counts: Tensor, pull: T
     expected = derivatives(mixing(plain, ids, counts), inputs, pull.double())
     assert [x.dtype for x in got] == [table.dtype, table.dtype, raw.dtype]
     close = CLOSE[table.dtype]
-    for mine, right in zip(got, expected, strict=True):
-        torch.testing.assert_close(mine.double(), right, rtol=close, atol=close)
+    for value, right in zip(got, expected, strict=True):
+        torch.testing.assert_close(value.double(), right, rtol=close, atol=close)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -100,8 +100,8 @@ def test_arguments_may_be_views_and_scores_of_another_precision(load, generator)
     pull = torch.randn(1, generator=generator).expand(2, 9)
     got = derivatives(mixing(load("soft_embedding"), ids, counts), [table, raw], pull)
     expected = derivatives(mixing(plain, ids, counts), [table, raw.float()], pull)
-    for mine, right in zip(got, [*expected[:2], expected[2].bfloat16()], strict=True):
-        assert_close(mine, right)
+    for value, right in zip(got, [*expected[:2], expected[2].bfloat16()], strict=True):
+        assert_close(value, right)
 
 
 def test_a_token_that_repeats_has_the_sum_of_its_shares(load, generator):

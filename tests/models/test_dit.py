@@ -8,7 +8,7 @@ from torch import Tensor
 
 from idlm_ds.models.dit import DiT, DiTConfig, initial_value
 from idlm_ds.models.init import InitialWeights
-from idlm_ds.tensor_types import SoftInput
+from tests import mixtures
 
 from ..tolerances import assert_close
 
@@ -142,7 +142,7 @@ def test_answers_are_those_of_the_published_forward_pass(config, tokens, generat
 
 def test_sure_soft_input_gives_the_answers_of_hard_input(tokens, generator):
     model = random_network(SMALL, generator)
-    scores = SoftInput.of_rows(200.0 * F.one_hot(tokens.flatten(), V), tuple(tokens.shape))
+    scores = mixtures.of_rows(200.0 * F.one_hot(tokens.flatten(), V), tuple(tokens.shape))
     assert_close(everywhere(model, scores), everywhere(model, tokens))
 
 

@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding, embedded
-from idlm_ds.tensor_types import SoftInput
+from tests import mixtures
 
 from ..tolerances import assert_close
 
@@ -17,7 +17,7 @@ def embedding(generator: torch.Generator) -> SoftEmbedding:
 
 
 def mixed(embed: SoftEmbedding, scores: torch.Tensor) -> torch.Tensor:
-    x = SoftInput.of_rows(scores.flatten(0, 1), tuple(scores.shape[:2]))
+    x = mixtures.of_rows(scores.flatten(0, 1), tuple(scores.shape[:2]))
     return embedded(embed, x)
 
 

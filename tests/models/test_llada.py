@@ -10,6 +10,7 @@ from idlm_ds.models import llada
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.models.llada import LLaDA, LLaDAConfig, RMSNorm, initial_value
 from idlm_ds.tensor_types import NetworkInput, SoftInput
+from tests import mixtures
 
 from ..tolerances import assert_close
 from . import reference
@@ -44,7 +45,7 @@ def by_the_book(weights: dict[str, Tensor], x: Tensor) -> Tensor:
 
 
 def soft(scores: Tensor) -> SoftInput:
-    return SoftInput.of_rows(scores.flatten(0, 1), tuple(scores.shape[:2]))
+    return mixtures.of_rows(scores.flatten(0, 1), tuple(scores.shape[:2]))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch
 
 from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.models.llada import LLaDA, LLaDAConfig
-from idlm_ds.tensor_types import SoftInput
+from tests import mixtures
 
 from ..tolerances import assert_close
 from . import reference
@@ -59,6 +59,6 @@ def test_a_published_diffusion_transformer_made_small_follows_its_formulas(
     book = SimpleNamespace(config=model.config, state_dict=lambda: weights)
     expected = by_the_book(book, torch.arange(12).view(2, 6), SIGMA)
     assert expected.std() > 0.5
-    x = SoftInput.of_rows(x.flatten(0, 1), (2, 6)) if is_soft else x
+    x = mixtures.of_rows(x.flatten(0, 1), (2, 6)) if is_soft else x
     got = model(x, SIGMA, lambda head: head.scores(torch.arange(12)))
     assert_close(got, expected.flatten(0, 1).float())

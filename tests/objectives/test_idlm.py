@@ -13,7 +13,7 @@ from idlm_ds.processes.udlm import UDLM
 from idlm_ds.schedules.gaussian import GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.tensor_types import SoftInput
-from tests import plain_idlm
+from tests import mixtures, plain_idlm
 from tests.heads import ScoresOf
 
 from ..tolerances import assert_close
@@ -188,7 +188,7 @@ class Reading:
 
     def __call__(self, x: Tensor | SoftInput, sigma: Tensor, read: Read, /) -> Tensor:
         if isinstance(x, SoftInput):
-            shown = x.rows(V).softmax(-1)
+            shown = mixtures.rows_of(x, V).softmax(-1)
         else:
             shown = torch.nn.functional.one_hot(x.flatten(), V).double()
         raw = (shown.detach() if self.is_cut else shown) @ self.matrix

@@ -14,7 +14,7 @@ from idlm_ds.processes.udlm import UDLM
 from idlm_ds.schedules.gaussian import DuoClock, GaussianClock, GaussianMap, TokenClock
 from idlm_ds.schedules.loglinear import LogLinear
 from idlm_ds.tensor_types import SoftInput
-from tests import plain_idlm
+from tests import mixtures, plain_idlm
 from tests.heads import ScoresOf
 
 from ..tolerances import assert_close, assert_frequencies
@@ -92,7 +92,7 @@ def test_the_input_is_signal_and_standard_normal_noise_over_tau(clock):
     t = torch.tensor([0.5], dtype=torch.float64)
     noisy = duo(clock, tau).corrupt(x_0, t, noise=Noise([1]))
     signal, spread = (a[0].item() for a in amplitudes(clock, t))
-    w = tau * shown(noisy).rows(V).double()
+    w = tau * mixtures.rows_of(shown(noisy), V).double()
     xi = ((w - signal * F.one_hot(torch.tensor(1), V)) / spread).flatten()
     edges = torch.special.ndtri(torch.linspace(0.1, 0.9, 9, dtype=torch.float64))
     assert_frequencies(torch.bucketize(xi, edges).bincount(minlength=10), torch.full((10,), 0.1))
@@ -104,7 +104,7 @@ def test_the_relaxed_input_becomes_the_hard_state_as_tau_falls(clock, generator)
     doubts = []
     for tau in (1.0, 0.1, 1e-2, 1e-3, 1e-9):
         noisy = duo(clock, tau).corrupt(x_0, TIMES, noise=noise())
-        mixture = shown(noisy).rows(V).softmax(-1)
+        mixture = mixtures.rows_of(shown(noisy), V).softmax(-1)
         assert mixture.argmax(-1).equal(noisy.x_t.flatten())
         doubts.append(1 - mixture.gather(1, noisy.x_t.flatten()[:, None]).mean().item())
     assert sorted(doubts, reverse=True) == doubts
@@ -121,7 +121,7 @@ def test_the_gradient_reaches_the_target_through_the_input_alone(clock, generato
     assert not noisy.at_t.alpha.requires_grad
     assert noisy.x_0 is x_0
     c = torch.randn(BATCH * LENGTH, V, generator=generator, dtype=torch.float64)
-    p = shown(noisy).rows(V).softmax(-1)
+    p = mixtures.rows_of(shown(noisy), V).softmax(-1)
     (got,) = torch.autograd.grad((c * p).sum(), x_0.probs)
     p = p.detach()
     signal, _ = amplitudes(clock)
@@ -144,8 +144,8 @@ def test_a_sequence_is_corrupted_the_same_in_any_batch(clock, generator):
         alone = duo(clock).corrupt(one, TIMES[row : row + 1], noise=noise(range(row, row + 1)))
         assert alone.x_t[0].equal(together.x_t[row])
         assert_close(
-            shown(alone).rows(V).softmax(-1).detach(),
-            shown(together).rows(V).softmax(-1)[mine].detach(),
+            mixtures.rows_of(shown(alone), V).softmax(-1).detach(),
+            mixtures.rows_of(shown(together), V).softmax(-1)[mine].detach(),
         )
 
 
@@ -184,7 +184,7 @@ class Linear:
         self.matrix = matrix
 
     def __call__(self, x: SoftInput, sigma: Tensor, read: Read, /) -> Tensor:
-        raw = x.rows(V).softmax(-1) @ self.matrix
+        raw = mixtures.rows_of(x, V).softmax(-1) @ self.matrix
         return read(ScoresOf(lambda positions: raw[positions]))
 
 
@@ -215,7 +215,7 @@ def test_student_gradient_has_a_direct_path_and_one_through_the_input(
 
     probs = student.softmax(-1)
     signal, spread = amplitudes(clock)
-    xi = noise().normal(LENGTH, V).flatten(0, 1).double()
+    xi = mixtures.normal(noise(), LENGTH, V).double()
     w = signal * probs + spread * xi
     i = w.argmax(-1, keepdim=True)
     x = (w / tau if is_input_differentiated else w.detach() / tau).softmax(-1)

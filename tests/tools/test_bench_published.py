@@ -11,7 +11,7 @@ import idlm_ds
 from idlm_ds.processes.base import Noisy, at
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.registry.families import FAMILIES
-from idlm_ds.tensor_types import SoftInput
+from tests import mixtures
 
 sys.path.insert(0, str(Path(idlm_ds.__file__).parents[1] / "tools"))
 from bench.floor import floor_of
@@ -51,7 +51,7 @@ class Case:
         at_t = getattr(self.process, "clock", self.process.schedule).at(self.t.double())
         x_in = self.draw.x_in
         if x_in.is_floating_point():
-            x_in = SoftInput.of_rows(x_in.flatten(0, 1), (B, L))
+            x_in = mixtures.of_rows(x_in.flatten(0, 1), (B, L))
         masked = (self.draw.x_t == V - 1).flatten().nonzero()[:, 0]
         positions = masked if FAMILIES[self.sizes.family].is_masked else every
         return Noisy(x_0, self.draw.x_t, x_in, at_t, positions)
