@@ -20,8 +20,8 @@ from torch import Tensor
 from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, Use
-from idlm_ds.tensor_types import Logits, Positions, TokenIds
+from idlm_ds.processes.base import Denoiser, each
+from idlm_ds.tensor_types import Logits, Positions
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ def continuation_bound(
             return Softmax.of(process.clean_scores_(raw)).log_probs_at(tokens)
 
         tokens = row[open_positions[index]]
-        picked = _ask(process, denoiser, x, pick, positions, tokens)
+        picked = denoiser(x, process.sigma_of(x), each(pick, positions, tokens))
         values[part].index_add_(0, sample, picked)
     values *= len(open_positions) / is_masked.double().sum(1)
     se = 0.0 if _has_few_sets(len(open_positions), draws) else values.std().item() / draws**0.5
@@ -127,20 +127,10 @@ def is_greedy(
             tokens = answer.best()
             return torch.stack([tokens.double(), answer.log_probs_at(tokens)], 1)
 
-        tokens, certainty = _ask(process, denoiser, x[None], choose, hidden).unbind(1)
+        read, sigma = each(choose, hidden), process.sigma_of(x[None])
+        tokens, certainty = denoiser(x[None], sigma, read).unbind(1)
         surest = hidden[certainty.argmax()]
         x[surest] = tokens[certainty.argmax()].long()
         if x[surest] != row[surest]:
             return False, step + 1
     return True, len(open_positions)
-
-
-def _ask(
-    process: Absorbing,
-    denoiser: Denoiser,
-    x: TokenIds,
-    use: Use,
-    positions: Positions,
-    *rows: Tensor,
-) -> Tensor:
-    return denoiser(x, process.sigma_of(x), lambda head: head.each(use, positions, *rows))

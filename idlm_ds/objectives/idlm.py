@@ -16,12 +16,7 @@ from idlm_ds.objectives.nested import read_together
 from idlm_ds.objectives.scored import FakeLoss, Gap, GapWithInput, InputPath, Scored
 from idlm_ds.processes.base import Denoiser, Head, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.tensor_types import (
-    NetworkInput,
-    SoftInput,
-    Time,
-    TokenIds,
-)
+from idlm_ds.tensor_types import NetworkInput, SoftInput, Time, TokenIds
 
 INPUT, SAMPLE = "t-input", "t"
 """Uses of times: of the text the student is given, and of its samples that are noised again."""

@@ -16,7 +16,7 @@ from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Phase, Single
 from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.objectives.scored import Scored
-from idlm_ds.processes.base import Denoiser, Head, Noisy, Process, at
+from idlm_ds.processes.base import Denoiser, Head, Noisy, Process, at, each
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.tensor_types import Logits, PerPosition, Positions, Time, TokenIds
 
@@ -92,12 +92,8 @@ class Nelbo(PretrainMethod):
         def loss(raw: Logits, positions: Positions) -> PerPosition:
             return self.process.loss(raw, noisy.at(positions))
 
-        nats = model(
-            noisy.x_in,
-            noisy.at_t.sigma,
-            lambda head: head.each(loss, noisy.positions, noisy.positions),
-        )
-        return nats, noisy.positions
+        read = each(loss, noisy.positions, noisy.positions)
+        return model(noisy.x_in, noisy.at_t.sigma, read), noisy.positions
 
     def _noised(self, tokens: TokenIds, t: Time, noise: Noise) -> Noisy:
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
@@ -132,8 +128,7 @@ class NextToken(PretrainMethod):
         def cross_entropy(raw: Logits, targets: Positions) -> PerPosition:
             return -Softmax.of(raw).log_probs_at(targets)
 
-        nats = model(tokens, no_noise, lambda head: head.each(cross_entropy, predecessors, targets))
-        return nats, predecessors
+        return model(tokens, no_noise, each(cross_entropy, predecessors, targets)), predecessors
 
     def num_scored(self, length: int) -> int:
         """See base class."""

@@ -4,6 +4,7 @@ Shapes: P scored positions, R of a block, V vocabulary entries.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import torch
@@ -154,20 +155,12 @@ class GapWithInput(Gap):
     """The gap where networks are shown something that depends on the student.
 
     Beside the derivative by the student's scores it makes those by the hidden states of teacher
-    and fake.
+    and fake, which carry a graph to their input.
     """
 
-    def __init__(
-        self,
-        process: Process,
-        scored: Scored,
-        teacher: ScoreRows,
-        fake: ScoreRows,
-        with_value: bool,
-    ) -> None:
-        """See ``Gap``; the hidden states carry a graph to the networks' input."""
-        super().__init__(process, scored, teacher, fake, with_value)
-        self._slopes = [torch.zeros_like(rows.hidden) for rows in (teacher, fake)]
+    @cached_property
+    def _slopes(self) -> list[Tensor]:
+        return [torch.zeros_like(rows.hidden) for rows in (self.teacher, self.fake)]
 
     def __call__(self, raw: Logits, piece: slice) -> tuple[PerPosition, Logits]:
         """See ``RowLoss``."""

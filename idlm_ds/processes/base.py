@@ -93,6 +93,11 @@ def at(positions: Positions) -> Read:
     return lambda head: head.scores(positions)
 
 
+def each(use: Use, positions: Positions, *rows: Tensor) -> Read:
+    """Apply ``use`` to the scores at some positions, block by block; see ``Head.each``."""
+    return lambda head: head.each(use, positions, *rows)
+
+
 @dataclass(frozen=True, slots=True)
 class Noisy:
     """One draw of the forward process, kept whole so that two networks can share it."""
@@ -224,8 +229,7 @@ class Process(ABC):
         del with_value
         with torch.enable_grad():
             leaf = raw_student.detach().requires_grad_()
-            x_0 = SoftTokens(noisy.x_0.tokens, noisy.positions, self.predict(leaf).exp())
-            nats = self.gap(raw_teacher, raw_fake, replace(noisy, x_0=x_0))
+            nats = self.gap(raw_teacher, raw_fake, replace(noisy, x_0=self.relax(leaf, noisy)))
             (slope,) = torch.autograd.grad(nats.sum(), leaf)
         return nats.detach(), slope
 
@@ -241,8 +245,7 @@ class Process(ABC):
         """
         with torch.enable_grad():
             leaves = [r.detach().requires_grad_() for r in (raw_student, raw_teacher, raw_fake)]
-            probs = self.predict(leaves[0]).exp()
-            x_0 = SoftTokens(noisy.x_0.tokens, noisy.positions, probs)
+            x_0 = self.relax(leaves[0], noisy)
             nats = self.gap(leaves[1], leaves[2], replace(noisy, x_0=x_0))
             student, teacher, fake = torch.autograd.grad(nats.sum(), leaves)
         return nats.detach(), student, teacher, fake

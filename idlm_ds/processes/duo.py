@@ -64,11 +64,11 @@ class Duo(Uniform):
         gain, spread = (a.repeat_interleave(length) for a in (signal, spread))
         # Gaussian noise on the rows (B * L, V) of the soft or one-hot target, a few at a time.
         clean = _CleanRows(x_0)
-        found = [
+        pieces = [
             self._near_the_largest(clean(rows), gain[rows], spread[rows], xi)
             for rows, xi in noise.normal_blocks(length, self.vocab_size)
         ]
-        x_t, counts, ids, scores = (torch.cat(parts) for parts in zip(*found, strict=True))
+        x_t, counts, ids, scores = (torch.cat(part) for part in zip(*pieces, strict=True))
         # Hard state for the losses, relaxed state for the networks.
         x_t = x_t.view(x_0.tokens.shape)
         x_in = SoftInput(scores, ids, counts, (len(x_t), length))
@@ -90,6 +90,7 @@ class Duo(Uniform):
         w = torch.addcmul(xi, amplitude, clean.detach())
         top, x_t = w.max(1)
         row, ids = (w > (top - NEGLIGIBLE * self.tau)[:, None]).nonzero(as_tuple=True)
+        # Once more, with the graph to the target.
         near = xi[row, ids] + amplitude[row, 0] * clean[row, ids]
         return x_t, row.bincount(minlength=len(clean)), ids, near / self.tau
 

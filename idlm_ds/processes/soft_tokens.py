@@ -153,17 +153,13 @@ class SoftTokens:
         Gradient: reaches ``probs``.
         """
         row = self.row_of(at)
-        is_soft = row >= 0
-        if bool(is_soft.all()):
+        if len(self.positions) == self.tokens.numel():
             return self.probs[row]
+        is_soft = row >= 0
         shape = len(at), self.probs.shape[1]
         hard = torch.zeros(shape, dtype=self.probs.dtype, device=at.device)
         hard.scatter_(1, self.tokens.flatten()[at][:, None], 1.0)
         return hard.index_put((is_soft.nonzero()[:, 0],), self.probs[row[is_soft]])
-
-    def is_soft(self, at: Positions) -> Bool[Tensor, " P"]:
-        """Tell at which of the positions ``at`` the sequence is soft."""
-        return self.row_of(at) >= 0
 
     def row_of(self, at: Positions) -> Int[Tensor, " P"]:
         """Return the row in ``probs`` of each of the positions ``at``, -1 where it is hard."""

@@ -14,7 +14,7 @@ from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.kernels.projection import ScoreRows
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, Use
+from idlm_ds.processes.base import Denoiser, Use, each
 from idlm_ds.samplers.reverse import OnStep, Sampled
 from idlm_ds.tensor_types import Logits, PerPosition, Positions, TokenIds
 
@@ -138,7 +138,8 @@ def sample_blockwise(
             pair = x_in, without_prompt
             chosen = _ask_both(process, denoiser, pair, guidance, choose, positions, u_token)
         else:
-            chosen = _ask(process, denoiser, x_in, choose, positions, u_token)
+            read = each(choose, positions, u_token)
+            chosen = denoiser(x_in, process.sigma_of(x_in), read)
         evaluations += (1 + bool(guidance)) * bool(kept)
         tokens = chosen[:, 0].long()
         certainty = u_rank if remasking == "random" else chosen[:, 1]
@@ -174,17 +175,6 @@ class _Choose:
         else:
             tokens = answer.best()
         return torch.stack([tokens.double(), answer.log_probs_at(tokens)], 1)
-
-
-def _ask(
-    process: Absorbing,
-    denoiser: Denoiser,
-    x: TokenIds,
-    use: Use,
-    positions: Positions,
-    *rows: Tensor,
-) -> Tensor:
-    return denoiser(x, process.sigma_of(x), lambda head: head.each(use, positions, *rows))
 
 
 def _ask_both(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idlm_ds.kernels.long_rows import argmax
 from idlm_ds.noise import Noise
-from idlm_ds.processes.base import Ask, Denoiser, Process, Use
+from idlm_ds.processes.base import Ask, Denoiser, Process, Use, each
 from idlm_ds.registry.samplers import DRAWN, GREEDY, NO_TAIL
 from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
 
@@ -135,6 +135,4 @@ class _Ask:
         def use_truncated(raw: Logits, *rows: Tensor) -> Tensor:
             return use(self.truncation(raw), *rows)
 
-        return self.denoiser(
-            self.x[asked], self.sigma[asked], lambda head: head.each(use_truncated, local, *rows)
-        )
+        return self.denoiser(self.x[asked], self.sigma[asked], each(use_truncated, local, *rows))
