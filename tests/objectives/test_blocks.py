@@ -124,3 +124,21 @@ def test_no_tensor_is_as_large_as_two_blocks_of_scores(family, monkeypatch):
             objective.loss(phase, learned(nets, phase.learner), step_input(objective)).nats.sum()
     # The projection's weight has as many rows as hidden states have entries.
     assert max(size for size in seen if size != nets["fake"].config.hidden) <= 4
+
+
+@pytest.mark.parametrize("family", ["mdlm", "duo"])
+def test_a_frozen_projection_has_no_gradient_and_changes_no_other(family):
+    objective = method_of("idlm", family)
+    gradients = []
+    for is_frozen in (False, True):
+        nets = learned(networks(torch.float64), "student")
+        projection = nets["student"].output_layer.linear
+        projection.requires_grad_(not is_frozen)
+        objective.loss(Phase.STUDENT, nets, step_input(objective)).nats.sum().backward()
+        assert (projection.weight.grad is None) == is_frozen
+        assert (projection.bias.grad is None) == is_frozen
+        gradients.append({n: p.grad for n, p in nets["student"].named_parameters()})
+    for name, gradient in gradients[1].items():
+        if gradient is not None:
+            assert gradient.equal(gradients[0][name]), name
+    assert gradients[1]["blocks.0.attn_qkv.weight"].abs().max() > 0
