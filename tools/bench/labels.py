@@ -3,7 +3,8 @@
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from functools import partial, wraps
+from inspect import isgeneratorfunction
 from typing import Any
 from unittest.mock import patch
 
@@ -23,7 +24,8 @@ def labelled(networks: Iterable[nn.Module]) -> Iterator[None]:
             stack.enter_context(patch.object(network, "forward", _as_trunk(network.forward)))
         for owner, name in _draws():
             inner = getattr(owner, name)
-            stack.enter_context(patch.object(owner, name, _as_draw(inner)))
+            label = _as_draws if isgeneratorfunction(inner) else _as_draw
+            stack.enter_context(patch.object(owner, name, label(inner)))
         yield
 
 
@@ -53,9 +55,22 @@ def _as_draw(function: Callable[..., Any]) -> Callable[..., Any]:
     return run
 
 
+def _as_draws(generator: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Label every step of a generator, and nothing that its caller does in between."""
+
+    @wraps(generator)
+    def run(*args: Any, **kwargs: Any) -> Iterator[Any]:
+        draws = generator(*args, **kwargs)
+        step = _as_draw(partial(next, draws, None))
+        while (drawn := step()) is not None:
+            yield drawn
+
+    return run
+
+
 def _draws() -> Iterator[tuple[Any, str]]:
     """Yield the functions that draw, wherever a module of the package has imported them."""
-    yield from ((noise.Noise, name) for name in ("uniform", "normal"))
+    yield from ((noise.Noise, name) for name in ("uniform", "normal_blocks"))
     for module_name, module in list(sys.modules.items()):
         if not module_name.startswith("idlm_ds."):
             continue
