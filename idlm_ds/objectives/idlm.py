@@ -13,10 +13,17 @@ from idlm_ds.noise import Noise
 from idlm_ds.objectives.alternation import Alternation, Phase
 from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.objectives.nested import read_together
-from idlm_ds.objectives.scored import FakeLoss, Gap, GapWithInput, InputPath, Scored
+from idlm_ds.objectives.scored import (
+    FakeLoss,
+    Gap,
+    GapWithInput,
+    InputPath,
+    Scored,
+    share_of_norm,
+)
 from idlm_ds.processes.base import Denoiser, Head, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
-from idlm_ds.tensor_types import NetworkInput, SoftInput, Time, TokenIds
+from idlm_ds.tensor_types import SoftInput, Time, TokenIds
 
 INPUT, SAMPLE = "t-input", "t"
 """Uses of times: of the text the student is given, and of its samples that are noised again."""
@@ -90,11 +97,12 @@ class IDLM(Method):
 
         def learn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
             noisy = self._noise_again(ScoreRows(hidden, weight, bias), given, batch)
-            opened = self._opened(noisy.x_in)
+            opened = self._opened(noisy)
             # Rows (S,) that carry a gradient; all of them where the value is wanted.
             scored = Scored.of(noisy, with_hard=batch.is_logged)
             answer = hidden[scored.answer_rows], weight, bias
             nats: list[Tensor] = []
+            squares: list[Tensor] = []
 
             def descend(teacher: ScoreRows, fake: ScoreRows) -> Tensor:
                 kind = Gap if opened is None else GapWithInput
@@ -103,6 +111,7 @@ class IDLM(Method):
                     metrics.update(gap.metrics(batch.tokens.numel()))
                 with torch.enable_grad():
                     nats.append(learn_rows(*answer, scored.soft_pieces, gap) + gap.of_hard())
+                squares.append(gap.squares)
                 return gap.transmitted()
 
             x_in, sigma = opened or noisy.x_in, noisy.at_t.sigma
@@ -113,6 +122,8 @@ class IDLM(Method):
                 (slope,) = torch.autograd.grad(sent, opened.scores)
                 path = InputPath(self.process, scored, opened, slope)
                 nats.append(learn_rows(*answer, scored.soft_pieces, path))
+                if batch.is_logged:
+                    metrics["input_share"] = share_of_norm(path.squares, *squares)
             return torch.stack(nats).sum()
 
         def read(head: Head) -> Tensor:
@@ -132,11 +143,12 @@ class IDLM(Method):
         x_0 = self.process.lazily(answer, given)
         return self.process.corrupt(x_0, batch.times[SAMPLE], noise=batch.noise)
 
-    def _opened(self, x_in: NetworkInput) -> SoftInput | None:
+    def _opened(self, noisy: Noisy) -> SoftInput | None:
         """Return an input through which a gradient is wanted, where there is one."""
-        if not (self.is_input_differentiated and isinstance(x_in, SoftInput)):
+        if noisy.input_gain is None or not self.is_input_differentiated:
             return None
-        return replace(x_in, scores=x_in.scores.detach().requires_grad_())
+        assert isinstance(noisy.x_in, SoftInput)
+        return replace(noisy.x_in, scores=noisy.x_in.scores.detach().requires_grad_())
 
 
 def dmd(process: Process, **settings: object) -> IDLM:

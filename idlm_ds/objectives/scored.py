@@ -99,13 +99,15 @@ class Gap:
     ) -> None:
         """Take the scores of both networks at ``scored.positions``."""
         self.process, self.scored, self.teacher, self.fake = process, scored, teacher, fake
-        self._with_value = with_value
+        self.with_value = with_value
         self._buffers = teacher.buffer(), fake.buffer()
+        self.squares = torch.zeros((), dtype=torch.float64, device=scored.positions.device)
+        """Squared length of the derivative by the student's scores; where it is measured."""
 
     def __call__(self, raw: Logits, piece: slice) -> tuple[PerPosition, Logits]:
         """See ``RowLoss``."""
         block = self.scored.block(piece)
-        return self.process.gap_slope(raw, *self.raw(piece), block, with_value=self._with_value)
+        return self.process.gap_slope(raw, *self.raw(piece), block, with_value=self.with_value)
 
     def raw(self, piece: slice) -> tuple[Logits, Logits]:
         """Compute the scores of teacher and fake."""
@@ -168,6 +170,8 @@ class GapWithInput(Gap):
         nats, slope, *others = self.process.gap_slopes(raw, *judged, block)
         for rows, into, other in zip((self.teacher, self.fake), self._slopes, others, strict=True):
             back_project(other, rows.weight.detach(), out=into[piece])
+        if self.with_value:
+            self.squares += torch.linalg.vector_norm(slope).double().square()
         return nats, slope
 
     def transmitted(self) -> Tensor:
@@ -187,6 +191,8 @@ class InputPath:
         self._process, self._ids, self._slope = process, x_in.ids, slope * gain.to(slope.dtype)
         self._ends = torch.cumsum(x_in.counts, 0)
         self._counts, self._positions = x_in.counts, scored.positions
+        self.squares = torch.zeros((), dtype=torch.float64, device=slope.device)
+        """Squared length of the derivative by the student's scores."""
 
     def __call__(self, raw: Logits, piece: slice) -> tuple[PerPosition, Logits]:
         """See ``RowLoss``; the value has been counted elsewhere."""
@@ -204,7 +210,14 @@ class InputPath:
         mean.index_add_(0, row, weighted)
         slopes = probs.mul_(-mean[:, None])
         slopes.index_put_((row, ids), weighted, accumulate=True)
+        self.squares += torch.linalg.vector_norm(slopes).double().square()
         return torch.zeros_like(mean), slopes
+
+
+def share_of_norm(part: Tensor, rest: Tensor) -> Float64[Tensor, "2"]:
+    """Compare the lengths of two parts of a derivative, given their squares: 1 is all the part."""
+    part, rest = part.sqrt(), rest.sqrt()
+    return mean_of((part / (part + rest)).nan_to_num(0.0))
 
 
 def _spread(x_0: SoftTokens) -> tuple[PerPosition, PerPosition]:

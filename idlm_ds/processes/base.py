@@ -117,7 +117,8 @@ class Noisy:
     """Where the loss can differ from zero: the rows of every ``Logits`` argument beside this."""
 
     input_gain: Float[Tensor, "B L"] | None = None
-    """Derivative of the scores of a soft ``x_in`` by the target's probability of the token."""
+    """Derivative of the scores of a soft ``x_in`` by the target's probability of the token; None
+    where no gradient passes from one to the other."""
 
     def at(self, positions: Positions) -> "Noisy":
         """Return the part of this draw at some of its positions."""

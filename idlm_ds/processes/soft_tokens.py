@@ -63,10 +63,13 @@ class SoftTokens:
     """The distribution at each of ``positions``; a tensor may carry the student's graph."""
 
     @classmethod
-    def hard(cls, tokens: TokenIds, *, vocab_size: int) -> "SoftTokens":
-        """Wrap sequences that are soft nowhere."""
+    def hard(
+        cls, tokens: TokenIds, *, vocab_size: int, dtype: torch.dtype = torch.float32
+    ) -> "SoftTokens":
+        """Wrap sequences that are soft nowhere; their rows are of ``dtype`` where laid out."""
         nowhere = torch.empty(0, dtype=torch.long, device=tokens.device)
-        return cls(tokens, nowhere, torch.empty(0, vocab_size, device=tokens.device))
+        nothing = torch.empty(0, vocab_size, dtype=dtype, device=tokens.device)
+        return cls(tokens, nowhere, nothing)
 
     def draw(
         self, uniform: Float[Tensor, "B L"], wanted: Bool[Tensor, "B L"] | None = None

@@ -1,7 +1,8 @@
 """Uniform diffusion: what the families that replace tokens by random ones share."""
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float64
@@ -32,6 +33,18 @@ class Uniform(Process):
 
     vocab_size: int
     schedule: NoiseSchedule
+    is_unbiased: bool = field(default=False, kw_only=True)
+    """Whether the student's gradient takes the weight ``1 / q_i`` of a gap for a constant.
+
+    The hard state i is drawn from ``q``, which depends on the student, and no gradient passes
+    through the draw. With the weight held fixed the derivative is right on average all the same,
+    since ``sum_i q_i w / q_i`` has no ``q`` left; it varies more. Published code differentiates it.
+    """
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any], **arguments: Any) -> "Uniform":
+        """See base class."""
+        return cls(**arguments, is_unbiased=settings["unbiased"])
 
     def __post_init__(self) -> None:
         if self.vocab_size < 2:
@@ -77,7 +90,8 @@ class Uniform(Process):
         inverse = torch.exp(-_entry(teacher, noisy)) - torch.exp(-_entry(fake, noisy))
         inner = self._expect(advantage, noisy, at)
         share = q_i / at.floor(self.vocab_size)
-        return self._weight(at, q_i) * (_entry(advantage, noisy) - inner + share * inverse)
+        weight = self._weight(at, q_i.detach() if self.is_unbiased else q_i)
+        return weight * (_entry(advantage, noisy) - inner + share * inverse)
 
     def loss_slope(
         self, raw: Logits, noisy: Noisy, target: Logits | None = None
@@ -98,7 +112,8 @@ class Uniform(Process):
     ) -> tuple[PerPosition, Logits]:
         """See base class; the value costs nothing here."""
         del with_value
-        return uniform_gap(raw_student, raw_teacher, raw_fake, *self._of_rows(noisy))
+        raw = (raw_student, raw_teacher, raw_fake)
+        return uniform_gap(*raw, *self._of_rows(noisy), is_unbiased=self.is_unbiased)
 
     def gap_slopes(
         self, raw_student: Logits, raw_teacher: Logits, raw_fake: Logits, noisy: Noisy
@@ -106,7 +121,8 @@ class Uniform(Process):
         """See base class."""
         raw = (raw_student, raw_teacher, raw_fake)
         room = torch.empty_like(raw_teacher), torch.empty_like(raw_fake)
-        return uniform_gap_slopes(*raw, *self._of_rows(noisy), room=room)
+        rows = self._of_rows(noisy)
+        return uniform_gap_slopes(*raw, *rows, is_unbiased=self.is_unbiased, room=room)
 
     def _of_rows(self, noisy: Noisy) -> tuple[PerPosition, PerPosition, PerPosition, Positions]:
         """Weight without ``1 / q_i``, alpha, floor and hard state of each row."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 from idlm_ds.recipes.errors import RecipeError
-from idlm_ds.registry.families import CLOCKS, FAMILIES, SCHEDULES
+from idlm_ds.registry.families import CLOCKS, FAMILIES, RELAXATIONS, SCHEDULES
 from idlm_ds.registry.methods import METHODS, OBJECTIVES
 from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.registry.samplers import PRECISIONS, SAMPLERS, TAILS
@@ -65,6 +65,12 @@ class ProcessSection(Section):
     """Log noise-to-signal ratio at time 1 (duo, gaussian clock); above gamma_min."""
     tau: float = 1e-3
     """Temperature of the relaxed input (duo); above 0."""
+    relaxation: Annotated[str, OneOf(RELAXATIONS)] = default(RELAXATIONS)
+    """What duo noises of a student's sample: its probabilities, as published; a word drawn from
+    them, straight_through to the probabilities; or the word alone, whose law the losses assume."""
+    unbiased: bool = False
+    """Whether the student's gradient takes the weight 1 / q of the state for a constant (udlm, duo):
+    right on average, and noisier than the published form."""
     t_min: float = 1e-3
     """Smallest diffusion time drawn in training, where objective.t_min says no other; in [0, 1)."""
     mask_id: int | None = None

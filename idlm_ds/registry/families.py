@@ -42,7 +42,11 @@ FAMILIES = by_name(
         name="sedd", entry_point="idlm_ds.processes.sedd:SEDD", is_masked=True, sees_time=True
     ),
     FamilyRow(
-        name="udlm", entry_point="idlm_ds.processes.udlm:UDLM", is_masked=False, sees_time=True
+        name="udlm",
+        entry_point="idlm_ds.processes.udlm:UDLM",
+        is_masked=False,
+        sees_time=True,
+        settings=("unbiased",),
     ),
     FamilyRow(
         name="duo",
@@ -53,7 +57,7 @@ FAMILIES = by_name(
         published_as=("duo_base", "distillation"),
         found_in_names=("dcd",),
         sampled_as="udlm",
-        settings=("clock", "gamma_min", "gamma_max", "tau"),
+        settings=("clock", "gamma_min", "gamma_max", "tau", "relaxation", "unbiased"),
     ),
 )
 
@@ -114,3 +118,10 @@ CLOCKS = by_name(
     ),
 )
 """Clocks of Duo's training; before its settings, each takes a ``GaussianMap``."""
+
+
+PROBABILITIES, STRAIGHT_THROUGH, WORD = "probabilities", "straight_through", "word"
+
+RELAXATIONS = (PROBABILITIES, STRAIGHT_THROUGH, WORD)
+"""What Duo noises of a soft target: the vector of its probabilities, as published; a word drawn
+from it, with a gradient to its probabilities all the same; or such a word, without one."""

@@ -13,15 +13,25 @@ def gap(student: Tensor, teacher: Tensor, fake: Tensor, *level: Tensor) -> Tenso
     return loss(teacher, student, *level) - loss(fake, student, *level)
 
 
+def gap_at_a_fixed_weight(student: Tensor, teacher: Tensor, fake: Tensor, *level: Tensor) -> Tensor:
+    _, alpha, floor, state = level
+    q_i = alpha * student.softmax(1).gather(1, state[:, None])[:, 0] + floor
+    return gap(student, teacher, fake, *level) * q_i / q_i.detach()
+
+
 @pytest.mark.parametrize("dtype", CLOSE)
 @pytest.mark.parametrize("kind", KINDS)
-def test_value_and_slope_are_those_of_plain_autograd(load, kind, dtype, generator):
+@pytest.mark.parametrize("is_unbiased", [False, True], ids=["published", "unbiased"])
+def test_value_and_slope_are_those_of_plain_autograd(load, is_unbiased, kind, dtype, generator):
+    plain = gap_at_a_fixed_weight if is_unbiased else gap
     for (rows, width), layout in cases():
         raw = related_scores(kind, (rows, width), generator)
         level = noise_levels(rows, width, generator)
-        expected, expected_slope = slope_of(gap, *raw, *level)
+        expected, expected_slope = slope_of(plain, *raw, *level)
         arrays = [Guarded.of(x.to(dtype), layout) for x in raw]
-        nats, slope = load("uniform_gap")(*(a.view for a in arrays), *level)
+        nats, slope = load("uniform_gap")(
+            *(a.view for a in arrays), *level, is_unbiased=is_unbiased
+        )
         assert (nats.dtype, slope.dtype) == (torch.float64, dtype)
         weight, alpha, floor, state = level
         q_i = alpha * raw[0].softmax(1).gather(1, state[:, None])[:, 0] + floor

@@ -298,3 +298,28 @@ def test_soft_targets_give_the_gap_of_words_drawn_from_them(process):
     )
     assert_close(soft, drawn)
     assert (drawn > 1e-3).any()
+
+
+@pytest.mark.parametrize("is_unbiased", [True, False], ids=["unbiased", "published"])
+def test_a_fixed_weight_makes_the_gradient_of_uniform_families_right_on_average(is_unbiased):
+    """Averaged over states, which no gradient passes through, against that of the average.
+
+    Networks answer alike whatever the other word is: through what they are shown the average has
+    one more derivative, which neither form has.
+    """
+    process = UDLM(W, LogLinear(eps=0.0), is_unbiased=is_unbiased)
+    world = World(process, torch.tensor([0.1, 0.4, 0.8], dtype=torch.float64))
+    rows = random_table(40, 2, W).softmax(-1).requires_grad_()
+    answers = [random_table(seed, 2, W).softmax(-1) for seed in (20, 21)]
+    raws = [world.posterior(torch.outer(*each)) for each in answers]
+
+    def gradient(law: Tensor, *, of: Process) -> Tensor:
+        value = World(of, world.t).expect("gap", raws, law, rows).sum()
+        slope = torch.autograd.grad(value, rows)[0]
+        return slope - slope.mean(-1, keepdim=True)
+
+    product = torch.outer(*rows)
+    true = gradient(product, of=UDLM(W, LogLinear(eps=0.0)))
+    got = gradient(product.detach(), of=process)
+    off = (got - true).norm() / true.norm()
+    assert off < 1e-12 if is_unbiased else off > 0.05

@@ -38,11 +38,13 @@ def process_of(family: str) -> Process:
         case "mdlm" | "sedd":
             kind = {"mdlm": MDLM, "sedd": SEDD}[family]
             return kind(vocab_size=VOCAB, schedule=schedule, mask_id=VOCAB - 1)
-        case "udlm":
-            return UDLM(vocab_size=VOCAB, schedule=schedule)
+        case "udlm" | "udlm unbiased":
+            is_unbiased = family != "udlm"
+            return UDLM(vocab_size=VOCAB, schedule=schedule, is_unbiased=is_unbiased)
         case _:
             clock = GaussianClock(GaussianMap(VOCAB), gamma_min=-3.0, gamma_max=0.0)
-            return Duo(vocab_size=VOCAB, schedule=schedule, clock=clock, tau=0.3)
+            relaxation = family.removeprefix("duo").strip() or "probabilities"
+            return Duo(VOCAB, schedule, clock, tau=0.3, relaxation=relaxation)
 
 
 def method_of(name: str, family: str) -> Method:

@@ -18,6 +18,8 @@ def uniform_gap(
     alpha: PerPosition,
     floor: PerPosition,
     state: Positions,
+    *,
+    is_unbiased: bool = False,
 ) -> tuple[PerPosition, Logits]:
     """Compute the difference of two bounds and its derivative by the student's scores.
 
@@ -34,13 +36,16 @@ def uniform_gap(
         alpha: Survival probability, float64.
         floor: Least probability of a noised token, ``(1 - alpha) / V``, float64.
         state: The hard state, ids.
+        is_unbiased: Whether ``w / q_i`` is a constant to the derivative; else ``1 / q_i`` is
+            differentiated, as published.
 
     Returns:
         The gap of each row in nats, float64, and its derivative, in the memory of one argument.
     """
     for raw in (student, teacher, fake):
         softmax_(raw)
-    return gap_of_answers(student, teacher, fake, weight, alpha, floor, state)
+    rows = weight, alpha, floor, state
+    return gap_of_answers(student, teacher, fake, *rows, is_unbiased=is_unbiased)
 
 
 def gap_of_answers(
@@ -51,6 +56,8 @@ def gap_of_answers(
     alpha: PerPosition,
     floor: PerPosition,
     state: Positions,
+    *,
+    is_unbiased: bool,
 ) -> tuple[PerPosition, Logits]:
     """Compute the same from distributions in place of scores."""
     ratio = alpha / floor
@@ -65,8 +72,10 @@ def gap_of_answers(
     difference = here - (alpha * mean + floor * everywhere)
     inverse = torch.exp(-lift_teacher) - torch.exp(-lift_fake)
     nats = weight * (difference / q_i + inverse / floor)
-    # Derivative by G: through the inner product everywhere, through 1 / q_i at the state.
-    slope, at_state = -weight * alpha / q_i, -weight * alpha * difference / q_i**2
+    # Derivative by G: through the inner product everywhere; at the state through q_i, which is a
+    # factor of the second term and, where the weight is differentiated, divides both.
+    slope = -weight * alpha / q_i
+    at_state = slope * (-inverse / floor if is_unbiased else difference / q_i)
     advantage.mul_(slope[:, None].to(advantage.dtype))
     add_at_(advantage, state, at_state)
     average = slope * mean + at_state * g_i

@@ -19,6 +19,7 @@ def uniform_gap_slopes(
     floor: PerPosition,
     state: Positions,
     *,
+    is_unbiased: bool = False,
     room: tuple[Logits, Logits],
 ) -> tuple[PerPosition, Logits, Logits, Logits]:
     """Compute the gap and its derivatives by the scores of student, teacher and fake.
@@ -34,6 +35,7 @@ def uniform_gap_slopes(
         alpha: See there.
         floor: See there.
         state: See there.
+        is_unbiased: See there.
         room: Two more blocks of memory.
 
     Returns:
@@ -54,5 +56,6 @@ def uniform_gap_slopes(
         add_at_(out, state, (1.0 - (1.0 + ratio * g_i) / lifted) / lifted)
         scale = (sign * weight * ratio / q_i)[:, None].to(out.dtype)
         slopes.append(through_softmax_(out, network, inner(out, network)).mul_(scale))
-    nats, by_student = gap_of_answers(student, teacher, fake, weight, alpha, floor, state)
+    rows = weight, alpha, floor, state
+    nats, by_student = gap_of_answers(student, teacher, fake, *rows, is_unbiased=is_unbiased)
     return nats, by_student, slopes[0], slopes[1]

@@ -17,10 +17,13 @@ def uniform_gap(
     alpha: PerPosition,
     floor: PerPosition,
     state: Positions,
+    *,
+    is_unbiased: bool = False,
 ) -> tuple[PerPosition, Logits]:
     """See ``reference.py``; the derivative is in the memory of ``student``."""
     scores, per_row = (student, teacher, fake), (weight, alpha, floor, state)
-    return launch_rows(_uniform_gap, scores, per_row, dtype=torch.float64), student
+    nats = launch_rows(_uniform_gap, scores, per_row, dtype=torch.float64, IS_UNBIASED=is_unbiased)
+    return nats, student
 
 
 @triton.jit
@@ -41,6 +44,7 @@ def _uniform_gap(
     fake_column,
     width,
     BLOCK: tl.constexpr,
+    IS_UNBIASED: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     student += row * student_row
@@ -79,7 +83,10 @@ def _uniform_gap(
 
     # The derivative by G, through the inner product and at the state, then by scores.
     steep = -w * a / q_i
-    at_state = steep * difference / q_i
+    if IS_UNBIASED:
+        at_state = -steep * inverse / b
+    else:
+        at_state = steep * difference / q_i
     average = (steep * mean + at_state * g_i).to(peak.dtype)
     steep, at_state = steep.to(peak.dtype), at_state.to(peak.dtype)
     tl.debug_barrier()
