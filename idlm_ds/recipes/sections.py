@@ -69,7 +69,7 @@ class ProcessSection(Section):
     """What duo noises of a student's sample: its probabilities, as published; a word drawn from
     them, straight_through to the probabilities; or the word alone, whose law the losses assume."""
     unbiased: bool = False
-    """Whether the student's gradient takes the weight 1 / q of the state for a constant (udlm, duo):
+    """Whether the student's gradient takes the weight 1 / q of a state for a constant (udlm, duo):
     right on average, and noisier than the published form."""
     t_min: float = 1e-3
     """Smallest diffusion time drawn in training, where objective.t_min says no other; in [0, 1)."""

@@ -83,16 +83,14 @@ def _uniform_gap(
 
     # The derivative by G, through the inner product and at the state, then by scores.
     steep = -w * a / q_i
-    if IS_UNBIASED:
-        at_state = -steep * inverse / b
-    else:
-        at_state = steep * difference / q_i
+    at_state = steep * (-inverse / b if IS_UNBIASED else difference / q_i)
     average = (steep * mean + at_state * g_i).to(peak.dtype)
     steep, at_state = steep.to(peak.dtype), at_state.to(peak.dtype)
     tl.debug_barrier()
     for first in range(0, width, BLOCK):
         column = first + tl.arange(0, BLOCK)
         advantage = tl.load(teacher + column * teacher_column, mask=column < width, other=0.0)
-        slope = steep * advantage + tl.where(column == here, at_state, 0.0) - average
-        slope *= probability(student, student_column, column, width, peak, whole)
+        slope = probability(student, student_column, column, width, peak, whole) * (
+            steep * advantage + tl.where(column == here, at_state, 0.0) - average
+        )
         tl.store(student + column * student_column, slope, mask=column < width)
