@@ -68,10 +68,10 @@ def _do_not_stop(world: World, stage: int, precision: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stage", "size", "precision"),
     [
-        *[(stage, 2, "fp32") for stage in (1, 2, 3)],
-        (3, 1, "fp32"),
+        (3, 2, "fp32"),
         (3, 2, "bf16"),
-        *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2)],
+        *[pytest.param(stage, 2, "fp32", marks=pytest.mark.slow) for stage in (1, 2)],
+        *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2, 3)],
         *[pytest.param(stage, 2, "bf16", marks=pytest.mark.slow) for stage in (1, 2)],
     ],
 )
@@ -105,7 +105,13 @@ def _uninterrupted_losses() -> list[float]:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [((3, 2), (3, 1)), ((2, 1), (2, 2)), ((3, 2), (1, 2)), ((1, 1), (3, 2)), ((1, 2), (2, 1))],
+    [
+        ((3, 2), (1, 2)),
+        ((1, 1), (3, 2)),
+        pytest.param((3, 2), (3, 1), marks=pytest.mark.slow),
+        pytest.param((2, 1), (2, 2), marks=pytest.mark.slow),
+        pytest.param((1, 2), (2, 1), marks=pytest.mark.slow),
+    ],
     ids=lambda case: "zero{}x{}".format(*case),
 )
 def test_another_stage_and_number_of_ranks_read_the_same_state(

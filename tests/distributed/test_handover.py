@@ -36,15 +36,15 @@ MID_FIRST, MID_ROUND, BOUNDARY = 1, 3, 4
 """Steps at which runs are saved."""
 
 LAYOUTS = [
-    *[(stage, 2) for stage in (1, 2, 3)],
-    (3, 1),
-    *[pytest.param(stage, 1, marks=pytest.mark.slow) for stage in (1, 2)],
+    *[(stage, 2) for stage in (2, 3)],
+    *[pytest.param(stage, 1, marks=pytest.mark.slow) for stage in (1, 2, 3)],
+    pytest.param(1, 2, marks=pytest.mark.slow),
 ]
 PRECISE_LAYOUTS = [
-    *[(stage, 2, "fp32") for stage in (1, 2, 3)],
-    (3, 1, "fp32"),
     (3, 2, "bf16"),
-    *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2)],
+    (2, 2, "fp32"),
+    *[pytest.param(stage, 2, "fp32", marks=pytest.mark.slow) for stage in (1, 3)],
+    *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2, 3)],
     *[pytest.param(stage, 2, "bf16", marks=pytest.mark.slow) for stage in (1, 2)],
 ]
 FAMILY = {"sdtt": "mdlm", "dcd": "duo"}
@@ -256,7 +256,12 @@ def _renewed(world: World, folder: Path, stage: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [((3, 2), (1, 1)), ((1, 1), (3, 2)), ((2, 2), (3, 1)), ((3, 1), (2, 2))],
+    [
+        ((3, 2), (1, 1)),
+        ((1, 1), (3, 2)),
+        pytest.param((2, 2), (3, 1), marks=pytest.mark.slow),
+        pytest.param((3, 1), (2, 2), marks=pytest.mark.slow),
+    ],
     ids=lambda case: "zero{}x{}".format(*case),
 )
 def test_another_layout_goes_on_against_the_teacher_of_the_round(

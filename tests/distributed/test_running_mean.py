@@ -54,7 +54,7 @@ def _untouched(size: int, stage: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2])
-@pytest.mark.parametrize("stage", [1, 2, 3])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
 def test_looking_at_the_running_mean_does_not_change_training(stage: int, size: int):
     looked_at = run_ranks(_distil, size, stage, True)
     toy.assert_same(looked_at[0]["state"], _untouched(size, stage)[0]["state"], "after looking")

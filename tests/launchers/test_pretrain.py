@@ -45,7 +45,9 @@ def losses(output) -> list[float]:
     return [line["loss"] for line in lines_of(output) if line["phase"] == "pretrain"]
 
 
-@pytest.mark.parametrize("recipe", ["pretrain_teacher", "pretrain_judge"])
+@pytest.mark.parametrize(
+    "recipe", [pytest.param("pretrain_teacher", marks=pytest.mark.slow), "pretrain_judge"]
+)
 def test_a_network_learns_and_every_sink_is_told(recipe, toy, tmp_path):
     output = tmp_path / "run"
     sinks = ["log.tensorboard=true", "log.wandb=offline"]

@@ -86,7 +86,7 @@ def test_of_consistent_answers_the_bound_is_the_log_likelihood(open_positions):
     assert len({tuple(x.tolist()) for x in joint.seen}) == sets
 
 
-@pytest.mark.parametrize("draws", [2, 5])
+@pytest.mark.parametrize("draws", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_some_of_the_sets_are_right_on_average(draws):
     joint, open_positions, runs = Joint(), [0, 1, 2, 3], 500
     estimates = [

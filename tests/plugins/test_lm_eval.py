@@ -86,6 +86,7 @@ def is_installed() -> bool:
 
 if is_installed():
 
+    @pytest.mark.slow
     def test_the_installed_lm_eval_evaluates_the_embedded_teacher(tmp_path):
         task = "tests/plugins/tasks/sotu_choice.yaml"
         model_args = "pretrained=assets:teacher,steps=8"

@@ -103,6 +103,7 @@ def test_variants_are_measured_and_written(more, tmp_path, monkeypatch, capsys):
     assert "faster than dense" in lines[4]
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     out = tmp_path / "figures.json"
     more = ["--vocab", 4000, "--length", 64, "--memory", "--rounds", 1, "--json", out]

@@ -41,6 +41,7 @@ def test_variants_are_measured_in_turns_and_written(tmp_path, monkeypatch, capsy
     assert [line[:46].strip() for line in table[3:]] == list(rows)
 
 
+@pytest.mark.slow
 def test_memory_is_measured_in_processes_of_their_own(tmp_path, monkeypatch, capsys):
     out = tmp_path / "figures.json"
     more = ["--vocab", 3000, "--length", 64, "--memory", "--rounds", 1, "--optimizer", "loop"]

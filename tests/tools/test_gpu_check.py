@@ -72,6 +72,7 @@ def test_a_section_writes_its_rows(name, rows, tmp_path, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(rows)
 
 
+@pytest.mark.slow
 def test_the_students_phase_is_measured_in_both_precisions():
     rows = list(gpu_sections.student_phase(replace(TINY, rows=TINY.rows[1:]), CPU))
     names = [row["name"] for row in rows]
