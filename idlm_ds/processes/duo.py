@@ -106,10 +106,13 @@ class Duo(Uniform):
         """Return argmax and number of entries by row, then id and ``w / tau`` by entry."""
         amplitude = gain[:, None].to(clean.dtype)
         xi = xi.to(clean.dtype).mul_(spread[:, None].to(clean.dtype))
-        w = torch.addcmul(xi, amplitude, clean.detach())
+        clean = clean.detach()
+        w = torch.addcmul(xi, amplitude, clean)
         top, x_t = w.max(1)
         row, ids = (w > (top - NEGLIGIBLE * self.tau)[:, None]).nonzero(as_tuple=True)
-        return x_t, row.bincount(minlength=len(clean)), ids, w[row, ids] / self.tau
+        # As two operations, which round alike wherever an entry lies in memory.
+        near = xi[row, ids] + amplitude[row, 0] * clean[row, ids]
+        return x_t, row.bincount(minlength=len(clean)), ids, near / self.tau
 
 
 def _led_to(x_0: SoftTokens, x_in: SoftInput, gain: Float[Tensor, "B L"]) -> SoftInput:
