@@ -117,8 +117,9 @@ def extend(
     if _is_reached(levels, target, diversity):
         return None
     return (
-        f"{diversity.heading} {target:.4g} is not reached: it is {min(levels.values()):.4g} to "
-        f"{max(levels.values()):.4g} at temperatures {min(levels):.3g} to {max(levels):.3g}"
+        f"its {diversity.heading} at temperatures {min(levels):.3g} to {max(levels):.3g} is "
+        f"{min(levels.values()):.4g} to {max(levels.values()):.4g}, which is too far from the "
+        f"student's {target:.4g}, or too flat"
     )
 
 
