@@ -166,5 +166,5 @@ class RunEvaluation:
     ) -> Measured:
         """Measure the set nearest to the student, but with the perplexity at the match."""
         own = self._measured(nearest, stream)
-        of_set = {f"{key}_of_set": own.row[key] for key in ("gen_ppl", "gen_ppl_se")}
+        of_set = {"gen_ppl_of_set": own.gen_ppl, "gen_ppl_of_set_se": own.row["gen_ppl_se"]}
         return replace(own, row={**own.row, **of_set, **columns, "model": name})

@@ -26,6 +26,9 @@ COLDEST, HOTTEST = 0.2, 2.0
 MAX_EXTENSIONS = 2
 """Further sets drawn so that a slope is known at the target."""
 
+SLOPE_REACHES = 2.5
+"""Reaches between two sets that give a slope, which makes its noise small where it is used."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Diversity:
@@ -42,8 +45,8 @@ class Diversity:
     typical_slope: float
     """Rise for a unit of temperature, where tries have not measured it."""
 
-    least_step: float
-    """Least difference of two sets that give a slope; also how far from a set it is used."""
+    reach: float
+    """How far from a set a line through it is used; more where the target is less certain."""
 
 
 ENTROPY = Diversity(
@@ -52,7 +55,7 @@ ENTROPY = Diversity(
     of=unigram_entropy,
     close=0.005,
     typical_slope=0.9,
-    least_step=0.02,
+    reach=0.02,
 )
 DISTINCT_2 = Diversity(
     column="distinct_2",
@@ -60,7 +63,7 @@ DISTINCT_2 = Diversity(
     of=lambda tokens: distinct_pseudovalues(tokens, min(2, tokens.shape[1])),
     close=0.005,
     typical_slope=0.5,
-    least_step=0.02,
+    reach=0.02,
 )
 
 
@@ -94,27 +97,28 @@ def extend(
     levels: dict[float, float],
     *,
     diversity: Diversity,
+    reach: float,
 ) -> str | None:
-    """Try more temperatures, until one is near the target and another gives a slope.
+    """Try more temperatures, until one is within reach of the target and another gives a slope.
 
-    Near is within ``least_step``. ``levels``, by temperature, receives the new ones.
+    ``levels``, by temperature, receives the new ones.
 
     Returns:
         None, or why the target cannot be reached.
     """
     for _ in range(MAX_EXTENSIONS):
-        if _is_reached(levels, target, diversity):
+        if _is_reached(levels, target, reach):
             break
         start = nearest(levels, target)
         miss = target - levels[start]
         # Where a set is near, the one for the slope lies on the other side of the target.
-        is_near = abs(miss) <= diversity.least_step
-        rise = miss + math.copysign(1.5 * diversity.least_step, miss) * is_near
+        beyond = 1.2 * SLOPE_REACHES * reach if abs(miss) <= reach else 0.0
+        rise = miss + math.copysign(beyond, miss)
         guess = _within_limits(start + rise / _slope(levels, diversity))
         if guess in levels:
             break
         levels[guess] = level_at(guess)
-    if _is_reached(levels, target, diversity):
+    if _is_reached(levels, target, reach):
         return None
     return (
         f"its {diversity.heading} at temperatures {min(levels):.3g} to {max(levels):.3g} is "
@@ -132,23 +136,23 @@ def _within_limits(temperature: float) -> float:
     return min(HOTTEST, max(COLDEST, temperature))
 
 
-def neighbour(levels: Mapping[float, float], target: float, diversity: Diversity) -> float | None:
-    """Of the temperatures whose level is not that of the nearest, the next one; if any."""
+def neighbour(levels: Mapping[float, float], target: float, reach: float) -> float | None:
+    """Of the temperatures far enough from the nearest for a slope, the next one; if any."""
     at_nearest = levels[nearest(levels, target)]
-    others = {t: at for t, at in levels.items() if abs(at - at_nearest) >= diversity.least_step}
+    others = {t: at for t, at in levels.items() if abs(at - at_nearest) >= SLOPE_REACHES * reach}
     return nearest(others, target) if others else None
 
 
-def _is_reached(levels: Mapping[float, float], target: float, diversity: Diversity) -> bool:
+def _is_reached(levels: Mapping[float, float], target: float, reach: float) -> bool:
     miss = abs(levels[nearest(levels, target)] - target)
-    return miss <= diversity.least_step and neighbour(levels, target, diversity) is not None
+    return miss <= reach and neighbour(levels, target, reach) is not None
 
 
 def _slope(levels: Mapping[float, float], diversity: Diversity) -> float:
     """Rise between the coldest and the hottest try; the typical one where that says too little."""
     coldest, hottest = min(levels), max(levels)
     rise = levels[hottest] - levels[coldest]
-    if rise < diversity.least_step:
+    if rise < diversity.reach:
         return diversity.typical_slope
     return rise / (hottest - coldest)
 
@@ -164,6 +168,11 @@ class JudgedSet:
     def level(self, diversity: Diversity) -> float:
         """Diversity of the set."""
         return diversity.of(self.samples.tokens).mean().item()
+
+    def reach(self, diversity: Diversity) -> float:
+        """How far from this set's diversity a set of the teacher may be: two standard errors."""
+        values = diversity.of(self.samples.tokens)
+        return max(diversity.reach, 2 * values.std().item() / len(values) ** 0.5)
 
     def figures(self, diversity: Diversity) -> SetFigures:
         """Figures of the samples, for matching in this diversity."""
@@ -215,6 +224,7 @@ class TemperatureTries:
             target,
             self.levels(diversity),
             diversity=diversity,
+            reach=student.reach(diversity),
         )
         matched = unreached or self._perplexity(diversity, student, seed)
         columns = {
@@ -230,7 +240,8 @@ class TemperatureTries:
     ) -> MatchedPerplexity | str:
         """See ``match_perplexity``; or why there is none."""
         levels, target = self.levels(diversity), student.level(diversity)
-        near, far = nearest(levels, target), neighbour(levels, target, diversity)
+        near = nearest(levels, target)
+        far = neighbour(levels, target, student.reach(diversity))
         assert far is not None
         sets = student, self.sets[near], self.sets[far]
         if not all(each.scores.tokens.any() for each in sets):

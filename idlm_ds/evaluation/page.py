@@ -56,9 +56,9 @@ GUIDE = """\
   error over sequences. Lower is more predictable, not by itself better: dull or repetitive text
   scores low.
 - **Entropy** is the unigram entropy within a sequence, in nats; 5 % of the samples are at or below
-  **entropy p5**, where a few that collapsed show first. Read them with GenPPL: a fair win is a
+  **p5**, where a few that collapsed show first. Read them with GenPPL: a fair win is a
   lower GenPPL at an entropy no lower.
-- **digit strings** is the share of samples with more than 30 % digits and `,.$;`.
+- **digits** is the share of samples with more than 30 % digits and `,.$;`.
 - **word entropy** is that of words instead of tokens, and depends on no tokenizer.
 - **held-out** is real text under the same judge: what all columns should come near to, from
   either side.

@@ -16,6 +16,7 @@ from idlm_ds.evaluation.matching import (
     ENTROPY,
     HOTTEST,
     MAX_CORRECTIONS,
+    SLOPE_REACHES,
     Diversity,
     JudgedSet,
     TemperatureTries,
@@ -27,7 +28,8 @@ from idlm_ds.evaluation.matching import (
 from idlm_ds.evaluation.score import Scores
 from idlm_ds.metrics.accumulate import Estimate
 
-CLOSE_ENOUGH, STEP = ENTROPY.close, ENTROPY.least_step
+CLOSE_ENOUGH, REACH = ENTROPY.close, ENTROPY.reach
+STEP = SLOPE_REACHES * REACH
 TARGET = 3.86
 
 
@@ -71,11 +73,11 @@ def test_the_search_ends_at_the_hottest_temperature():
 
 def extended(levels: dict[float, float], level_at: Callable[[float], float]) -> str | None:
     """Why a target is out of reach; ``levels`` receives what was tried."""
-    return extend(level_at, TARGET, levels, diversity=ENTROPY)
+    return extend(level_at, TARGET, levels, diversity=ENTROPY, reach=REACH)
 
 
 def test_a_near_set_with_a_neighbour_is_enough():
-    levels = {0.9: TARGET - 0.9 * STEP, 1.0: TARGET + 0.2 * STEP}
+    levels = {0.9: TARGET - 0.9 * REACH, 1.0: TARGET - 0.9 * REACH + 1.01 * STEP}
     assert extended(dict(levels), never) is None
 
 
@@ -89,7 +91,7 @@ def test_a_lone_near_set_gets_a_neighbour_beyond_the_target(miss):
     assert extended(levels, lambda t: TARGET + miss + 0.9 * (t - 0.9)) is None
     (_, added) = levels.values()
     assert (added - TARGET) * miss < 0
-    assert neighbour(levels, TARGET, ENTROPY) != 0.9
+    assert neighbour(levels, TARGET, REACH) != 0.9
 
 
 @pytest.mark.parametrize("start", [0.5, 1.5])
@@ -115,9 +117,9 @@ def test_no_slope_is_read_from_sets_that_temperature_does_not_change():
 
 
 def test_the_neighbour_is_the_nearest_set_that_is_a_step_away():
-    levels = {0.7: 3.7, 0.9: 3.84, 0.95: 3.862, 0.97: 3.87, 1.0: 3.9}
-    assert neighbour(levels, TARGET, ENTROPY) == 0.9
-    assert neighbour({1.0: TARGET, 1.01: TARGET + 0.9 * STEP}, TARGET, ENTROPY) is None
+    levels = {0.7: 3.7, 0.9: 3.8, 0.95: 3.862, 0.97: 3.87, 1.0: 3.93}
+    assert neighbour(levels, TARGET, REACH) == 0.9
+    assert neighbour({1.0: TARGET, 1.05: TARGET + 0.9 * STEP}, TARGET, REACH) is None
 
 
 FIRST_TOKEN = replace(ENTROPY, of=lambda tokens: tokens[:, 0].double() / 1e9)
@@ -194,8 +196,8 @@ def test_a_match_at_the_first_try_draws_one_more_set_for_the_slope():
 def test_a_second_match_takes_the_sets_of_the_first():
     student, tries = judged(3.9, 2.0), TemperatureTries(teacher)
     tries.search(FIRST_TOKEN, 3.9, 0.85)
-    before = len(tries.sets)
     _, first = tries.compare(FIRST_TOKEN, student, seed=1)
+    before = len(tries.sets)
     _, second = tries.compare(FIRST_TOKEN, student, seed=1)
     assert len(tries.sets) == before
     assert first == second
