@@ -26,7 +26,7 @@ COLDEST, HOTTEST = 0.2, 2.0
 MAX_EXTENSIONS = 2
 """Further sets drawn so that a slope is known at the target."""
 
-SLOPE_REACHES = 2.5
+SLOPE_REACHES = 3
 """Reaches between two sets that give a slope, which makes its noise small where it is used."""
 
 

@@ -53,7 +53,7 @@ def distinct_pseudovalues(tokens: Int[Tensor, "B L"], n: int = 2) -> Float64[Ten
 
     Their mean is the share of the set, and the standard error of that mean is the jackknife's: a
     sequence counts by its n-grams that no other has, which is what the set loses without it. On
-    sets of 256 windows of real text that error is a quarter too large. (A set resampled with
+    sets of 256 windows of real text that error is an eighth too large. (A set resampled with
     replacement has far fewer distinct n-grams, so a plain bootstrap is off by a factor of three.)
 
     Precision: float64. Sync: waits for the device.

