@@ -111,9 +111,8 @@ def extend(
             break
         start = nearest(levels, target)
         miss = target - levels[start]
-        # Where a set is near, the one for the slope lies on the other side of the target.
-        beyond = 1.2 * SLOPE_REACHES * reach if abs(miss) <= reach else 0.0
-        rise = miss + math.copysign(beyond, miss)
+        # Where a set is near, a colder one gives the slope: hot ones differ by little.
+        rise = miss if abs(miss) > reach else -1.2 * SLOPE_REACHES * reach
         guess = _within_limits(start + rise / _slope(levels, diversity))
         if guess in levels:
             break

@@ -26,6 +26,7 @@ OVERRIDES = [
     "eval.teacher_steps=[]",
     "eval.matched_steps=[4]",
     f"eval.batch={SAMPLES}",
+    "eval.seed=5",
 ]
 
 

@@ -71,6 +71,16 @@ def test_the_error_is_the_analytic_one_of_both_models(sets, generator):
     assert max(of_teacher, of_target) < (1 - 2 * TOLERANCE) * expected
 
 
+def test_the_teachers_samples_are_resampled_alike_at_both_temperatures(sets, generator):
+    _, near, far = sets
+    middle = (near.diversity.mean() + far.diversity.mean()) / 2
+    student = figures(torch.full((50,), 4.0).double(), middle.expand(50))
+    matched = match_perplexity(student, near, far, generator=generator)
+    # Both sets deviate alike, so their line does, and half way is no better known than its ends.
+    expected = matched.gen_ppl.value * error_of_mean(logs(near) - SLOPE * near.diversity)
+    assert matched.gen_ppl.se == pytest.approx(expected, rel=TOLERANCE)
+
+
 def test_the_error_of_the_difference_knows_that_the_student_is_in_both(sets, generator):
     student, near, far = sets
     matched = match_perplexity(student, near, far, generator=generator)
