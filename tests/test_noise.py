@@ -29,6 +29,21 @@ def test_seeds_are_the_same_on_every_machine():
     assert derive_seed(7, "time", 3) == 4771960252679233908
 
 
+def test_streams_on_a_cpu_are_told_apart_by_32_bits_of_their_seeds():
+    one, other, third = Noise([5]), Noise([5 + 2**32]), Noise([5 + 2**31])
+    numbers = one.uniform(3, 40)
+    assert numbers.equal(other.uniform(3, 40))
+    assert not numbers.equal(third.uniform(3, 40))
+
+
+def test_seeds_are_even_in_the_bits_that_count():
+    low = torch.tensor([derive_seed(0, "noise", i) % 2**32 for i in range(4096)])
+    assert len(low.unique()) == len(low)
+    bits = low[:, None] >> torch.arange(32) & 1
+    for share in bits.double().mean(0).tolist():
+        assert within_standard_errors(share, 0.5, 0.5 / 4096**0.5)
+
+
 def test_every_element_of_a_path_matters_and_so_does_its_type():
     paths = [
         (0,),

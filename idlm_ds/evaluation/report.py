@@ -11,7 +11,7 @@ import torch
 from idlm_ds.console import say
 from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.controls import Measured, RunEvaluation
-from idlm_ds.evaluation.page import RUN_COLUMNS, shared_by_rows, write_report
+from idlm_ds.evaluation.page import RUN_COLUMNS, comparisons, shared_by_rows, write_report
 from idlm_ds.evaluation.samples_file import write_samples
 from idlm_ds.evaluation.table import to_text, value_with_error
 from idlm_ds.provenance import describe_machine
@@ -73,7 +73,7 @@ def _write(
             write_samples(
                 output / "samples" / f"{each.stream}-{row['steps']}.json",
                 each.texts,
-                gen_ppl=row["gen_ppl"],
+                gen_ppl=each.gen_ppl,
                 entropy=row["entropy"],
                 provenance=row,
             )
@@ -82,6 +82,8 @@ def _write(
     title = settings["recipe"]
     write_report(output, rows, title=title, settings={**settings, **machine}, samples=shown)
     say(f"\n{to_text(rows, RUN_COLUMNS)}")
+    for line in comparisons(rows):
+        say(line)
     say(", ".join(f"{key} {value}" for key, value in {**shared_by_rows(rows), **settings}.items()))
     for heading, texts in shown.items():
         say(f"\n{heading}:")

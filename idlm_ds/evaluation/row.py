@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, TypeAlias
 
+import torch
 from torch import Tensor
 
 from idlm_ds.evaluation.cell import Cell
@@ -19,11 +20,22 @@ from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.metrics.judge import Judge, Masking
 from idlm_ds.metrics.repetition import repeated_tokens
 from idlm_ds.metrics.self_bleu import self_bleu
+from idlm_ds.metrics.texts import is_digit_string, word_entropy
 
 Row: TypeAlias = Mapping[str, Any]
 
 NGRAM = 4
 """Length of the blocks that count as repetition, and longest order of self-BLEU."""
+
+TAIL = 0.05
+"""Share of the samples whose entropy is at most ``entropy_p5``: a few that collapsed show here long
+before they move the mean."""
+
+HELD_OUT = "held-out"
+REPEATED = "one real text repeated"
+MATCHED = "teacher (matched)"
+MATCHED_DISTINCT = "teacher (matched in distinct-2)"
+"""What ``model`` is in the rows of a run's controls."""
 
 
 def with_error(name: str, estimate: Estimate | None) -> dict[str, float | None]:
@@ -51,6 +63,7 @@ def sample_columns(cells: Sequence[Cell], sets: Sequence[SampleSet]) -> dict[str
         "num_samples": len(cells) * first.num_samples,
         "nfe": statistics.fmean(each.nfe or 0.0 for each in sets) if has_cost else None,
         **_variety([each.tokens for each in sets]),
+        **_text_columns([text for each in sets for text in each.texts]),
         "seconds": seconds,
         "tokens_per_s": num_tokens / seconds if seconds else None,
         "machine": dict(sets[0].machine),
@@ -59,19 +72,30 @@ def sample_columns(cells: Sequence[Cell], sets: Sequence[SampleSet]) -> dict[str
 
 def _variety(sets: Sequence[Tensor]) -> dict[str, Any]:
     entropy, repetition = MeanAccumulator(), MeanAccumulator()
-    distinct, bleu = [], []
+    entropies, distinct, bleu = [], [], []
     for tokens in sets:
         width = min(NGRAM, tokens.shape[1])
-        entropy.update(unigram_entropy(tokens))
+        entropies.append(unigram_entropy(tokens))
+        entropy.update(entropies[-1])
         repetition.update(repeated_tokens(tokens, width))
         distinct.append(distinct_ngrams(tokens, min(2, width)))
         if len(tokens) > 1:
             bleu.append(self_bleu(tokens, order=width).mean().item())
     return {
         **with_error("entropy", entropy.compute()),
+        "entropy_p5": torch.cat(entropies).quantile(TAIL).item(),
         "distinct_2": statistics.fmean(distinct),
         **with_error("repetition", repetition.compute()),
         "self_bleu": statistics.fmean(bleu) if bleu else None,
+    }
+
+
+def _text_columns(texts: Sequence[str]) -> dict[str, Any]:
+    words = MeanAccumulator()
+    words.update(word_entropy(texts))
+    return {
+        **with_error("word_entropy", words.compute()),
+        "digit_strings": statistics.fmean(is_digit_string(text) for text in texts),
     }
 
 

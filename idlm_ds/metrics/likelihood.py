@@ -33,7 +33,12 @@ class SequenceObjective(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Likelihood:
-    """A likelihood in three units; an upper bound if the objective is a NELBO."""
+    """A likelihood in three units.
+
+    Of a NELBO it is a Monte Carlo estimate of the integral over time alone. The terms of prior and
+    reconstruction, without which it is no upper bound where noise at t=1 is not complete or at t=0
+    not zero, are left out as in publications; see the README of this folder for their size.
+    """
 
     nats: Estimate
     """Per token."""

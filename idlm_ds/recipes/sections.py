@@ -223,7 +223,7 @@ class OptimSection(Section):
     clip: float = 0.0
     """Largest gradient norm; 0 leaves gradients as they are."""
     warmup_steps: int = 0
-    """Updates over which the rate climbs linearly from zero; 0 or more."""
+    """Updates over which the rate climbs to lr, the first having lr / warmup_steps; 0 or more."""
     decay_fraction: float = 0.0
     """Share of the run, at its end, over which the rate falls linearly to zero; in [0, 1]."""
 
@@ -279,7 +279,7 @@ class PretrainObjective(Section):
 
     prefix: ClassVar[str] = "objective"
     name: Annotated[str, OneOf(OBJECTIVES)]
-    """Loss: nelbo (diffusion bound) or ar (next token)."""
+    """Loss: nelbo (of diffusion, integrated over time) or ar (next token)."""
     reduction: Reduction = "mean"
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
 

@@ -88,8 +88,9 @@ def sample_blockwise(
         noise: One stream per sequence; the result for a sequence does not depend on the others.
         temperature: A candidate is drawn from ``softmax(raw / temperature)``, as publications do
             by ``argmax exp(raw) / (-log u)^temperature``; at 0 it is the likeliest token.
-        remasking: How certainty is measured: the candidate's probability at temperature 1, or a
-            random number.
+        remasking: How certainty is measured: the candidate's probability at temperature 1 among
+            the tokens that may be chosen, or a random number. Published code leaves mask and banned
+            tokens in this softmax, which lowers certainty where they are likely.
         guidance: w in ``un + (w + 1) (raw - un)``, where ``un`` are scores with a masked prompt.
         banned: Tokens that are never chosen, such as the end of text.
         on_step: Watches the run; its ``t`` is the share of the ``length`` new positions that are

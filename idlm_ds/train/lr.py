@@ -5,7 +5,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class LearningRate:
-    """Linear warm-up, a plateau, and a linear fall to zero at the end."""
+    """Linear warm-up, a plateau, and a linear fall to zero at the end.
+
+    During warm-up the update after n others has (n + 1) / W of the peak. Published code has n / W,
+    so its first update does nothing and each of the others is one behind.
+    """
 
     peak: float
     total: int

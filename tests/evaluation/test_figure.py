@@ -78,6 +78,13 @@ def test_step_labels_do_not_overlap(tmp_path, drawn):
     assert not any(a.overlaps(b) for a, b in combinations(boxes, 2))
 
 
+def test_of_the_controls_only_the_teacher_at_the_students_entropy_is_drawn():
+    repeated = row("one real text repeated", None, 16.0, 3.9)
+    in_distinct = row("teacher (matched in distinct-2)", 8, 60.0, 3.8)
+    curves = figure.run_curves([HELD_OUT, repeated, *MATCHED, in_distinct])
+    assert [curve.name for curve in curves] == ["held-out", "teacher (matched)"]
+
+
 def test_axes_are_logarithmic_and_ticks_are_steps(tmp_path, drawn):
     near = row("teacher", 1000, 100.0, 5.5), row("teacher", 1024, 100.0, 5.5)
     draw_run([*STUDENT, *near], tmp_path / "frontier.png")

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from idlm_ds.evaluation.compare import read_results
-from idlm_ds.evaluation.page import shared_by_rows, write_report
+from idlm_ds.evaluation.page import comparisons, shared_by_rows, write_report
 from tests.evaluation.rows import row
 
 ROWS = [
@@ -33,9 +33,38 @@ def test_the_page_holds_the_table_its_settings_and_the_picture(tmp_path):
     assert "| student | 4 | 4 | 32.75 ± 0.25 | 4.500 ± 0.010 |" in page
     assert "| teacher (matched) | 4 | 4 | 60.00 ± 0.25 |" in page
     assert "**judge** tiny@0123456789ab · **sampler** ancestral, analytic ·" in page
-    assert "**seed** 7 · **tokens a sample** 16 · **recipe** toy" in page
+    assert "**seed** 7 · **tokens a sample** 16 · **samples a row** 80 · **recipe** toy" in page
     assert "(frontier.png)" in page
     assert (tmp_path / "frontier.png").read_bytes().startswith(b"\x89PNG")
+
+
+MATCH = {
+    "matched_in": "entropy",
+    "matched_to_steps": 8,
+    "student_minus_matched": 11.6,
+    "student_minus_matched_se": 4.2,
+    "verdict": "above",
+    "not_matched": None,
+}
+
+
+def test_page_and_console_say_how_the_student_compares_with_each_control(tmp_path):
+    missed = MATCH | {"not_matched": "too far"}
+    rows = [
+        row("student", 8, 86.3),
+        row("teacher (matched)", 1024, 74.7, **MATCH),
+        row("teacher (matched in distinct-2)", 1024, None, **missed),
+    ]
+    lines = [
+        "student at 8 steps - teacher (matched) at 1024 steps: GenPPL 11.6 ± 4.2: "
+        "the student is above",
+        "teacher (matched in distinct-2) at 1024 steps: no match: too far",
+    ]
+    assert comparisons(rows) == lines
+    write(tmp_path, rows=rows)
+    page = (tmp_path / "report.md").read_text()
+    assert all(f"\n\n{line}\n\n" in page for line in lines)
+    assert "| 11.6 ± 4.2 | above |" in page
 
 
 def test_what_rows_share_is_said_once_under_their_table():
@@ -45,6 +74,7 @@ def test_what_rows_share_is_said_once_under_their_table():
         "precision": "float64",
         "seed": "7",
         "tokens a sample": "16",
+        "samples a row": "80",
     }
 
 

@@ -53,9 +53,13 @@ def rows(output: Path) -> dict[tuple[str, int | None], dict]:
 @pytest.mark.parametrize("method", ["sdtt", "dmd"])
 def test_a_baseline_prints_a_table_and_saves_a_student(method, made):
     output, done = made(method)
-    shown = {("held-out", None), ("student", 2), ("teacher", 2), ("teacher (matched)", 2)}
+    shown = {("held-out", None), ("one real text repeated", None), ("student", 2), ("teacher", 2)}
+    shown |= {("teacher (matched)", 2), ("teacher (matched in distinct-2)", 2)}
     assert rows(output).keys() == shown
     for row in rows(output).values():
+        if row["gen_ppl"] is None:
+            assert f"{row['model']} at 2 steps: no match: {row['not_matched']}" in done.out
+            continue
         assert value_with_error(row["gen_ppl"], row["gen_ppl_se"]) in done.out
     judge = rows(output)["student", 2]["judge"]
     (shared,) = (line for line in done.out.splitlines() if line.startswith(f"judge {judge}, "))

@@ -133,16 +133,21 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
     shown = [(r["model"], r["steps"]) for r in report["rows"]]
     assert shown == [
         ("held-out", None),
+        ("one real text repeated", None),
         ("student", 1),
         ("student", 2),
         ("teacher", 2),
         ("teacher (matched)", 2),
+        ("teacher (matched in distinct-2)", 2),
     ]
     for row in report["rows"]:
-        assert row["gen_ppl"] > 1
-        assert row["gen_ppl_se"] > 0
         assert row["num_samples"] == 4
-    heldout, student = report["rows"][:2]
+        if "matched_in" in row and row["not_matched"] is not None:
+            assert row["gen_ppl"] is row["gen_ppl_se"] is None
+            continue
+        assert row["gen_ppl"] > 1
+        assert row["gen_ppl_se"] > 0 or row["model"] == "one real text repeated"
+    heldout, _, student = report["rows"][:3]
     assert heldout["temperature"] is heldout["nucleus"] is None
     assert (student["seeds"], student["masking"]) == ([1234], "published")
     assert (output / "samples" / "teacher_matched-2.json").exists()

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
+from idlm_ds.metrics.entropy import distinct_ngrams, distinct_pseudovalues, unigram_entropy
 
 
 def test_entropy_of_constant_and_of_all_different_sequences():
@@ -44,3 +44,27 @@ def test_bad_lengths_are_refused():
         unigram_entropy(torch.zeros(2, 0, dtype=torch.long))
     with pytest.raises(ValueError, match="n=3 is not in"):
         distinct_ngrams(torch.zeros(2, 2, dtype=torch.long), n=3)
+
+
+def test_pseudovalues_are_what_a_set_loses_without_a_sequence(generator):
+    tokens = torch.randint(6, (7, 5), generator=generator)
+    share = distinct_ngrams(tokens)
+    without = [distinct_ngrams(torch.cat([tokens[:i], tokens[i + 1 :]])) for i in range(7)]
+    jackknife = 7 * share - 6 * torch.tensor(without, dtype=torch.float64)
+    values = distinct_pseudovalues(tokens)
+    torch.testing.assert_close(values - values.mean(), jackknife - jackknife.mean())
+    assert values.mean().item() == pytest.approx(share, abs=1e-12)
+
+
+def test_pseudovalues_of_one_sequence_and_of_equal_ones_are_the_share(generator):
+    one = torch.randint(3, (1, 9), generator=generator)
+    for tokens in (one, one.expand(4, -1)):
+        expected = torch.full((len(tokens),), distinct_ngrams(tokens)).double()
+        torch.testing.assert_close(distinct_pseudovalues(tokens), expected)
+
+
+def test_pseudovalues_give_the_error_of_the_share_at_most_a_third_too_large(generator):
+    sets = [(torch.rand(64, 20, generator=generator) ** 3 * 300).long() for _ in range(200)]
+    true = torch.tensor([distinct_ngrams(tokens) for tokens in sets]).std().item()
+    errors = [distinct_pseudovalues(tokens).std().item() / 64**0.5 for tokens in sets]
+    assert 1.0 < sum(errors) / len(errors) / true < 4 / 3

@@ -13,7 +13,7 @@ from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.train.loop import PhaseRecord
 
 COUNT = 16
-"""Samples a rank draws; entropy and repetition are of these, one is shown."""
+"""Samples a rank draws; entropies and distinct bigrams are of these, one is shown."""
 
 
 @final
@@ -60,12 +60,12 @@ class Preview:
             )
         if self._world.is_first:
             text = self._tokenizer.decode(sampled.tokens[:1].tolist())[0]
-            entropy = unigram_entropy(sampled.tokens).mean().item()
+            entropies = unigram_entropy(sampled.tokens)
             distinct = distinct_ngrams(sampled.tokens)
             say(
                 f"  student after {record.update} updates, {self._chain.steps} steps, "
-                f"{COUNT} samples: entropy {entropy:.2f} nats, "
-                f"distinct bigrams {distinct:.2f}"
+                f"{COUNT} samples: entropy {entropies.mean().item():.2f} nats, "
+                f"lowest {entropies.min().item():.2f}, distinct bigrams {distinct:.2f}"
             )
             say(f"  | {' '.join(text.split())}")
 
