@@ -17,6 +17,7 @@ from idlm_ds.samplers.config import SamplerConfig
 FIGURES = {
     "model": "model",
     "steps": "steps",
+    "latent": "latent",
     "nfe": "NFE",
     "gen_ppl": "GenPPL",
     "entropy": "entropy (nats)",
@@ -79,10 +80,11 @@ class Page:
         about = self.student.about
         mask = "no mask" if about.mask_id is None else f"mask {about.mask_id}"
         made = "".join(self._distilled(", distilled to generate in few steps"))
+        latent = f", {about.latent} random numbers beside each" if about.latent else ""
         return (
             f"A diffusion language model of the `{about.family}` family{made}: "
             f"{about.parameters:,} parameters, stored as {self.dtype}; sequences of "
-            f"{about.length} tokens; a vocabulary of {about.vocab_size} with {mask}.\n\n"
+            f"{about.length} tokens{latent}; a vocabulary of {about.vocab_size} with {mask}.\n\n"
             "The folder holds the code that runs it. It needs Python 3.11, torch and transformers."
         )
 
@@ -103,10 +105,13 @@ class Page:
             "docstring of `generate`. A sample depends on the seed and its number only."
         )
         noise = "the total noise `-log alpha` of each sequence"
-        is_masked = self.student.about.mask_id is not None
+        is_masked, given = self.student.about.mask_id is not None, "input_ids"
         timesteps = f", {noise}, may be left out." if is_masked else f" is {noise}."
+        if size := self.student.about.latent:
+            timesteps += f" `latents` are standard normal numbers (B, L, {size})."
+            given = "input_ids, latents=latents"
         yield (
-            "`model(input_ids).logits` are the network's scores of every word at every position. "
+            f"`model({given}).logits` are the network's scores of every word at every position. "
             f"`timesteps`{timesteps} A step of fine-tuning:"
         )
         yield _code("model(**model.noised(input_ids, seed=step)).loss.backward()")
