@@ -30,6 +30,10 @@ class Cell:
     latent: int | None = None
     """Entries of the network's latent; None for a network without one, and for other text."""
 
+    relaxation: str | None = None
+    """What of a student's sample Duo noised when the network learned; None for other networks.
+    No part of the key: samples depend on the weights alone."""
+
     seed: int
     num_samples: int
     length: int
@@ -40,7 +44,7 @@ class Cell:
     def key(self) -> str:
         """File name: readable, and a hash of every setting but the model's name."""
         settings = asdict(self)
-        del settings["model"]
+        del settings["model"], settings["relaxation"]
         if self.latent is None:
             del settings["latent"]
         text = json.dumps(settings, sort_keys=True)

@@ -20,6 +20,7 @@ SETTINGS = (
     "temperature",
     "nucleus",
     "latent",
+    "relaxation",
     "num_samples",
     "length",
     "judge",

@@ -32,7 +32,7 @@ from idlm_ds.evaluation.row import (
     sample_columns,
 )
 from idlm_ds.evaluation.score import score_set
-from idlm_ds.evaluation.sources import sampler_settings, token_cell
+from idlm_ds.evaluation.sources import relaxation_of, sampler_settings, token_cell
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.processes.base import Process
 from idlm_ds.recipes.schema import DistillRecipe
@@ -57,6 +57,9 @@ class LiveNetwork:
 
     latent: int = 0
     """Entries of its latent."""
+
+    relaxation: str | None = None
+    """What of its samples was noised when it learned; see ``Cell``."""
 
 
 @contextmanager
@@ -99,7 +102,9 @@ class RunEvaluation:
         """
         section = self.recipe.eval
         latent = self.recipe.student.latent.size
-        distilled = LiveNetwork("student", "student", lambda: averaged(student), latent)
+        in_rounds = self.recipe.objective.is_in_rounds
+        relaxation = None if in_rounds else relaxation_of(self.recipe.process)
+        distilled = LiveNetwork("student", "student", lambda: averaged(student), latent, relaxation)
         original = LiveNetwork("teacher", "teacher", lambda: nullcontext(teacher.module))
         real = self._score(*token_cell(HELD_OUT, heldout, self.tokenizer))
         yield self._measured(real)
@@ -139,6 +144,7 @@ class RunEvaluation:
             source=None,
             family=self.recipe.process.name,
             **sampler_settings(config),
+            relaxation=network.relaxation,
             seed=section.seed,
             num_samples=section.num_samples,
             length=self.recipe.data.length,

@@ -16,6 +16,7 @@ RUN_COLUMNS = {
         "model",
         "steps",
         "latent",
+        "relaxation",
         "nfe",
         "gen_ppl",
         "entropy",

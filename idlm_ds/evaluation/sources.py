@@ -20,6 +20,8 @@ from idlm_ds.evaluation.cell import Cell
 from idlm_ds.evaluation.draw import SampleSet
 from idlm_ds.evaluation.options import ChainGrid, ChainOptions, ModelOptions
 from idlm_ds.evaluation.store import read_json
+from idlm_ds.recipes.sections import ProcessSection
+from idlm_ds.registry.families import FAMILIES
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.tensor_types import TokenIds
 
@@ -68,6 +70,11 @@ def sampler_settings(config: SamplerConfig) -> dict[str, Any]:
     return {"sampler": config.label, **shared, "latent": config.latent or None}
 
 
+def relaxation_of(family: ProcessSection) -> str | None:
+    """Return the relaxation of a family that has one; it is that of a model's training."""
+    return family.relaxation if "relaxation" in FAMILIES[family.name].settings else None
+
+
 def open_checkpoint(spec: str, options: ModelOptions) -> OpenModel:
     """Open a checkpoint; see ``open_model``."""
     return open_model(
@@ -96,6 +103,7 @@ def find_source(
             source=opened.model.fingerprint,
             family=opened.family.name,
             **sampler_settings(config),
+            relaxation=relaxation_of(opened.family),
             seed=seed,
             num_samples=num_samples,
             length=opened.length,

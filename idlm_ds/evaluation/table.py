@@ -20,6 +20,7 @@ COLUMNS = {
     "temperature": "T",
     "nucleus": "top-p",
     "latent": "latent",
+    "relaxation": "relaxation",
     "seeds": "seeds",
     "num_samples": "samples",
     "judge": "judge",
