@@ -280,9 +280,10 @@ def test_a_recipe_of_the_other_kind_names_the_program_that_runs_it(write):
 
 @pytest.mark.parametrize("name", ["sdtt", "dcd"])
 def test_methods_without_a_fake_take_no_latent_and_no_share_of_full_noise(name, write):
-    method = f"objective.name={name}"
-    for override in ("student.latent.size=8", "objective.full_noise_fraction=0.5"):
-        key, value = override.split("=")
-        line = refusal(DistillRecipe, write(DISTILL), [method, override])
+    path, method = write(DISTILL), f"objective.name={name}"
+    none = {"student.latent.size": 0, "objective.full_noise_fraction": 0.0}
+    for key, value in (("student.latent.size", 8), ("objective.full_noise_fraction", 0.5)):
+        changes = [f"{k}={v}" for k, v in (none | {key: value}).items()]
+        line = refusal(DistillRecipe, path, [method, *changes])
         assert line == f"{key}: must be 0 with objective.name {name}, got {value}"
-    load_recipe(DistillRecipe, write(DISTILL), [method, "student.latent.scale=0.1"])
+    load_recipe(DistillRecipe, path, [method, *(f"{k}={v}" for k, v in none.items())])
