@@ -40,6 +40,7 @@ setup(
     extras_require={
         "test": [
             "pytest>=8",
+            "pytest-xdist>=3.6",
             "beartype>=0.22",
             "hypothesis>=6.100",
             "gguf>=0.19",

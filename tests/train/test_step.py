@@ -82,7 +82,9 @@ def test_a_student_learns_nothing_from_a_fake_that_equals_the_teacher():
     assert result.metrics["teacher_loss"] == result.metrics["fake_loss"] > 0
 
 
-@pytest.mark.parametrize("family", ["mdlm", "sedd", "udlm", "duo"])
+@pytest.mark.parametrize(
+    "family", ["mdlm", "sedd", "udlm", "duo", "duo straight_through", "duo word"]
+)
 def test_a_logged_student_phase_says_what_the_gap_is_made_of(family):
     program, quiet = program_of("idlm", family), program_of("idlm", family)
     (_, batch) = batches(2)
@@ -98,6 +100,10 @@ def test_a_logged_student_phase_says_what_the_gap_is_made_of(family):
     assert 0 < metrics["grad_share"] <= 1
     if family in ("udlm", "duo"):
         assert metrics["grad_share"] == 1.0
+    has_path = family in ("duo", "duo straight_through")
+    assert ("input_share" in metrics) == has_path
+    if has_path:
+        assert 0.1 < metrics["input_share"] < 1
 
 
 def test_a_certain_student_has_no_entropy_and_its_gradient_only_where_masked_twice():
