@@ -62,6 +62,14 @@ class Noise:
         ]
         return torch.stack(rows)
 
+    def normal(self, *shape: int) -> Float[Tensor, "B *shape"]:
+        """Draw the next standard normal numbers of every stream.
+
+        Precision: float32, which is all a network's input can hold.
+        """
+        rows = [torch.randn(shape, generator=g, device=self.device) for g in self._generators]
+        return torch.stack(rows)
+
     def normal_blocks(
         self, length: int, width: int
     ) -> Iterator[tuple[slice, Float[Tensor, "R width"]]]:

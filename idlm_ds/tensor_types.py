@@ -2,7 +2,7 @@
 
 Axis letters, with one meaning in the whole package:
     B sequences, L positions of a sequence, V vocabulary entries (mask included),
-    P selected positions, indices into a flattened batch: ``b * L + l``.
+    P selected positions, indices into a flattened batch: ``b * L + l``, Z entries of a latent.
 
 Suffixes of names mean time (``x_0``, ``x_t``, ``alpha_s``), never shape.
 
@@ -32,6 +32,8 @@ Probs: TypeAlias = Float[Tensor, "P V"]
 """Rows sum to one."""
 
 PerPosition: TypeAlias = Float[Tensor, " P"]
+
+PerToken: TypeAlias = Float[Tensor, "B L"]
 
 Time: TypeAlias = Float[Tensor, " B"]
 """One diffusion time per sequence, in ``[0, 1]``; 0 is data, 1 is noise."""
@@ -75,4 +77,31 @@ class SoftInput:
         return replace(self, scores=self.scores.detach())
 
 
-NetworkInput: TypeAlias = TokenIds | SoftInput
+@dataclass(frozen=True, slots=True)
+class LatentInput:
+    """Network input with random numbers beside the tokens, for networks with a latent."""
+
+    x: TokenIds | SoftInput
+    """What a network without a latent is shown."""
+
+    z: Float[Tensor, "B L Z"]
+    """The latent of every position, zero where none enters."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of sequences and positions per sequence."""
+        batch, length = self.x.shape
+        return batch, length
+
+    def __getitem__(self, rows: Int[Tensor, " R"] | slice) -> "LatentInput":
+        """Return some of the sequences.
+
+        Raises:
+            TypeError: The input is a mixture of tokens, whose entries are no rows.
+        """
+        if isinstance(self.x, SoftInput):
+            raise TypeError("rows of a mixture of tokens cannot be selected")
+        return LatentInput(self.x[rows], self.z[rows])
+
+
+NetworkInput: TypeAlias = TokenIds | SoftInput | LatentInput

@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from idlm_ds.kernels.modulate import add_gated, modulate
 from idlm_ds.kernels.rope import rope
 from idlm_ds.models.attention import attend
-from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding, embedded
+from idlm_ds.models.embed import SoftEmbedding, TimeEmbedding, embedded, latent_projection
 from idlm_ds.models.head import Projection, VocabularyHead
 from idlm_ds.models.rotary import rotary_angles
 from idlm_ds.tensor_types import NetworkInput
@@ -35,6 +35,10 @@ class DiTConfig:
     time_conditioning: bool = False
     checkpoint_activations: bool = False
     """Keep one hidden state per block and compute the rest again in the backward pass."""
+    latent: int = 0
+    """Entries of the latent that is shown beside every token; 0 for none."""
+    latent_rate: float = 1.0
+    """Factor of the projected latent; see ``embed.embedded``."""
 
 
 class ModulatedNorm(nn.Module):
@@ -105,6 +109,7 @@ class DiT(nn.Module):
         self.sigma_map = TimeEmbedding(config.cond)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.blocks))
         self.output_layer = OutputLayer(config)
+        self.latent_map = latent_projection(config.latent, config.hidden)
 
     def forward(
         self, x: NetworkInput, sigma_B: Tensor, read: Callable[[VocabularyHead], Tensor]
@@ -112,12 +117,13 @@ class DiT(nn.Module):
         """Run the trunk, then let ``read`` project the positions it wants.
 
         Args:
-            x: Token ids (B, L), or a mixture of tokens at every position.
+            x: Token ids (B, L), or a mixture of tokens at every position; with a latent beside
+                them where the network has one.
             sigma_B: Total noise; not used without time conditioning.
             read: Called with the head, which projects positions (P,) to scores (P, V).
         """
         _, length = x.shape
-        h = embedded(self.vocab_embed, x)
+        h = embedded(self.vocab_embed, x, self.latent_map, self.config.latent_rate)
         sigma_B = sigma_B.float() if self.config.time_conditioning else torch.zeros_like(sigma_B)
         c = F.silu(self.sigma_map(sigma_B))
         head_dim = self.config.hidden // self.config.heads

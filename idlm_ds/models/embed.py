@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from idlm_ds.kernels.soft_embedding import soft_embedding
-from idlm_ds.tensor_types import NetworkInput, SoftInput
+from idlm_ds.tensor_types import LatentInput, NetworkInput, SoftInput, TokenIds
 
 FREQUENCIES = 256
 MAX_PERIOD = 10_000.0
@@ -49,8 +49,45 @@ def embed(
     return soft_embedding(table, ids, scores, counts)
 
 
-def embedded(embedding: nn.Module, x: NetworkInput) -> Tensor:
-    """Apply an embedding to token ids or mixtures; (B, L, D)."""
+def latent_projection(latent: int, hidden: int) -> nn.Linear | None:
+    """Build the map from a latent of some size to the embedding; None for size 0."""
+    return nn.Linear(latent, hidden, bias=False) if latent else None
+
+
+def embedded(
+    embedding: nn.Module,
+    x: NetworkInput,
+    latent_map: nn.Linear | None = None,
+    latent_rate: float = 1.0,
+) -> Tensor:
+    """Apply an embedding to token ids or mixtures, and add the latent where there is one.
+
+    Args:
+        embedding: Of tokens.
+        x: What the network is shown.
+        latent_map: Projection of the latent (B, L, Z); None in networks without one.
+        latent_rate: Factor of the projected latent. Adam moves every weight at the same pace, so
+            this factor sets how fast the projection is learnt.
+
+    Returns:
+        Hidden states (B, L, D).
+
+    Precision: that of the network.
+
+    Raises:
+        ValueError: A latent is shown to a network without one, or missing for one that has it.
+    """
+    if not isinstance(x, LatentInput):
+        if latent_map is not None:
+            raise ValueError("latent: the network needs one, but is shown tokens only")
+        return _embedded(embedding, x)
+    if latent_map is None:
+        raise ValueError("latent: the network has none, but is shown one")
+    h = _embedded(embedding, x.x)
+    return h + latent_rate * latent_map(x.z.to(h.dtype))
+
+
+def _embedded(embedding: nn.Module, x: TokenIds | SoftInput) -> Tensor:
     if not isinstance(x, SoftInput):
         return embedding(x)
     return embedding(x.ids, x.scores, x.counts).view(*x.shape, -1)

@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from idlm_ds.kernels.rope import rope
 from idlm_ds.models.attention import attend
-from idlm_ds.models.embed import embed, embedded
+from idlm_ds.models.embed import embed, embedded, latent_projection
 from idlm_ds.models.head import Projection, VocabularyHead
 from idlm_ds.models.rotary import rotary_angles
 from idlm_ds.tensor_types import NetworkInput
@@ -33,6 +33,10 @@ class LLaDAConfig:
     norm_eps: float = 1e-5
     checkpoint_activations: bool = False
     """Keep one hidden state per block and compute the rest again in the backward pass."""
+    latent: int = 0
+    """Entries of the latent that is shown beside every token; 0 for none."""
+    latent_rate: float = 1.0
+    """Factor of the projected latent; see ``embed.embedded``."""
 
 
 class WordEmbedding(nn.Module):
@@ -100,10 +104,11 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(LLaDABlock(config) for _ in range(config.blocks))
         self.ln_f = RMSNorm(config.hidden, config.norm_eps)
         self.ff_out = Projection(config.hidden, config.vocab_size, bias=False)
+        self.latent_map = latent_projection(config.latent, config.hidden)
 
     def forward(self, x: NetworkInput, read: Callable[[VocabularyHead], Tensor]) -> Tensor:
         config, (_, length) = self.config, x.shape
-        h = embedded(self.wte, x)
+        h = embedded(self.wte, x, self.latent_map, config.latent_rate)
         width = config.hidden // config.heads
         cos, sin = rotary_angles(length, width, device=h.device, base=config.rope_base)
         for block in self.blocks:
@@ -132,7 +137,8 @@ class LLaDA(nn.Module):
         """Score the token at a position from all positions, itself included; see ``DiT.forward``.
 
         Args:
-            x: Token ids (B, L), or a mixture of tokens at every position.
+            x: Token ids (B, L), or a mixture of tokens at every position; with a latent beside
+                them where the network has one.
             sigma_B: Not used.
             read: Called with the head, which projects positions (P,) to scores (P, V).
         """

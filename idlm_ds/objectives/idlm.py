@@ -15,6 +15,7 @@ from idlm_ds.objectives.base import Method, StepInput, StepLoss
 from idlm_ds.objectives.nested import read_together
 from idlm_ds.objectives.scored import FakeLoss, Gap, GapWithInput, InputPath, Scored
 from idlm_ds.processes.base import Denoiser, Head, Noisy, Process
+from idlm_ds.processes.latent import draw_latent, show_latent
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.tensor_types import NetworkInput, SoftInput, Time, TokenIds
 
@@ -43,6 +44,12 @@ class IDLM(Method):
     input_t_min: float = 0.0
     """Smallest time of the text the student is given."""
 
+    full_noise_fraction: float = 0.0
+    """Share of the texts the student is given that are at time 1; in [0, 1)."""
+
+    latent: int = 0
+    """Entries of the student's latent at every position; 0 for none."""
+
     loss_names: ClassVar[Mapping[Phase, str]] = {Phase.FAKE: "fake loss", Phase.STUDENT: "gap"}
 
     @property
@@ -53,7 +60,8 @@ class IDLM(Method):
     def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:
         """See base class."""
         # Student input: data (B, L) noised to its own times, to be answered at (P,) positions.
-        given = self.student_input(batch.tokens, batch.times[INPUT], noise=batch.noise)
+        t = self.input_times(batch.times[INPUT])
+        given = self.student_input(batch.tokens, t, noise=batch.noise)
         if phase is Phase.FAKE:
             return self._fake_phase(networks, given, batch)
         return self._student_phase(networks, given, batch)
@@ -121,10 +129,21 @@ class IDLM(Method):
         nats = networks["student"](given.x_in, given.at_t.sigma, read)
         return StepLoss(nats, metrics, is_value=batch.is_logged)
 
+    def input_times(self, t: Time) -> Time:
+        """Move the last ``full_noise_fraction`` of stratified times to 1, and stretch the rest."""
+        if not self.full_noise_fraction:
+            return t
+        first = self.input_t_min
+        return (first + (t - first) / (1.0 - self.full_noise_fraction)).clamp(max=1.0)
+
     def student_input(self, tokens: TokenIds, t: Time, *, noise: Noise) -> Noisy:
-        """Noise data to time ``t``, as input of the student."""
+        """Noise data to time ``t``, as input of the student; a latent goes beside it."""
         x_0 = SoftTokens.hard(tokens, vocab_size=self.process.vocab_size)
-        return self.process.corrupt(x_0, t, noise=noise)
+        noisy = self.process.corrupt(x_0, t, noise=noise)
+        z = draw_latent(self.latent, tokens.shape[1], noise=noise)
+        sigma = noisy.at_t.sigma
+        x_in = show_latent(self.process, noisy.x_in, z, x_t=noisy.x_t, sigma=sigma)
+        return replace(noisy, x_in=x_in)
 
     @torch.no_grad()
     def _noise_again(self, answer: ScoreRows, given: Noisy, batch: StepInput) -> Noisy:

@@ -14,7 +14,16 @@ from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Noisy, Process
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.schedules.base import NoiseSchedule
-from idlm_ds.tensor_types import Logits, LogProbs, PerPosition, Positions, Probs, Time, TokenIds
+from idlm_ds.tensor_types import (
+    Logits,
+    LogProbs,
+    PerPosition,
+    PerToken,
+    Positions,
+    Probs,
+    Time,
+    TokenIds,
+)
 
 Slope: TypeAlias = tuple[PerPosition, Logits]
 """A loss and its derivative by scores."""
@@ -121,6 +130,16 @@ class Absorbing(Process):
     def undecided(self, x_t: TokenIds) -> Positions:
         """See base class: the masked ones."""
         return _flat(x_t == self.mask_id)
+
+    def ignorance(self, x_t: TokenIds, sigma: Time) -> PerToken:
+        """See base class; the state says which tokens are replaced.
+
+        With m the masked share of a sequence, ``max(0, 2m - 1)`` at its masked positions and zero
+        at visible ones.
+        """
+        del sigma
+        is_masked = (x_t == self.mask_id).float()
+        return is_masked * (2.0 * is_masked.mean(1, keepdim=True) - 1.0).clamp(min=0.0)
 
     def sigma_of(self, x_t: TokenIds) -> Time:
         """Return the total noise at which, on average, the same share of positions is masked."""

@@ -19,6 +19,7 @@ from idlm_ds.tensor_types import (
     LogProbs,
     NetworkInput,
     PerPosition,
+    PerToken,
     Positions,
     Probs,
     Time,
@@ -287,6 +288,19 @@ class Process(ABC):
     @abstractmethod
     def undecided(self, x_t: TokenIds) -> Positions:
         """Return the positions where a reverse step may still change ``x_t``."""
+
+    def ignorance(self, x_t: TokenIds, sigma: Time) -> PerToken:
+        """Measure how little the state tells of the clean text: in [0, 1], per position.
+
+        It is the gate of a student's latent, ``max(0, 2u - 1)`` with u the expected share of
+        positions that noise has replaced, ``1 - alpha_t``. That is the same at every position of
+        a sequence, since the state does not say which ones were replaced.
+
+        Precision: float32.
+        """
+        alpha = torch.exp(-sigma.double())
+        gate = (1.0 - 2.0 * alpha).clamp(min=0.0).float()
+        return gate[:, None].expand(x_t.shape)
 
     def relax(self, raw: Logits, noisy: Noisy) -> SoftTokens:
         """Turn a student's scores at ``noisy.positions`` into a soft clean sequence.

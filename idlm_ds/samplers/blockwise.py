@@ -14,7 +14,8 @@ from idlm_ds.kernels.long_rows import Softmax
 from idlm_ds.kernels.projection import ScoreRows
 from idlm_ds.noise import Noise
 from idlm_ds.processes.absorbing import Absorbing
-from idlm_ds.processes.base import Denoiser, Use, each
+from idlm_ds.processes.base import Denoiser, Read, Use, each
+from idlm_ds.processes.latent import draw_latent, show_latent
 from idlm_ds.samplers.reverse import OnStep, Sampled
 from idlm_ds.tensor_types import Logits, PerPosition, Positions, TokenIds
 
@@ -70,6 +71,7 @@ def sample_blockwise(
     remasking: Remasking = "low_confidence",
     guidance: float = 0.0,
     banned: Sequence[int] = (),
+    latent: int = 0,
     on_step: OnStep | None = None,
 ) -> Sampled:
     """Continue prompts by ``length`` tokens, in blocks from left to right.
@@ -92,6 +94,8 @@ def sample_blockwise(
             random number.
         guidance: w in ``un + (w + 1) (raw - un)``, where ``un`` are scores with a masked prompt.
         banned: Tokens that are never chosen, such as the end of text.
+        latent: Entries of the network's latent, drawn afresh in every step; scores with and
+            without a prompt share it. 0 for a network without one.
         on_step: Watches the run; its ``t`` is the share of the ``length`` new positions that are
             still masked.
 
@@ -132,14 +136,15 @@ def sample_blockwise(
         # A step that decides nothing still runs the network once: ranks that share ZeRO-3 weights
         # must make the same calls.
         x_in = x if kept else x[:1]
+        z = draw_latent(latent, x.shape[1], noise=noise)
+        run = _BlockStep(process, denoiser, None if z is None else z[: len(x_in)])
         if guidance:
             without_prompt = x_in.clone()
             without_prompt[:, :given] = process.mask_id
             pair = x_in, without_prompt
-            chosen = _ask_both(process, denoiser, pair, guidance, choose, positions, u_token)
+            chosen = run.guided(pair, guidance, choose, positions, u_token)
         else:
-            read = each(choose, positions, u_token)
-            chosen = denoiser(x_in, process.sigma_of(x_in), read)
+            chosen = run(x_in, each(choose, positions, u_token))
         evaluations += (1 + bool(guidance)) * bool(kept)
         tokens = chosen[:, 0].long()
         certainty = u_rank if remasking == "random" else chosen[:, 1]
@@ -177,36 +182,50 @@ class _Choose:
         return torch.stack([tokens.double(), answer.log_probs_at(tokens)], 1)
 
 
-def _ask_both(
-    process: Absorbing,
-    denoiser: Denoiser,
-    pair: tuple[TokenIds, TokenIds],
-    guidance: float,
-    use: Use,
-    positions: Positions,
-    *rows: Tensor,
-) -> Tensor:
-    """Apply ``use`` to guided scores, for which two blocks exist at a time."""
-    x, without_prompt = pair
-    hidden = denoiser(x, process.sigma_of(x), lambda head: head.fused(_hidden_states, positions))
+@dataclass(frozen=True, slots=True)
+class _BlockStep:
+    """Runs the network in one step."""
 
-    def use_guided(
-        hidden_un: Float[Tensor, "P D"],
-        weight: Float[Tensor, "V D"],
-        bias: Float[Tensor, " V"] | None,
-        index: Positions,
+    process: Absorbing
+    denoiser: Denoiser
+    z: Float[Tensor, "B L Z"] | None
+    """The latent of the step."""
+
+    def __call__(self, x: TokenIds, read: Read) -> Tensor:
+        """Show the network a state and its time."""
+        sigma = self.process.sigma_of(x)
+        shown = show_latent(self.process, x, self.z, x_t=x, sigma=sigma)
+        return self.denoiser(shown, sigma, read)
+
+    def guided(
+        self,
+        pair: tuple[TokenIds, TokenIds],
+        guidance: float,
+        use: Use,
+        positions: Positions,
+        *rows: Tensor,
     ) -> Tensor:
-        scores = ScoreRows(hidden, weight, bias)
-        buffer = scores.buffer()
+        """Apply ``use`` to guided scores, for which two blocks exist at a time."""
+        x, without_prompt = pair
+        hidden = self(x, lambda head: head.fused(_hidden_states, positions))
 
-        def guide(un: Logits, index: Positions, *rows: Tensor) -> Tensor:
-            raw = scores.scores(index, buffer)
-            return use(un.add_(raw.sub_(un), alpha=guidance + 1), *rows)
+        def use_guided(
+            hidden_un: Float[Tensor, "P D"],
+            weight: Float[Tensor, "V D"],
+            bias: Float[Tensor, " V"] | None,
+            index: Positions,
+        ) -> Tensor:
+            scores = ScoreRows(hidden, weight, bias)
+            buffer = scores.buffer()
 
-        return each_block(hidden_un, weight, bias, guide, index, *rows)
+            def guide(un: Logits, index: Positions, *rows: Tensor) -> Tensor:
+                raw = scores.scores(index, buffer)
+                return use(un.add_(raw.sub_(un), alpha=guidance + 1), *rows)
 
-    sigma, every = process.sigma_of(without_prompt), torch.arange(len(positions), device=x.device)
-    return denoiser(without_prompt, sigma, lambda head: head.fused(use_guided, positions, every))
+            return each_block(hidden_un, weight, bias, guide, index, *rows)
+
+        every = torch.arange(len(positions), device=x.device)
+        return self(without_prompt, lambda head: head.fused(use_guided, positions, every))
 
 
 def _hidden_states(hidden: Tensor, *projection: Tensor | None) -> Tensor:

@@ -28,6 +28,8 @@ class SamplerConfig:
     tail: str = DRAWN
     temperature: float = 1.0
     nucleus: float = 1.0
+    latent: int = 0
+    """Entries of the network's latent; 0 for a network without one."""
 
     def __post_init__(self) -> None:
         if not SAMPLERS[self.sampler].takes_truncation:
@@ -90,6 +92,7 @@ class SamplerConfig:
             uniform_grid(self.steps),
             noise=noise,
             tail=self.tail,
+            latent=self.latent,
             truncation=Truncation(process, self.temperature, self.nucleus),
             on_step=on_step,
         )

@@ -12,8 +12,9 @@ from torch import Tensor
 from idlm_ds.kernels.long_rows import argmax
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Ask, Denoiser, Process, Use, each
+from idlm_ds.processes.latent import draw_latent, show_latent
 from idlm_ds.registry.samplers import DRAWN, GREEDY, NO_TAIL
-from idlm_ds.tensor_types import Logits, Positions, Time, TokenIds
+from idlm_ds.tensor_types import Logits, NetworkInput, Positions, SoftInput, Time, TokenIds
 
 OnStep: TypeAlias = Callable[[int, float, TokenIds, Bool[Tensor, "B L"]], None]
 """Watches a sampler: ``on_step(k, t, x_t, revealed)`` is called after step k = 0, 1, ...
@@ -57,6 +58,7 @@ def sample_reverse(
     *,
     noise: Noise,
     tail: str = DRAWN,
+    latent: int = 0,
     truncation: Callable[[Logits], Logits] = lambda raw: raw,
     on_step: OnStep | None = None,
 ) -> Sampled:
@@ -74,6 +76,8 @@ def sample_reverse(
         times: Strictly decreasing; the first entry is the time of ``x``.
         noise: One stream per sequence; the result for a sequence does not depend on the others.
         tail: How the step that ends at time 0 is made; a name of ``TAILS``.
+        latent: Entries of the network's latent, drawn afresh in every step, from the streams of
+            all sequences alike; 0 for a network without one.
         truncation: Applied to a block of scores, which it may overwrite, before the step sees it.
         on_step: Watches the chain; changes no draw.
 
@@ -91,7 +95,10 @@ def sample_reverse(
         if is_last and tail == NO_TAIL:
             break
         t_b, s_b = (u.to(x.device).expand(len(x)) for u in (t, s))
-        ask = _Ask(denoiser, x, process.schedule.at(t_b).sigma, truncation, evaluations)
+        sigma = process.schedule.at(t_b).sigma
+        z = draw_latent(latent, x.shape[1], noise=noise)
+        shown = show_latent(process, x, z, x_t=x, sigma=sigma)
+        ask = _Ask(denoiser, shown, sigma, truncation, evaluations)
         if is_last and tail == GREEDY:
             x_s = _likeliest(process, x, ask)
         else:
@@ -116,12 +123,13 @@ class _Ask:
     """Runs the network on the sequences that need it and counts how often."""
 
     denoiser: Denoiser
-    x: TokenIds
+    x: NetworkInput
     sigma: Time
     truncation: Callable[[Logits], Logits]
     evaluations: Tensor
 
     def __call__(self, use: Use, positions: Positions, *rows: Tensor) -> Tensor:
+        assert not isinstance(self.x, SoftInput)
         length = self.x.shape[1]
         # Positions increase, so those of a sequence are neighbours.
         asked, asked_of = (positions // length).unique_consecutive(return_inverse=True)
@@ -129,7 +137,7 @@ class _Ask:
         # Under ZeRO-3 every rank must take part in every call, so a step that draws nothing
         # still shows the network one sequence.
         if len(asked) == 0:
-            asked = torch.zeros(1, dtype=torch.long, device=self.x.device)
+            asked = torch.zeros(1, dtype=torch.long, device=positions.device)
         local = asked_of * length + positions % length
 
         def use_truncated(raw: Logits, *rows: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -71,14 +72,14 @@ METHODS = [
 """Every method with every family it is defined for."""
 
 
-def network(seed: int) -> DiT:
+def network(seed: int, *, latent: int = 0) -> DiT:
     """Random weights, gates and output included."""
 
     def draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         values = 0.3 * torch.randn(shape, generator=generator)
         return values + 1.0 if "norm" in name else values
 
-    source, made = InitialWeights(draw, seed=seed), DiT(NETWORK)
+    source, made = InitialWeights(draw, seed=seed), DiT(replace(NETWORK, latent=latent))
     with torch.no_grad():
         for name, parameter in made.named_parameters():
             shape = tuple(parameter.shape)
