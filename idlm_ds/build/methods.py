@@ -6,6 +6,7 @@ from typing import Any
 
 from idlm_ds.build.data import step_settings
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
+from idlm_ds.build.latent import WithProjection, with_latent
 from idlm_ds.build.networks import Network
 from idlm_ds.build.processes import make_sampler_config
 from idlm_ds.build.saved_model import SavedModel, find_model
@@ -14,6 +15,7 @@ from idlm_ds.engine.dist import World
 from idlm_ds.engine.handover import Handover
 from idlm_ds.engine.role import FrozenRole, TrainedRole, start_frozen, start_trained
 from idlm_ds.engine.trio import Borrowed
+from idlm_ds.engine.weights import WeightSource
 from idlm_ds.errors import UserError
 from idlm_ds.objectives.alternation import Alternation, Phase
 from idlm_ds.objectives.base import Method
@@ -29,14 +31,17 @@ from idlm_ds.train.step import Program
 
 @dataclass(frozen=True, slots=True)
 class Teacher:
-    """A checked model, and how it is distilled and sampled."""
+    """A checked model, what is made of it, and how it is distilled and sampled."""
 
     model: SavedModel
     network: Network
+    student: Network
+    """The same network, with the latent that the recipe asks for."""
+
     process: Process
     method: Method
     chain: SamplerConfig
-    """How samples are drawn, from it and from its student."""
+    """How samples are drawn from it, and from its student but for the latent."""
 
 
 def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
@@ -50,13 +55,21 @@ def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
     process = model.process(recipe.process)
     model.check_tokenizer(tokenizer, process)
     model.check_length(recipe.data.length)
+    if size := model.about.latent:
+        raise UserError(
+            f"teacher.path: {model.path} is a student with a latent of {size}; a teacher has none"
+        )
     network = model.network(
         recipe.process,
         recipe.data.length,
         checkpoint_activations=recipe.train.checkpoint_activations,
     )
-    method = make_method(recipe, process)
-    return Teacher(model, network, process, method, make_sampler_config(recipe.eval, process))
+    latent = recipe.student.latent
+    student = with_latent(
+        network, latent, checkpoint_activations=recipe.train.checkpoint_activations
+    )
+    method, chain = make_method(recipe, process), make_sampler_config(recipe.eval, process)
+    return Teacher(model, network, student, process, method, chain)
 
 
 def make_method(recipe: DistillRecipe, process: Process) -> Method:
@@ -77,6 +90,8 @@ def make_method(recipe: DistillRecipe, process: Process) -> Method:
     arguments: dict[str, Any] = {
         "plan": Alternation(objective.fake_steps),
         "input_t_min": t_min if objective.input_t_min is None else objective.input_t_min,
+        "full_noise_fraction": objective.full_noise_fraction,
+        "latent": recipe.student.latent.size,
     }
     if "rounds" in row.takes:
         if updates < objective.rounds:
@@ -93,7 +108,10 @@ def make_method(recipe: DistillRecipe, process: Process) -> Method:
 def make_program(
     recipe: DistillRecipe, setup: EngineSetup, teacher: Teacher, world: World
 ) -> Program:
-    """Start the engines of the recipe's method, all with the teacher's weights."""
+    """Start the engines of the recipe's method, all with the teacher's weights.
+
+    The projection of a student's latent is new.
+    """
     method, updates = teacher.method, recipe.train.student_steps
     start = partial(_start, recipe, setup, teacher)
     frozen = _start_teacher(setup, teacher)
@@ -104,7 +122,7 @@ def make_program(
         scale = recipe.optim.fake_lr_scale
         roles["fake"] = start("fake", scale=scale)
         rates[Phase.FAKE] = learning_rate(recipe.optim, fake_updates, scale=scale)
-    roles["student"] = student = start("student")
+    roles["student"] = student = start("student", has_latent=True)
     program = partial(Program, method, roles, rates, step_settings(recipe, world))
     if not isinstance(method, SelfDistillation):
         return program()
@@ -117,12 +135,22 @@ def _start_teacher(setup: EngineSetup, teacher: Teacher) -> FrozenRole:
 
 
 def _start(
-    recipe: DistillRecipe, setup: EngineSetup, teacher: Teacher, name: str, *, scale: float = 1.0
+    recipe: DistillRecipe,
+    setup: EngineSetup,
+    teacher: Teacher,
+    name: str,
+    *,
+    scale: float = 1.0,
+    has_latent: bool = False,
 ) -> TrainedRole:
+    network, section = teacher.student if has_latent else teacher.network, recipe.student.latent
+    source: WeightSource = teacher.model.weights
+    if has_latent and section.size:
+        source = WithProjection(source, network, section, seed=recipe.seed)
     return start_trained(
         name,
-        teacher.network.make,
-        teacher.model.weights,
+        network.make,
+        source,
         setup.json,
         setup.numerics,
         adamw(recipe.optim, scale=scale),

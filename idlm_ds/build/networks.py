@@ -72,7 +72,10 @@ def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
     try:
         source: WeightSource
         if NETWORKS[recipe.model.kind].is_diffusion:
-            source = read_public(path).weights
+            model = read_public(path)
+            if size := model.about.latent:
+                raise UserError(f"{path}: a student with a latent of {size} is no start here")
+            source = model.weights
         else:
             source = FileWeights(path / WEIGHTS, prefix=network.prefix)
         with torch.device("meta"):

@@ -190,6 +190,11 @@ class OpenModel:
     length: int
     """Positions of a sequence."""
 
+    @property
+    def latent(self) -> int:
+        """Entries of its latent; 0 for a network without one."""
+        return self.model.about.latent
+
     def load(self, device: torch.device) -> nn.Module:
         """Build the network and fill it, for inference."""
         network = self.model.network(self.family, self.length).make()

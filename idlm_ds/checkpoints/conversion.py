@@ -21,6 +21,7 @@ from idlm_ds.registry.families import is_masked, sees_time
 from idlm_ds.registry.layouts import LAYOUTS, LayoutRow
 from idlm_ds.registry.networks import NETWORKS
 from idlm_ds.registry.table import load
+from idlm_ds.tensor_types import LatentInput, NetworkInput
 
 SENTENCES, POSITIONS = 2, 16
 NOISE = (0.1, 3.0)
@@ -173,6 +174,11 @@ def check_fits(about: Description, layout: LayoutRow) -> None:
     if layout.families and about.family not in layout.families:
         held = " or ".join(layout.families)
         raise UserError(f"{flag}: {described} holds networks of {held}, not of {about.family}")
+    if about.latent and not layout.has_latent:
+        raise UserError(
+            f"{flag}: programs that read {described} know nothing of this student's latent; "
+            "tools/export_student.py writes it with code that does"
+        )
     if layout.has_mask_last and about.mask_id != about.vocab_size - 1:
         raise UserError(f"{flag}: the mask must be the last id, not {about.mask_id}")
     if not (layout.states_time or about.sizes["time_conditioning"]):
@@ -269,8 +275,12 @@ def answers(about: Description, weights: NamedTensors, dtype: torch.dtype) -> Te
         parameter.copy_(whole(weights, name, dtype))
     generator = torch.Generator().manual_seed(0)
     tokens = torch.randint(about.vocab_size, (SENTENCES, POSITIONS), generator=generator)
+    shown: NetworkInput = tokens
+    if about.latent:
+        z = torch.randn(*tokens.shape, about.latent, generator=generator)
+        shown = LatentInput(tokens, z)
     everywhere = torch.arange(tokens.numel())
-    return network(tokens, torch.tensor(NOISE), lambda head: head.scores(everywhere))
+    return network(shown, torch.tensor(NOISE), lambda head: head.scores(everywhere))
 
 
 def _lost(about: Description, written: Description) -> Iterator[str]:

@@ -38,6 +38,7 @@ COLUMNS = {
     "steps": "steps",
     "temperature": "T",
     "nucleus": "top-p",
+    "latent": "latent",
     "seeds": "seeds",
     "num_samples": "questions",
     "accuracy": "accuracy",

@@ -27,6 +27,9 @@ class Cell:
     precision: str | None
     temperature: float | None
     nucleus: float | None
+    latent: int | None = None
+    """Entries of the network's latent; None for a network without one, and for other text."""
+
     seed: int
     num_samples: int
     length: int
@@ -38,6 +41,8 @@ class Cell:
         """File name: readable, and a hash of every setting but the model's name."""
         settings = asdict(self)
         del settings["model"]
+        if self.latent is None:
+            del settings["latent"]
         text = json.dumps(settings, sort_keys=True)
         digest = hashlib.blake2b(text.encode(), digest_size=6).hexdigest()
         parts = [self.model.rstrip("/").rpartition("/")[2], self.sampler, self.steps]

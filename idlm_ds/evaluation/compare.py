@@ -19,6 +19,7 @@ SETTINGS = (
     "steps",
     "temperature",
     "nucleus",
+    "latent",
     "num_samples",
     "length",
     "judge",

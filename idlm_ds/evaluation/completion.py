@@ -11,7 +11,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.draw import Drawn, SingleProcess, draw_set
 from idlm_ds.evaluation.options import CompletionOptions
-from idlm_ds.evaluation.sources import check_sampler, open_checkpoint, sampler_config
+from idlm_ds.evaluation.sources import open_checkpoint, sampler_config, sampler_of
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.samplers.clamped import Given, sample_clamped
@@ -181,8 +181,7 @@ def open_completer(checkpoint: str, options: CompletionOptions, device: torch.de
     Raises:
         UserError: It cannot be used, or has no such sampler.
     """
-    config = sampler_config(options)
     opened = open_checkpoint(checkpoint, options)
-    check_sampler(config, opened)
+    config = sampler_of(sampler_config(options), opened)
     network = opened.load(device)
     return Completer.of(opened, network, config, bos=options.bos, seed=options.seed, device=device)

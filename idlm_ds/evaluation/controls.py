@@ -74,6 +74,9 @@ class LiveNetwork:
     borrow: Callable[[], AbstractContextManager[nn.Module]]
     """Lends the network with the weights to be measured."""
 
+    latent: int = 0
+    """Entries of its latent."""
+
 
 @contextmanager
 def averaged(role: Learner) -> Iterator[nn.Module]:
@@ -111,7 +114,8 @@ class RunEvaluation:
         Collective: every rank must draw all of them; the yielded values are the same on all.
         """
         section = self.recipe.eval
-        distilled = LiveNetwork("student", "student", lambda: averaged(student))
+        latent = self.recipe.student.latent.size
+        distilled = LiveNetwork("student", "student", lambda: averaged(student), latent)
         original = LiveNetwork("teacher", "teacher", lambda: nullcontext(teacher.module))
         matched = replace(original, name="teacher (matched)", stream="teacher_matched")
         yield self._score(None, *token_cell(HELD_OUT, heldout, self.tokenizer))
@@ -152,7 +156,7 @@ class RunEvaluation:
     ) -> tuple[Cell, SampleSet]:
         section = self.recipe.eval
         config = make_sampler_config(section, self.process)
-        config = replace(config, steps=steps, temperature=temperature)
+        config = replace(config, steps=steps, temperature=temperature, latent=network.latent)
         cell = Cell(
             model=network.name,
             source=None,

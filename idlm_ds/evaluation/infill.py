@@ -123,7 +123,8 @@ def run_infill(options: InfillOptions) -> None:
         nfe=int(drawn.evaluations.sum()),
         seconds=drawn.seconds,
     )
-    say(f"{model.config.steps} steps, {model.config.label}: {speed}")
+    latent = f", latent {model.config.latent}" if model.config.latent else ""
+    say(f"{model.config.steps} steps, {model.config.label}{latent}: {speed}")
     if options.output is not None:
         origin = {
             "checkpoint": options.checkpoint,
@@ -131,6 +132,7 @@ def run_infill(options: InfillOptions) -> None:
             "steps": model.config.steps,
             "precision": model.config.precision,
             "temperature": model.config.temperature,
+            "latent": model.config.latent or None,
             "seed": options.seed,
             "commit": git_commit(),
         }

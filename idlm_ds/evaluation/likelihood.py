@@ -45,7 +45,13 @@ def run_likelihood(options: LikelihoodOptions, world: World) -> None:
     """
     rows = []
     for spec in options.checkpoints:
-        rows += _measure(open_checkpoint(spec, options.model), options, world)
+        opened = open_checkpoint(spec, options.model)
+        if opened.latent:
+            raise UserError(
+                f"--checkpoint: {spec} is a student with a latent of {opened.latent}: it is a "
+                "mixture, whose likelihood has no bound here"
+            )
+        rows += _measure(opened, options, world)
     if world.is_first:
         write_results(options.output, rows, describe_machine(world.device.type, world.size))
         say(to_text(rows, COLUMNS))

@@ -186,6 +186,11 @@ class Harness:
             raise UserError(
                 "loglikelihood: needs a masked family; of others there is no bound here"
             )
+        if latent := self.model.config.latent:
+            raise UserError(
+                f"loglikelihood: a student with a latent of {latent} is a mixture, whose "
+                "likelihood has no bound here; generate_until works"
+            )
         if not ids:
             return _Scored(0.0, True, 0, 0)
         head = self._fitted(before, length - len(ids))

@@ -15,6 +15,7 @@ RUN_COLUMNS = {
     for key in (
         "model",
         "steps",
+        "latent",
         "nfe",
         "gen_ppl",
         "entropy",

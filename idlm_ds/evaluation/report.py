@@ -54,12 +54,13 @@ def report(
 def _say_row(measured: Measured) -> None:
     row = measured.row
     steps = "" if row["steps"] is None else f" at {row['steps']} steps"
+    latent = "" if row["latent"] is None else f", latent {row['latent']}"
     figures = [
         f"{heading} {value_with_error(row[key], row[f'{key}_se'])}"
         for key, heading in (("gen_ppl", "GenPPL"), ("entropy", "entropy"))
         if row[key] is not None
     ]
-    say(f"  {row['model']}{steps}: {', '.join(figures)}")
+    say(f"  {row['model']}{steps}{latent}: {', '.join(figures)}")
 
 
 def _write(

@@ -15,7 +15,7 @@ from idlm_ds.evaluation.options import SampleOptions
 from idlm_ds.evaluation.row import judge_columns
 from idlm_ds.evaluation.samples_file import write_samples
 from idlm_ds.evaluation.score import score_set
-from idlm_ds.evaluation.sources import check_sampler, open_checkpoint, sampler_config
+from idlm_ds.evaluation.sources import open_checkpoint, sampler_config, sampler_of
 from idlm_ds.evaluation.table import value_with_error
 from idlm_ds.metrics.entropy import unigram_entropy
 from idlm_ds.noise import Noise
@@ -42,8 +42,7 @@ PlannedDraw: TypeAlias = tuple[
 
 def _plan_chain(options: SampleOptions, opened: OpenModel) -> PlannedDraw:
     """Plan to walk down from noise."""
-    config = sampler_config(options)
-    check_sampler(config, opened)
+    config = sampler_of(sampler_config(options), opened)
 
     def draw(network: Denoiser, device: torch.device, indices: Sequence[int]) -> Sampled:
         return sample_batched(
@@ -62,6 +61,7 @@ def _plan_chain(options: SampleOptions, opened: OpenModel) -> PlannedDraw:
         "sampler": config.label,
         "precision": config.precision,
         "temperature": config.temperature,
+        "latent": config.latent or None,
     }
     return draw, settings
 
@@ -98,10 +98,12 @@ def _plan_blockwise(options: SampleOptions, opened: OpenModel) -> PlannedDraw:
     def draw(network: Denoiser, device: torch.device, indices: Sequence[int]) -> Sampled:
         noise = Noise.of_samples(options.seed, STREAM, samples=indices, device=device)
         prompts = torch.tensor([prompt] * len(indices), dtype=torch.long, device=device)
-        return sample_blockwise(process, network, prompts, noise=noise, **arguments)
+        return sample_blockwise(
+            process, network, prompts, noise=noise, latent=opened.latent, **arguments
+        )
 
     origin = {"sampler": options.sampler, "precision": FLOAT64, "prompt": given.prompt or ""}
-    return draw, origin | settings
+    return draw, origin | settings | {"latent": opened.latent or None}
 
 
 def run_sample(options: SampleOptions) -> None:

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,8 @@ def sampler_configs(grid: ChainGrid) -> list[SamplerConfig]:
 def sampler_settings(config: SamplerConfig) -> dict[str, Any]:
     """Fields of a ``Cell`` that tell how its samples are drawn."""
     names = ("steps", "precision", "temperature", "nucleus")
-    return {"sampler": config.label} | {name: getattr(config, name) for name in names}
+    shared = {name: getattr(config, name) for name in names}
+    return {"sampler": config.label, **shared, "latent": config.latent or None}
 
 
 def open_checkpoint(spec: str, options: ModelOptions) -> OpenModel:
@@ -88,8 +89,8 @@ def find_source(
     """
     opened = open_checkpoint(spec, model)
     cells = {}
-    for config, seed in itertools.product(configs, seeds):
-        check_sampler(config, opened)
+    for chain, seed in itertools.product(configs, seeds):
+        config = sampler_of(chain, opened)
         cell = Cell(
             model=spec,
             source=opened.model.fingerprint,
@@ -104,8 +105,8 @@ def find_source(
     return Source(opened, cells)
 
 
-def check_sampler(config: SamplerConfig, opened: OpenModel) -> None:
-    """Check that a model's family has a sampler.
+def sampler_of(config: SamplerConfig, opened: OpenModel) -> SamplerConfig:
+    """Give a sampler the latent of a model, and check that the model's family has it.
 
     Raises:
         UserError: It has not.
@@ -114,6 +115,7 @@ def check_sampler(config: SamplerConfig, opened: OpenModel) -> None:
         config.reverse_step(opened.process)
     except ValueError as error:
         raise UserError(f"--{error}") from error
+    return replace(config, latent=opened.latent)
 
 
 def adopt(path: Path, tokenizer_spec: str | None) -> tuple[Cell, SampleSet]:

@@ -19,6 +19,7 @@ COLUMNS = {
     "nfe": "NFE",
     "temperature": "T",
     "nucleus": "top-p",
+    "latent": "latent",
     "seeds": "seeds",
     "num_samples": "samples",
     "judge": "judge",

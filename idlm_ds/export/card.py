@@ -79,10 +79,11 @@ class Page:
         about = self.student.about
         mask = "no mask" if about.mask_id is None else f"mask {about.mask_id}"
         made = "".join(self._distilled(", distilled to generate in few steps"))
+        latent = f", {about.latent} random numbers beside each" if about.latent else ""
         return (
             f"A diffusion language model of the `{about.family}` family{made}: "
             f"{about.parameters:,} parameters, stored as {self.dtype}; sequences of "
-            f"{about.length} tokens; a vocabulary of {about.vocab_size} with {mask}.\n\n"
+            f"{about.length} tokens{latent}; a vocabulary of {about.vocab_size} with {mask}.\n\n"
             "The folder holds the code that runs it. It needs Python 3.11, torch and transformers."
         )
 
@@ -105,6 +106,8 @@ class Page:
         noise = "the total noise `-log alpha` of each sequence"
         is_masked = self.student.about.mask_id is not None
         timesteps = f", {noise}, may be left out." if is_masked else f" is {noise}."
+        if size := self.student.about.latent:
+            timesteps += f" `latents` are standard normal numbers (B, L, {size})."
         yield (
             "`model(input_ids).logits` are the network's scores of every word at every position. "
             f"`timesteps`{timesteps} A step of fine-tuning:"

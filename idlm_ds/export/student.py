@@ -1,10 +1,12 @@
 """What is exported: a student's folder, one of its checkpoints, or the run that has either."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from idlm_ds.build.latent import with_latent
 from idlm_ds.build.locate import locate
 from idlm_ds.build.saved_model import SavedModel, family_of, find_model
 from idlm_ds.checkpoints import transaction
@@ -20,6 +22,7 @@ from idlm_ds.processes.base import Process
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.recipes.sections import ProcessSection
+from idlm_ds.recipes.student import LatentSection
 
 STATE = "loop.json"
 RECIPE, RUN, REPORT = "recipe.yaml", "run.json", "report.json"
@@ -129,6 +132,8 @@ class _Identity:
     length: int
     tokenizer: Path
     origin: dict[str, Any] = field(default_factory=dict)
+    latent: LatentSection = LatentSection()
+    """What the student has beside the network of ``model``."""
 
 
 def _described_by(model: SavedModel) -> _Identity:
@@ -145,7 +150,8 @@ def _described_by_recipe(path: Path) -> _Identity:
     except UserError as error:
         raise type(error)(f"{path}: {error}; or pass --card FOLDER") from error
     origin = {"recipe": recipe.name, "teacher": teacher.origin}
-    return _Identity(teacher, recipe.process, recipe.data.length, tokenizer, origin)
+    latent = recipe.student.latent
+    return _Identity(teacher, recipe.process, recipe.data.length, tokenizer, origin, latent)
 
 
 def _student(
@@ -158,17 +164,20 @@ def _student(
     process = identity.model.process(identity.family)
     tokenizer = Tokenizer(identity.tokenizer, "model")
     identity.model.check_tokenizer(tokenizer, process)
-    card = identity.model.network(identity.family, identity.length).card
+    network = identity.model.network(identity.family, identity.length)
+    card = with_latent(network, identity.latent).card
     assert isinstance(card, NetworkCard)
+    sizes = {key: value for key, value in card.network.items() if key != "kind"}
+    expected = parameter_shapes(identity.model.about.kind, sizes)
     description = replace(
         identity.model.about,
         family=identity.family.name,
         process=family_fields(card.process),
-        sizes={key: value for key, value in card.network.items() if key != "kind"},
+        sizes=sizes,
+        parameters=sum(math.prod(shape) for shape in expected.values()),
         mask_id=card.process["mask_id"],
         length=card.length,
     )
-    expected = parameter_shapes(description.kind, description.sizes)
     if lines := problems(plan_of(description.kind), expected, weights):
         raise UserError(f"{weights.label}: does not fit its network: {'; '.join(lines)}")
     return Student(

@@ -85,7 +85,9 @@ def export(options: ExportOptions) -> Student:
         write_model(folder, layout, content, max_shard_size=options.max_shard_size)
         fields = read_json(folder / CONFIG) | code.fields(student.tokenizer.eos_id)
         _write_json(folder / CONFIG, fields)
-        _write_json(folder / "generation_config.json", {"do_sample": True, **asdict(chain)})
+        # The latent is the network's: ``config.json`` says its size.
+        generation = {k: v for k, v in asdict(chain).items() if k != "latent"}
+        _write_json(folder / "generation_config.json", {"do_sample": True, **generation})
         _write_tokenizer(folder, student.tokenizer)
         for name, text in sources[about.kind].items():
             (folder / name).write_text(text, "utf-8")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from idlm_ds.recipes.errors import RecipeError
 from idlm_ds.recipes.sections import (
     CheckpointSection,
     DataSection,
@@ -18,6 +19,8 @@ from idlm_ds.recipes.sections import (
     Section,
     TeacherSection,
 )
+from idlm_ds.recipes.student import StudentSection
+from idlm_ds.registry.methods import METHODS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +35,8 @@ class DistillRecipe(Section):
     """How clean text turns into noise."""
     teacher: TeacherSection
     """The network that is distilled."""
+    student: StudentSection = StudentSection()
+    """What is made of it."""
     data: DataSection
     """The text, and how it is cut."""
     train: DistillTrain
@@ -52,6 +57,11 @@ class DistillRecipe(Section):
     def __post_init__(self) -> None:
         self._require_text("name")
         self._require_at_least(0, "seed")
+        size, method = self.student.latent.size, METHODS[self.objective.name]
+        if size and "latent" not in method.takes:
+            raise RecipeError(
+                f"student.latent.size: must be 0 with objective.name {method.name}, got {size}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

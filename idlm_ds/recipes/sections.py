@@ -248,6 +248,8 @@ class DistillObjective(Section):
     """Smallest time at which the student's samples are noised again; null takes process.t_min."""
     input_t_min: float | None = None
     """Smallest time of the text the student is given (idlm, dmd); null takes objective.t_min."""
+    full_noise_fraction: float = 0.0
+    """Share of the texts the student is given that are at time 1 (idlm, dmd); in [0, 1)."""
     reduction: Reduction = "mean"
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
 
@@ -261,7 +263,10 @@ class DistillObjective(Section):
         for field in ("t_min", "input_t_min"):
             time = getattr(self, field)
             self._require(field, time is None or 0 <= time < 1, "null or in [0, 1)")
+        self._require("full_noise_fraction", 0 <= self.full_noise_fraction < 1, "in [0, 1)")
         if self.is_in_rounds:
+            is_none = self.full_noise_fraction == 0
+            self._require("full_noise_fraction", is_none, f"0 with objective.name {self.name}")
             self._require("rounds", self.rounds <= 20, "at most 20")
             least = 2**self.rounds
             self._require("grid", self.grid >= least, f"at least 2 ** objective.rounds, {least}")

@@ -30,6 +30,9 @@ class LayoutRow(NamedRow):
     states_time: bool = True
     """Whether it can say that a network is not conditioned on the noise level."""
 
+    has_latent: bool = False
+    """Whether those who read it know of a student's latent."""
+
 
 LAYOUTS = by_name(
     LayoutRow(
@@ -38,6 +41,7 @@ LAYOUTS = by_name(
         description="model folder of this package",
         networks=(),
         needs=("family", "length"),
+        has_latent=True,
     ),
     LayoutRow(
         name="hugging_face",

@@ -16,7 +16,7 @@ class MethodRow(NamedRow):
     """Whether it is defined for masked families only, for all others only, or for all (None)."""
 
     takes: tuple[str, ...] = ()
-    """Its arguments beside process and ``t_min``: ``plan`` and ``input_t_min``, or ``rounds``."""
+    """Its arguments beside process and ``t_min``: ``WITH_FAKE``, or ``rounds``."""
 
     @property
     def families(self) -> tuple[str, ...]:
@@ -25,11 +25,12 @@ class MethodRow(NamedRow):
         return tuple(f.name for f in rows if self.is_masked in (None, f.is_masked))
 
 
+WITH_FAKE = ("plan", "input_t_min", "full_noise_fraction", "latent")
+"""Arguments of methods in which a student answers noised data and a fake learns from it."""
+
 METHODS = by_name(
-    MethodRow(
-        name="idlm", entry_point="idlm_ds.objectives.idlm:IDLM", takes=("plan", "input_t_min")
-    ),
-    MethodRow(name="dmd", entry_point="idlm_ds.objectives.idlm:dmd", takes=("plan", "input_t_min")),
+    MethodRow(name="idlm", entry_point="idlm_ds.objectives.idlm:IDLM", takes=WITH_FAKE),
+    MethodRow(name="dmd", entry_point="idlm_ds.objectives.idlm:dmd", takes=WITH_FAKE),
     MethodRow(
         name="sdtt",
         entry_point="idlm_ds.objectives.self_distillation:SDTT",

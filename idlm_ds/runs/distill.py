@@ -59,7 +59,11 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
         teacher.process,
         tokenizer,
         every=recipe.log.sample_every,
-        chain=replace(teacher.chain, steps=min(8, recipe.eval.steps[-1])),
+        chain=replace(
+            teacher.chain,
+            steps=min(8, recipe.eval.steps[-1]),
+            latent=recipe.student.latent.size,
+        ),
         length=recipe.data.length,
         seed=recipe.eval.seed,
         world=world,
@@ -107,7 +111,7 @@ def _save_student(
             "student_updates": student.updates,
             "commit": git_commit(),
         }
-        write_network(folder, teacher.network.card, weights, origin=origin)
+        write_network(folder, teacher.student.card, weights, origin=origin)
         tokenizer.save(folder)
         say(f"student: {folder}")
     session.world.barrier()

@@ -30,13 +30,13 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     find_corpus(recipe.data.corpus)
     if isinstance(recipe, DistillRecipe):
         teacher = find_teacher(recipe, tokenizer)
-        network = teacher.network
+        network, student = teacher.network, teacher.student
         locate(recipe.eval.judge, "eval.judge")
         fake = {} if teacher.method else {"fake": True}
         trained = {"teacher": False, **fake, "student": True}
         copies = 2 if teacher.method else 1
     else:
-        network = new_network(recipe, tokenizer)
+        network = student = new_network(recipe, tokenizer)
         starting_weights(recipe, network)
         trained, copies = {"model": True}, 1
     size = count_parameters(network)
@@ -45,7 +45,9 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     say(f"output      {output} (nothing has been written)")
     say(f"engines     {setup.note or f'{setup.json.name}: ZeRO-{setup.json.stage}'}")
     say(f"batch       {batch_arithmetic(recipe, setup)}")
-    say(f"parameters  {size:,} a network: {', '.join(trained)}")
+    more = count_parameters(student) - size
+    latent = f"; {more:,} more of the student's latent" if more else ""
+    say(f"parameters  {size:,} a network: {', '.join(trained)}{latent}")
     for name, amount in memory_estimate(size, setup, trained, copies=copies).items():
         say(f"memory      {name:<8} {amount / GB:8.3f} GB a process")
     say("            weights, gradients, Adam, running mean and former teacher where there is one;")

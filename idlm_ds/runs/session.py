@@ -160,8 +160,10 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Flatten a recipe to the dotted keys that must not change within a run."""
     sections = ("process", "model", "data", "optim", "objective", "ema")
     flat = {"seed": recipe["seed"], "train.global_batch": recipe["train"]["global_batch"]}
-    for section in sections:
-        for key, value in recipe.get(section, {}).items():
+    parts = {section: recipe.get(section, {}) for section in sections}
+    parts["student.latent"] = recipe.get("student", {}).get("latent", {})
+    for section, part in parts.items():
+        for key, value in part.items():
             flat[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
     flat.pop("data.prefetch")
     return flat

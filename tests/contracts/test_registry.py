@@ -163,6 +163,8 @@ def test_a_sampler_is_a_step_of_every_family_it_is_defined_for(name, family):
 ARGUMENTS = {
     "plan": Alternation(2),
     "input_t_min": 0.1,
+    "full_noise_fraction": 0.2,
+    "latent": 3,
     "rounds": Rounds(updates=4, count=1, grid=2),
 }
 

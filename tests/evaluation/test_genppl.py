@@ -245,6 +245,7 @@ def test_every_setting_but_the_name_of_the_model_makes_another_cell(tmp_path):
         "family": "sedd",
         "sampler": "euler",
         "steps": 9,
+        "latent": 64,
         "precision": "float32",
         "temperature": 0.9,
         "nucleus": 0.9,

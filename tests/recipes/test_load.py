@@ -184,7 +184,7 @@ def test_a_required_key_left_out_is_named(cls, text, write):
         ("eval.steps=4", "eval.steps: expected a list, got 4"),
         ("eval.steps=[4, 4]", "eval.steps: must be increasing counts, each at least 1, got (4, 4)"),
         ("eval.steps=[4, true]", "eval.steps[1]: expected an integer, got true"),
-        ("model.hidden=4", "model: unknown key; known: name, seed, process, teacher, data,"),
+        ("model.hidden=4", "model: unknown key; known: name, seed, process, teacher, student,"),
         ("seed.deep=4", "seed.deep: seed is not a section of keys"),
         ("seed", "override 'seed': expected dotted.key=value"),
         ("=3", "override '=3': expected dotted.key=value"),

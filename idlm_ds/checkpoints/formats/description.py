@@ -65,6 +65,11 @@ class Description:
     files: tuple[Path, ...]
     """All that was opened."""
 
+    @property
+    def latent(self) -> int:
+        """Entries of a student's latent; 0 for a network without one."""
+        return int(self.sizes.get("latent", 0))
+
 
 @dataclass(frozen=True, slots=True)
 class PublicModel:

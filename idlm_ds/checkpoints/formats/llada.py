@@ -48,6 +48,7 @@ class LLaDAFolder(FolderFormat):
             blocks="n_layers",
             heads="n_heads",
             ffn="mlp_hidden_size",
+            latent="latent",
         )
         if config.integer("n_kv_heads") not in (None, sizes.get("heads")):
             raise UserError(
@@ -60,7 +61,9 @@ class LLaDAFolder(FolderFormat):
             family=config.family() or default(FAMILIES),
             process=config.process(),
             sizes=sizes,
-            options=config.numbers(rope_base="rope_theta", norm_eps="rms_norm_eps"),
+            options=config.numbers(
+                rope_base="rope_theta", norm_eps="rms_norm_eps", latent_rate="latent_rate"
+            ),
             time_conditioning=False,
             length=config.integer("max_sequence_length"),
             mask_id=config.integer("mask_token_id"),
@@ -86,6 +89,8 @@ class LLaDAFolder(FolderFormat):
             max_sequence_length=about.length,
             rms_norm_eps=sizes["norm_eps"],
             rope_theta=sizes["rope_base"],
+            latent=about.sizes.get("latent"),
+            latent_rate=about.sizes.get("latent_rate"),
             process=dict(about.process) or None,
             **dict.fromkeys(OFF, False),
             **dict.fromkeys(ON, True),

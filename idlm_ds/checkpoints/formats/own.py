@@ -37,7 +37,7 @@ class OwnFolder(FolderFormat):
 
     def state(self, config: Reader) -> Stated:
         """See base class; a card names a diffusion family."""
-        names = ("vocab_size", "hidden", "blocks", "heads", "cond", "ffn")
+        names = ("vocab_size", "hidden", "blocks", "heads", "cond", "ffn", "latent")
         sizes = config.integers(**{name: f"network.{name}" for name in names})
         ratio = config.integer("network.mlp_ratio")
         if ratio is not None and "hidden" in sizes:
@@ -46,7 +46,7 @@ class OwnFolder(FolderFormat):
         if family is None:
             raise UserError(f"{config.label}: process.name names no diffusion family")
         last = vocab_size - 1 if vocab_size and is_masked(family) else None
-        options = ("dropout", "rope_base", "norm_eps")
+        options = ("dropout", "rope_base", "norm_eps", "latent_rate")
         return Stated(
             family=family,
             process=config.process(),

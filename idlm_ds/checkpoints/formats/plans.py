@@ -24,10 +24,17 @@ class Plan:
     """Prefix of a block's names, in front of its number."""
 
     shapes: Callable[[Mapping[str, int]], Shapes]
-    """All parameters of a network of some sizes."""
+    """All parameters of a network of some sizes, but for the projection of a latent."""
 
     anchors: Mapping[str, tuple[tuple[str, int], ...]]
     """For each size, tensors and axes that it can be inferred from."""
+
+    embedding: str = ""
+    """Table of the embeddings of tokens."""
+
+    latent: str = ""
+    """Projection of a latent, which students may have, a row for each feature; empty where the
+    architecture takes none. ``embedding`` must be named beside it."""
 
     optional: frozenset[str] = frozenset()
     """Buffers that some files have."""
@@ -97,6 +104,8 @@ DIT = Plan(
         "cond": (("sigma_map.mlp.2.bias", 0), ("blocks.0.adaLN_modulation.weight", 1)),
         "inner": (("blocks.0.mlp.0.bias", 0), ("blocks.0.mlp.2.weight", 1)),
     },
+    embedding="vocab_embed.embedding",
+    latent="latent_map.weight",
     optional=frozenset({ROTARY}),
 )
 
@@ -108,6 +117,8 @@ LLADA = Plan(
         "hidden": (("model.transformer.wte.weight", 1),),
         "ffn": (("model.transformer.blocks.0.ff_proj.weight", 0),),
     },
+    embedding="model.transformer.wte.weight",
+    latent="model.transformer.latent_map.weight",
 )
 
 
@@ -125,7 +136,13 @@ def planned() -> list[str]:
 def parameter_shapes(network: str, arguments: Mapping[str, Any]) -> Shapes:
     """All parameters of a network whose configuration class has these arguments."""
     inner = arguments.get("mlp_ratio", 0) * arguments["hidden"]
-    return plan_of(network).shapes({**arguments, "inner": inner})
+    return expected_shapes(plan_of(network), {**arguments, "inner": inner})
+
+
+def expected_shapes(plan: Plan, sizes: Mapping[str, int]) -> Shapes:
+    """All parameters of a network of some sizes, the projection of a latent last."""
+    latent = {plan.latent: (sizes["hidden"], sizes["latent"])} if sizes.get("latent") else {}
+    return {**plan.shapes(sizes), **latent}
 
 
 def own_name(stored: str) -> str:
@@ -146,7 +163,11 @@ def infer_sizes(plan: Plan, tensors: NamedTensors, stated: Mapping[str, int]) ->
         inferred = (shape[axis] for shape, axis in shapes if len(shape) > axis and shape[axis] > 0)
         sizes[size] = next(inferred, -1)
     sizes["blocks"] = len({m[1] for m in matches if m})
-    return sizes | {k: v for k, v in stated.items() if k in sizes}
+    sizes |= {k: v for k, v in stated.items() if k in sizes}
+    projection = tensors.shape(plan.latent) or (0,)
+    if latent := stated.get("latent", projection[-1]):
+        sizes["latent"] = latent
+    return sizes
 
 
 def problems(plan: Plan, expected: Shapes, tensors: NamedTensors) -> list[str]:

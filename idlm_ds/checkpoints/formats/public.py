@@ -11,6 +11,7 @@ from idlm_ds.checkpoints.formats.plans import (
     ROTARY,
     Plan,
     Shapes,
+    expected_shapes,
     infer_sizes,
     listed,
     own_name,
@@ -77,7 +78,7 @@ def _assemble(raw: RawCheckpoint, *, prefer_ema: bool) -> PublicModel:
     own = {name: raw.tensors[stored] for name, stored in stored_names.items()}
     weights = tensors = NamedTensors(str(raw.path), own)
     sizes = infer_sizes(plan, tensors, raw.stated.sizes)
-    expected = plan.shapes(sizes)
+    expected = expected_shapes(plan, sizes)
     troubles += problems(plan, expected, tensors)
     if is_ema := prefer_ema and raw.ema is not None:
         weights, more = _running_mean(raw, plan, expected)
@@ -137,7 +138,10 @@ def _arguments(
     hidden = sizes["hidden"]
     heads, troubles = _heads(raw.stated.sizes.get("heads"), tensors.shape(ROTARY), hidden)
     arguments: dict[str, Any] = {**sizes, "heads": heads, **raw.stated.options}
-    if unknown := sorted(name for name, size in sizes.items() if size < 1):
+    unknown = sorted(name for name, size in sizes.items() if size < 1)
+    if "latent" in sizes and "latent_rate" not in arguments:
+        unknown.append("latent_rate")
+    if unknown:
         troubles.append(f"nothing tells its {', '.join(unknown)}")
     mask_id = raw.stated.mask_id
     if mask_id is not None and mask_id >= sizes["vocab_size"] > 0:

@@ -30,6 +30,8 @@ class IDLMConfig(PretrainedConfig):
         time_conditioning: bool = False,
         mask_token_id: int | None = None,
         process: Mapping[str, Any] | None = None,
+        latent: int = 0,
+        latent_rate: float = 1.0,
         **kwargs: Any,
     ) -> None:
         """Describe a model.
@@ -46,6 +48,8 @@ class IDLMConfig(PretrainedConfig):
             time_conditioning: Whether the network is shown the noise level.
             mask_token_id: None in families without a mask.
             process: Family (``name``), ``schedule`` and its parameters.
+            latent: Random numbers that are shown beside every token; 0 for none.
+            latent_rate: Factor of their projection.
             kwargs: What all configurations take.
         """
         self.vocab_size = vocab_size
@@ -59,5 +63,7 @@ class IDLMConfig(PretrainedConfig):
         self.time_conditioning = time_conditioning
         self.mask_token_id = mask_token_id
         self.process = dict(process or {})
+        self.latent = latent
+        self.latent_rate = latent_rate
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)

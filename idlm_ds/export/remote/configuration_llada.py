@@ -33,6 +33,8 @@ class LLaDAConfig(PretrainedConfig):
         max_sequence_length: int = 4096,
         mask_token_id: int | None = 126_336,
         process: Mapping[str, Any] | None = None,
+        latent: int = 0,
+        latent_rate: float = 1.0,
         **kwargs: Any,
     ) -> None:
         """Describe a model.
@@ -48,6 +50,8 @@ class LLaDAConfig(PretrainedConfig):
             max_sequence_length: Positions of a training sequence.
             mask_token_id: The mask.
             process: Family (``name``), ``schedule`` and its parameters.
+            latent: Random numbers that are shown beside every token; 0 for none.
+            latent_rate: Factor of their projection.
             kwargs: What all configurations take, and LLaDA's constants.
         """
         self.vocab_size = vocab_size
@@ -60,5 +64,7 @@ class LLaDAConfig(PretrainedConfig):
         self.max_sequence_length = max_sequence_length
         self.mask_token_id = mask_token_id
         self.process = dict(process or {})
+        self.latent = latent
+        self.latent_rate = latent_rate
         kwargs.setdefault("tie_word_embeddings", False)
         super().__init__(**kwargs)

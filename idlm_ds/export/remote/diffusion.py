@@ -18,6 +18,7 @@ from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Noisy, Process, Read, at
 from idlm_ds.processes.by_name import make_process
+from idlm_ds.processes.latent import draw_latent, show_latent
 from idlm_ds.processes.soft_tokens import SoftTokens
 from idlm_ds.registry.families import sampled_as
 from idlm_ds.registry.samplers import ANCESTRAL, DRAWN, FLOAT64, PRECISIONS, SAMPLERS, TAILS
@@ -88,6 +89,7 @@ class DiffusionGenerationMixin(GenerationMixin):
         labels: Tensor | None = None,
         attention_mask: Tensor | None = None,
         return_dict: bool | None = None,
+        latents: Tensor | None = None,
     ) -> Any:
         """Score every word at every position.
 
@@ -101,20 +103,36 @@ class DiffusionGenerationMixin(GenerationMixin):
                 ``timesteps``; both as nats per scored position. See ``noised``.
             attention_mask: May only say that every position counts.
             return_dict: False for a tuple.
+            latents: Standard normal numbers (B, L, Z), for a network with a latent of Z; the less
+                the tokens tell, the more of them is shown.
 
         Returns:
             ``logits`` (B, L, V), float32, as the network gives them, and ``loss`` with ``labels``.
 
         Raises:
-            ValueError: Some positions are to be left out, or the noise is neither given nor known.
+            ValueError: Some positions are to be left out, the noise is neither given nor known, or
+                the latent is missing or one too many.
         """
         _refuse_padding(attention_mask)
         sigma = self._sigma(input_ids, timesteps)
         everywhere = torch.arange(input_ids.numel(), device=input_ids.device)
-        logits = self.denoise(input_ids, sigma, at(everywhere)).view(*input_ids.shape, -1)
+        shown = self._shown(input_ids, timesteps, sigma, latents)
+        logits = self.denoise(shown, sigma, at(everywhere)).view(*input_ids.shape, -1)
         loss = None if labels is None else self._loss(logits, input_ids, timesteps, labels)
         output = self.output_class(loss=loss, logits=logits)
         return output.to_tuple() if return_dict is False else output
+
+    def _shown(
+        self, x: Tensor, timesteps: Tensor | None, sigma: Tensor, latents: Tensor | None
+    ) -> NetworkInput:
+        size, process = self.config.latent, self.process
+        given = None if latents is None else tuple(latents.shape)
+        if given != ((*x.shape, size) if size else None):
+            wanted = f"takes normal numbers of shape {(*x.shape, size)}" if size else "takes none"
+            raise ValueError(f"latents: this network {wanted}; given: {given}")
+        if size and timesteps is None and not isinstance(process, Absorbing):
+            raise ValueError("timesteps: needed with a latent in families without a mask")
+        return show_latent(process, x, latents, x_t=x, sigma=sigma)
 
     def _sigma(self, x: Tensor, timesteps: Tensor | float | None) -> Tensor:
         if timesteps is not None:
@@ -164,7 +182,9 @@ class DiffusionGenerationMixin(GenerationMixin):
         noise = Noise.of_samples(seed, "corrupt", samples=range(count), device=device)
         x_0 = SoftTokens.hard(input_ids, vocab_size=process.vocab_size)
         noisy = process.corrupt(x_0, t, noise=noise)
-        return {"input_ids": noisy.x_t, "timesteps": noisy.at_t.sigma, "labels": input_ids}
+        z = draw_latent(self.config.latent, input_ids.shape[1], noise=noise)
+        fields = {"input_ids": noisy.x_t, "timesteps": noisy.at_t.sigma, "labels": input_ids}
+        return fields if z is None else {**fields, "latents": z}
 
     @torch.no_grad()
     def generate(
@@ -218,7 +238,7 @@ class DiffusionGenerationMixin(GenerationMixin):
             self.process,
             self.denoise,
             range(num_samples or 1),
-            SamplerConfig(sampler=sampler, **arguments),
+            SamplerConfig(sampler=sampler, latent=self.config.latent, **arguments),
             length=self.trained_length if length is None else length,
             stream="sample",
             device=self.device,
@@ -267,7 +287,12 @@ class DiffusionGenerationMixin(GenerationMixin):
         if length is None:
             room = self.trained_length - prompts.shape[1]
             length = room - room % max(block or 1, 1)
-        arguments = {**arguments, "length": length, "block": length if block is None else block}
+        arguments = {
+            **arguments,
+            "length": length,
+            "block": length if block is None else block,
+            "latent": self.config.latent,
+        }
         parts = []
         for first in range(0, len(prompts), batch):
             given = prompts[first : first + batch]

@@ -32,6 +32,8 @@ class IDLMForMaskedLM(DiffusionGenerationMixin, PreTrainedModel):
                 mlp_ratio=config.mlp_ratio,
                 dropout=config.dropout,
                 time_conditioning=config.time_conditioning,
+                latent=config.latent,
+                latent_rate=config.latent_rate,
             )
         )
         self.post_init()

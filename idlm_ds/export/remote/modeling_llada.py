@@ -30,6 +30,8 @@ class LLaDAModelLM(DiffusionGenerationMixin, PreTrainedModel):
             ffn=config.mlp_hidden_size,
             rope_base=config.rope_theta,
             norm_eps=config.rms_norm_eps,
+            latent=config.latent,
+            latent_rate=config.latent_rate,
         )
         self.model = LLaDA(sizes).model
         self.post_init()
