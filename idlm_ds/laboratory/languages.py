@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float64, Int
 from torch import Generator, Tensor
 
-from idlm_ds.laboratory.names import LanguageName
+from idlm_ds.laboratory.options import LanguageName
 from idlm_ds.tensor_types import TokenIds
 
 

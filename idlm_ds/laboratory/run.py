@@ -1,0 +1,122 @@
+"""The whole comparison: everything that is trained and measured, over several processes."""
+
+import json
+import math
+import multiprocessing
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from idlm_ds.console import say
+from idlm_ds.errors import UserError
+from idlm_ds.files import write_atomic
+from idlm_ds.laboratory import figure, students, table
+from idlm_ds.laboratory.draws import BLOCK
+from idlm_ds.laboratory.languages import LANGUAGES
+from idlm_ds.laboratory.measure import exact_figures, start_figures, start_of, student_figures
+from idlm_ds.laboratory.options import LaboratoryOptions
+from idlm_ds.laboratory.rows import Figure
+from idlm_ds.laboratory.students import STUDENTS, StudentKind
+from idlm_ds.laboratory.training import Training
+from idlm_ds.laboratory.uniform import is_small
+from idlm_ds.provenance import describe_machine
+
+ORDER = list(figure.STYLES)
+"""Of lines in tables."""
+
+
+def run(options: LaboratoryOptions) -> list[Figure]:
+    """Train and measure everything, print tables, write JSON and plot.
+
+    Raises:
+        UserError: Options do not go together.
+    """
+    _check(options)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(
+        options.workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
+    ) as pool:
+        found = [f for part in _measured(options, pool) for f in part]
+    found.sort(key=lambda f: (options.language.index(f.language), ORDER.index(f.line), f.steps))
+    for language in options.language:
+        say("\n" + table.to_text(found, language))
+    settings = _settings(options)
+    say("\n" + ", ".join(f"{key} {value}" for key, value in settings.items()))
+    _write(options, settings, found)
+    return found
+
+
+def _check(options: LaboratoryOptions) -> None:
+    least = 2**students.ROUNDS
+    if options.updates < least:
+        raise UserError(f"--updates: must be at least {least}, got {options.updates}")
+    if options.draws > BLOCK and options.draws % BLOCK:
+        raise UserError(f"--draws: must be a multiple of {BLOCK}, got {options.draws}")
+
+
+def _measured(options: LaboratoryOptions, pool: ProcessPoolExecutor) -> Iterator[list[Figure]]:
+    """Yield figures as they come: students are trained when what they start from is ready."""
+    steps, seeds = options.steps, options.seeds
+    waiting: dict[Future[Any], str] = {}
+    starts: dict[Future[dict[str, Tensor]], tuple[Any, int, bool]] = {}
+    for name in options.language:
+        families = [True, False] if is_small(LANGUAGES[name]()) else [True]
+        for seed in seeds:
+            for is_masked in families:
+                starts[pool.submit(start_of, name, seed, is_masked)] = name, seed, is_masked
+    for name in options.language:
+        waiting[pool.submit(exact_figures, name, steps)] = f"{name}, exact"
+    for ready in as_completed(starts):
+        name, seed, is_masked = starts[ready]
+        start = ready.result()
+        if is_masked:
+            job = pool.submit(start_figures, name, seed, start, steps)
+            waiting[job] = f"{name}, fitted network, seed {seed}"
+        training = Training(updates=options.updates, seed=seed)
+        for kind in _kinds(is_masked):
+            job = pool.submit(
+                student_figures, name, kind.name, start, training, steps, options.draws
+            )
+            waiting[job] = f"{name}, {kind.name}, seed {seed}"
+    for done in as_completed(waiting):
+        figures = done.result()
+        at_first = min(figures, key=lambda f: f.steps)
+        say(f"{waiting[done]}: {at_first.kl:.3f} nats at {at_first.steps} steps")
+        yield figures
+
+
+def _kinds(is_masked: bool) -> Sequence[StudentKind]:
+    # The longest work first, so that no process waits for it alone.
+    return [kind for kind in reversed(STUDENTS) if kind.is_masked == is_masked]
+
+
+def _settings(options: LaboratoryOptions) -> dict[str, Any]:
+    training = Training(updates=options.updates)
+    return {
+        "updates": options.updates,
+        "batch": training.batch,
+        "lr": training.lr,
+        "fake lr": training.fake_lr,
+        "seeds": list(options.seeds),
+        "draws with z": options.draws,
+        "entries of z": students.LATENT,
+        "all-mask inputs": students.FULL_NOISE,
+        "teacher slip in training": students.SLIP,
+        "rounds": students.ROUNDS,
+        **describe_machine("cpu", 1),
+    }
+
+
+def _write(options: LaboratoryOptions, settings: dict[str, Any], found: Sequence[Figure]) -> None:
+    rows = [asdict(f) for f in found]
+    for row in rows:
+        # JSON has no number for these.
+        row |= {key: None for key in ("kl", "se") if not math.isfinite(row[key])}
+    content = json.dumps({"settings": settings, "rows": rows}, indent=1, allow_nan=False) + "\n"
+    write_atomic(options.output / "laboratory.json", content.encode())
+    figure.draw(found, options.output / "laboratory.png")
+    say(f"written: {options.output / 'laboratory.json'}, {options.output / 'laboratory.png'}")
