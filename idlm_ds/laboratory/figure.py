@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
@@ -57,7 +58,7 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
         raise ValueError("draw: no figures")
     columns = min(3, len(languages))
     rows = math.ceil(len(languages) / columns)
-    canvas = Canvas(figsize=(1.0 + 3.6 * columns, 0.9 + 3.1 * rows), dpi=90, facecolor="white")
+    canvas = Canvas(figsize=(2.2 + 3.3 * columns, 1.1 + 3.1 * rows), dpi=90, facecolor="white")
     panels = canvas.subplots(rows, columns, squeeze=False).flatten()
     for panel, language in zip(panels, languages, strict=False):
         _draw_language(panel, figures, language)
@@ -65,12 +66,16 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
         panel.set_axis_off()
     for panel in panels[::columns]:
         panel.set_ylabel("KL(truth | law), nats")
-    handles: dict[str, object] = {}
+    handles: dict[str, Any] = {}
     for panel in panels:
         for handle, name in zip(*panel.get_legend_handles_labels(), strict=True):
             handles.setdefault(name, handle)
-    canvas.legend(handles.values(), handles, loc="lower center", ncols=4, frameon=False, fontsize=8)
-    canvas.tight_layout(rect=(0.0, 0.2 / rows, 1.0, 1.0))
+    lines = [handles[name] for name in STYLES if name in handles]
+    names = [name for name in STYLES if name in handles]
+    canvas.legend(lines, names, loc="lower center", ncols=columns + 1, frameon=False, fontsize=8)
+    canvas.tight_layout(
+        rect=(0.0, (0.35 + 0.35 * (columns < 3)) / (1.1 + 3.1 * rows) + 0.05, 1.0, 1.0)
+    )
     stream = io.BytesIO()
     canvas.savefig(stream, format="png")
     write_atomic(path, stream.getvalue())

@@ -110,9 +110,9 @@ class Pairs(Language):
 
     def posterior(self, x_t: TokenIds, *, slip: float = 0.0) -> Float64[Tensor, "B L W"]:
         """See base class; without slips the other pairs need not be possible."""
-        other = x_t.view(len(x_t), -1, 2).flip(-1).flatten(1)
-        slips = torch.full((self.num_words, self.num_words), slip / self.num_words).double()
-        slips += (1 - slip) * torch.eye(self.num_words, dtype=torch.float64)
+        other = x_t.roll(self.length // 2, dims=1)
+        slips = (1 - slip) * torch.eye(self.num_words, dtype=torch.float64)
+        slips += slip / self.num_words
         # A masked partner says nothing.
         nothing = torch.full((1, self.num_words), 1 / self.num_words, dtype=torch.float64)
         return torch.cat([slips @ slips, nothing])[other]
@@ -125,11 +125,11 @@ def alike(num_words: int, sentences: Tensor) -> Language:
 
 
 def pairs(num_pairs: int = 4, num_words: int = 8) -> Pairs:
-    """Make independent pairs of equal random words, as in ``3 3 0 0 5 5 3 3``."""
+    """Make independent pairs of equal random words, half a sentence apart: ``3 0 5 3 3 0 5 3``."""
     words = torch.cartesian_prod(*[torch.arange(num_words)] * num_pairs).view(-1, num_pairs)
     count = len(words)
     uniform = torch.full((count,), 1 / count, dtype=torch.float64)
-    return Pairs(num_words, words.repeat_interleave(2, dim=1), uniform)
+    return Pairs(num_words, words.repeat(1, 2), uniform)
 
 
 def copy(num_words: int = 8, length: int = 4) -> Language:

@@ -6,10 +6,10 @@ import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from idlm_ds.console import say
 from idlm_ds.errors import UserError
@@ -18,7 +18,7 @@ from idlm_ds.laboratory import figure, students, table
 from idlm_ds.laboratory.draws import BLOCK
 from idlm_ds.laboratory.languages import LANGUAGES
 from idlm_ds.laboratory.measure import exact_figures, start_figures, start_of, student_figures
-from idlm_ds.laboratory.options import LaboratoryOptions
+from idlm_ds.laboratory.options import LaboratoryOptions, LanguageName
 from idlm_ds.laboratory.rows import Figure
 from idlm_ds.laboratory.students import STUDENTS, StudentKind
 from idlm_ds.laboratory.training import Training
@@ -60,33 +60,35 @@ def _check(options: LaboratoryOptions) -> None:
 
 def _measured(options: LaboratoryOptions, pool: ProcessPoolExecutor) -> Iterator[list[Figure]]:
     """Yield figures as they come: students are trained when what they start from is ready."""
-    steps, seeds = options.steps, options.seeds
-    waiting: dict[Future[Any], str] = {}
-    starts: dict[Future[dict[str, Tensor]], tuple[Any, int, bool]] = {}
+    starts = {pool.submit(start_of, *start): start for start in _starts(options)}
+    waiting: dict[Future[list[Figure]], str] = {}
     for name in options.language:
-        families = [True, False] if is_small(LANGUAGES[name]()) else [True]
-        for seed in seeds:
-            for is_masked in families:
-                starts[pool.submit(start_of, name, seed, is_masked)] = name, seed, is_masked
-    for name in options.language:
-        waiting[pool.submit(exact_figures, name, steps)] = f"{name}, exact"
+        waiting[pool.submit(exact_figures, name, options.steps)] = f"{name}, exact"
     for ready in as_completed(starts):
         name, seed, is_masked = starts[ready]
         start = ready.result()
         if is_masked:
-            job = pool.submit(start_figures, name, seed, start, steps)
+            job = pool.submit(start_figures, name, seed, start, options.steps)
             waiting[job] = f"{name}, fitted network, seed {seed}"
         training = Training(updates=options.updates, seed=seed)
+        settings = start, training, options.steps, options.draws
         for kind in _kinds(is_masked):
-            job = pool.submit(
-                student_figures, name, kind.name, start, training, steps, options.draws
-            )
+            job = pool.submit(student_figures, name, kind.name, *settings)
             waiting[job] = f"{name}, {kind.name}, seed {seed}"
     for done in as_completed(waiting):
         figures = done.result()
         at_first = min(figures, key=lambda f: f.steps)
-        say(f"{waiting[done]}: {at_first.kl:.3f} nats at {at_first.steps} steps")
+        plural = "s" * (at_first.steps > 1)
+        say(f"{waiting[done]}: {at_first.kl:.3f} nats at {at_first.steps} step{plural}")
         yield figures
+
+
+def _starts(options: LaboratoryOptions) -> Iterator[tuple[LanguageName, int, bool]]:
+    """List the networks that are fitted: language, seed, and whether the family is masked."""
+    for name, seed in product(options.language, options.seeds):
+        yield name, seed, True
+        if is_small(LANGUAGES[name]()):
+            yield name, seed, False
 
 
 def _kinds(is_masked: bool) -> Sequence[StudentKind]:
