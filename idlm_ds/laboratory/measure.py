@@ -98,7 +98,7 @@ def start_figures(
 ) -> list[Figure]:
     """Measure the fitted network of the masked family."""
     language = LANGUAGES[name]()
-    network = new_network(sizes(masked_process(language)), seed=seed, start=start)
+    network = new_network(sizes(masked_process(language)), language.length, seed=seed, start=start)
     laws = masked_laws(language, network.eval(), steps)
     return _figures(name, language, FITTED, laws, seed=seed)
 

@@ -68,7 +68,7 @@ def sizes(process: Process, latent: int = 0) -> DiTConfig:
 
 def fitted(language: Language, process: Process, *, seed: int) -> dict[str, Tensor]:
     """Fit a network to sentences by the family's own loss: where students and fakes start."""
-    network = new_network(sizes(process), seed=seed)
+    network = new_network(sizes(process), language.length, seed=seed)
     method = Nelbo(process, t_min=FIT_T_MIN)
     return train(method, {"model": network}, language, replace(FIT, seed=seed)).state_dict()
 
@@ -97,8 +97,10 @@ class StudentKind:
         teacher = ExactTeacher(language, slip=SLIP, is_masked=self.is_masked, dtype=torch.float32)
         networks: dict[str, nn.Module] = {
             "teacher": teacher,
-            "fake": new_network(sizes(process), seed=training.seed, start=start),
-            "student": new_network(sizes(process, self.latent), seed=training.seed, start=start),
+            "fake": new_network(sizes(process), language.length, seed=training.seed, start=start),
+            "student": new_network(
+                sizes(process, self.latent), language.length, seed=training.seed, start=start
+            ),
         }
         return train(self.method(process, training.updates), networks, language, training)
 

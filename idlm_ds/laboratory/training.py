@@ -11,6 +11,7 @@ from torch import Generator, nn
 from idlm_ds.laboratory.languages import Language
 from idlm_ds.laboratory.streams import BatchNoise
 from idlm_ds.models.dit import DiT, DiTConfig, initial_value
+from idlm_ds.models.embed import SoftEmbedding
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.noise import derive_seed, stratified_times
 from idlm_ds.objectives.alternation import Phase
@@ -48,9 +49,30 @@ class Training:
         return LearningRate(peak, total, self.warmup_steps, self.decay_fraction)
 
 
-def new_network(config: DiTConfig, *, seed: int, start: Mapping[str, torch.Tensor] = {}) -> DiT:
-    """Build a network; what ``start`` does not hold gets its initial value."""
+@final
+class PlacedEmbedding(SoftEmbedding):
+    """Token embedding plus a learnt vector for each place in the sentence (L, D).
+
+    Rotary angles tell distances only. Where a word stands matters in short sentences, and a small
+    network learns it much sooner when it is told.
+    """
+
+    def __init__(self, vocab_size: int, hidden: int, length: int) -> None:
+        super().__init__(vocab_size, hidden)
+        self.places = nn.Parameter(torch.empty(length, hidden))
+
+    def forward(self, ids: torch.Tensor, *mixture: torch.Tensor) -> torch.Tensor:
+        """Look up tokens (B, L); mixtures have no place here."""
+        assert not mixture
+        return super().forward(ids) + self.places
+
+
+def new_network(
+    config: DiTConfig, length: int, *, seed: int, start: Mapping[str, torch.Tensor] = {}
+) -> DiT:
+    """Build a network that knows places; what ``start`` lacks gets its initial value."""
     network = DiT(config)
+    network.vocab_embed = PlacedEmbedding(config.vocab_size, config.hidden, length)
     source = InitialWeights(initial_value, seed=seed)
     with torch.no_grad():
         for name, value in network.named_parameters():
