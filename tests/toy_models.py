@@ -17,11 +17,14 @@ def random_teacher(
     dropout: float = 0.0,
     family: str = "mdlm",
     scale: float = 0.2,
+    latent: int = 0,
 ) -> None:
     """A diffusion network that nobody has trained; at scale 0 every answer is uniform."""
     sizes = {"hidden": 16, "blocks": 1, "heads": 2, "cond": 8, "dropout": dropout}
     sizes |= {"time_conditioning": family != "mdlm"}
     sizes |= {"vocab_size": len(tokenizer) + 1}
+    if latent:
+        sizes |= {"latent": latent, "latent_rate": 2.0}
     source = InitialWeights(lambda name, shape, g: scale * torch.randn(shape, generator=g), seed=5)
     module = dit.DiT(dit.DiTConfig(**sizes))
     weights = {

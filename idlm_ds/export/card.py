@@ -17,6 +17,7 @@ from idlm_ds.samplers.config import SamplerConfig
 FIGURES = {
     "model": "model",
     "steps": "steps",
+    "latent": "latent",
     "nfe": "NFE",
     "gen_ppl": "GenPPL",
     "entropy": "entropy (nats)",
@@ -104,12 +105,13 @@ class Page:
             "docstring of `generate`. A sample depends on the seed and its number only."
         )
         noise = "the total noise `-log alpha` of each sequence"
-        is_masked = self.student.about.mask_id is not None
+        is_masked, given = self.student.about.mask_id is not None, "input_ids"
         timesteps = f", {noise}, may be left out." if is_masked else f" is {noise}."
         if size := self.student.about.latent:
             timesteps += f" `latents` are standard normal numbers (B, L, {size})."
+            given = "input_ids, latents=latents"
         yield (
-            "`model(input_ids).logits` are the network's scores of every word at every position. "
+            f"`model({given}).logits` are the network's scores of every word at every position. "
             f"`timesteps`{timesteps} A step of fine-tuning:"
         )
         yield _code("model(**model.noised(input_ids, seed=step)).loss.backward()")

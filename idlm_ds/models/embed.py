@@ -73,6 +73,8 @@ def embedded(
         Hidden states (B, L, D).
 
     Precision: that of the network.
+    Gradient: ``latent_map`` gets that by ``latent_rate`` times its weight. Adam takes no notice of
+    such a factor, but clipping would, and slow down all other weights.
 
     Raises:
         ValueError: A latent is shown to a network without one, or missing for one that has it.
@@ -84,7 +86,8 @@ def embedded(
     if latent_map is None:
         raise ValueError("latent: the network has none, but is shown one")
     h = _embedded(embedding, x.x)
-    return h + latent_rate * latent_map(x.z.to(h.dtype))
+    added = latent_map(x.z.to(h.dtype))
+    return h + (added + (latent_rate - 1.0) * added.detach())
 
 
 def _embedded(embedding: nn.Module, x: TokenIds | SoftInput) -> Tensor:

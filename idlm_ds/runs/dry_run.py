@@ -12,6 +12,7 @@ from idlm_ds.build.methods import find_teacher
 from idlm_ds.build.networks import Network, new_network, starting_weights
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.console import say
+from idlm_ds.objectives.self_distillation import SelfDistillation
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 
@@ -32,9 +33,10 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         teacher = find_teacher(recipe, tokenizer)
         network, student = teacher.network, teacher.student
         locate(recipe.eval.judge, "eval.judge")
-        fake = {} if teacher.method else {"fake": True}
+        is_in_rounds = isinstance(teacher.method, SelfDistillation)
+        fake = {} if is_in_rounds else {"fake": True}
         trained = {"teacher": False, **fake, "student": True}
-        copies = 2 if teacher.method else 1
+        copies = 2 if is_in_rounds else 1
     else:
         network = student = new_network(recipe, tokenizer)
         starting_weights(recipe, network)

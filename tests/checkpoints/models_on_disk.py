@@ -59,6 +59,19 @@ def write_own(root: Path) -> Written:
     return root, weights
 
 
+def write_own_with_latent(root: Path) -> Path:
+    """A student that all layouts could hold but for its latent."""
+    latent = {"latent": 5, "latent_rate": 2.0}
+    card = NetworkCard(
+        network={"kind": "dit", **DIT_SIZES, "dropout": 0.0, "time_conditioning": True, **latent},
+        process={"name": "sedd", "schedule": "loglinear", "eps": 1e-3},
+        length=LENGTH,
+    )
+    weights = draw(dit_table() | {"latent_map.weight": (published.D, 5)}, 1)
+    write_network(root, card, weights)
+    return root
+
+
 def write_own_llada(root: Path) -> Written:
     sizes = {"vocab_size": N, "hidden": published.D, "blocks": 2, "heads": 3, "ffn": 40}
     card = NetworkCard(

@@ -22,6 +22,7 @@ from tests.checkpoints.models_on_disk import (
     write_duo_twice_wrapped,
     write_mdlm,
     write_own,
+    write_own_with_latent,
     write_sedd,
     write_sedd_training,
 )
@@ -281,3 +282,18 @@ def test_a_full_disk_is_one_line(source, tmp_path: Path, monkeypatch):
         convert(source, tmp_path / "there.ckpt", ConversionOptions(layout="lightning"))
     monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("layout", EVERY)
+def test_only_this_packages_folders_hold_a_students_latent(layout: str, tmp_path: Path):
+    source, target = write_own_with_latent(tmp_path / "model"), target_of(tmp_path, layout)
+    if layout == "idlm_ds":
+        outcome = convert(source, target, ConversionOptions(layout=layout))
+        assert outcome.lost == ()
+        assert outcome.difference == 0
+        assert outcome.largest > 0.1
+        assert read_public(target).about.latent == 5
+        return
+    with pytest.raises(UserError, match=f"^--to {layout}: programs .* this student's latent"):
+        convert(source, target, ConversionOptions(layout=layout))
+    assert not target.exists()

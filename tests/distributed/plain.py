@@ -7,21 +7,29 @@ import torch
 from torch import Tensor, nn
 
 from idlm_ds.engine.dist import World
-from idlm_ds.models.dit import DiT
+from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.noise import Noise, stratified_times
-from idlm_ds.processes.base import Process, at
+from idlm_ds.processes.base import Noisy, Process, at
 from idlm_ds.processes.soft_tokens import SoftTokens
+from idlm_ds.tensor_types import LatentInput
 
 from . import toy
 
 
 def distil(
-    world: World, family: str, clip: float, phases: int, *, is_adapted: bool = False
+    world: World,
+    family: str,
+    clip: float,
+    phases: int,
+    latent: int = 0,
+    *,
+    is_adapted: bool = False,
 ) -> dict[str, object]:
     """Run the first phases; called on one rank, whose process group it does not use."""
     del world
     process = toy.make_process(family)
-    teacher, fake, student = (_network(role) for role in ("teacher", "fake", "student"))
+    teacher, fake = (_network(role) for role in ("teacher", "fake"))
+    student = _network("student", toy.with_latent(toy.NETWORK, latent))
     trainable = toy.is_adapted if is_adapted else lambda name: True
     learners = {
         "fake": _Learner(fake, "fake", clip, trainable),
@@ -41,7 +49,11 @@ def distil(
         with learner.learning():
             words = SoftTokens.hard(tokens, vocab_size=toy.VOCAB)
             given = process.corrupt(words, t_input, noise=noise)
-            raw = student(given.x_in, given.at_t.sigma, at(given.positions))
+            x_in = given.x_in
+            if latent:
+                z = noise.normal(toy.LENGTH, latent)
+                x_in = LatentInput(x_in, z * _gate(given, family)[..., None])
+            raw = student(x_in, given.at_t.sigma, at(given.positions))
             x_0 = process.relax(raw, given)
             if learner is learners["fake"]:
                 loss = _fake_loss(process, fake, x_0, t, noise)
@@ -84,10 +96,19 @@ def _gap(
     return process.gap(*raws, noisy).sum() / (toy.GLOBAL_BATCH * toy.LENGTH)
 
 
-def _network(role: str) -> DiT:
+def _gate(given: Noisy, family: str) -> Tensor:
+    """How far more than half of a sequence is masked, or noise."""
+    if family != "mdlm":
+        share = 1 - given.at_t.alpha
+        return (2 * share - 1).clamp(min=0)[:, None].expand(given.x_t.shape).float()
+    is_masked = given.x_t == toy.VOCAB - 1
+    return is_masked * (2 * is_masked.float().mean(1, keepdim=True) - 1).clamp(min=0)
+
+
+def _network(role: str, config: DiTConfig = toy.NETWORK) -> DiT:
     source = toy.weights_of(role)
     return toy.plain_network(
-        lambda name, shape: source.read(name, shape, 0, math.prod(shape)).view(shape)
+        lambda name, shape: source.read(name, shape, 0, math.prod(shape)).view(shape), config
     )
 
 

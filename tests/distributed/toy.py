@@ -1,6 +1,7 @@
 """A distillation small enough for a test: three DiTs of 17 words, four sequences of six tokens."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -63,10 +64,15 @@ def engine_json(stage: int, **zero: Any) -> EngineJson:
     return EngineJson(f"zero{stage}.json", {"zero_optimization": fields | zero})
 
 
-def make_objective(family: str) -> IDLM:
+def with_latent(network: DiTConfig, latent: int) -> DiTConfig:
+    """The student's network."""
+    return replace(network, latent=latent, latent_rate=0.5)
+
+
+def make_objective(family: str, latent: int = 0) -> IDLM:
     """``duo`` lets the student's gradient pass through teacher and fake, ``dmd`` does not."""
     is_differentiated = family != "dmd"
-    return IDLM(make_process(family), is_differentiated, PLAN, T_MIN, INPUT_T_MIN)
+    return IDLM(make_process(family), is_differentiated, PLAN, T_MIN, INPUT_T_MIN, latent=latent)
 
 
 def make_process(family: str) -> Process:
@@ -82,9 +88,11 @@ def _draw(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tens
     return values + 1.0 if "norm" in name else values
 
 
-def plain_network(weights: Callable[[str, tuple[int, ...]], Tensor]) -> DiT:
+def plain_network(
+    weights: Callable[[str, tuple[int, ...]], Tensor], config: DiTConfig = NETWORK
+) -> DiT:
     """A network without an engine, filled by name."""
-    network = DiT(NETWORK)
+    network = DiT(config)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             parameter.copy_(weights(name, tuple(parameter.shape)))
@@ -174,17 +182,18 @@ def start_program(
     clip: float = 0.0,
     precision: str = "fp32",
     network: DiTConfig = NETWORK,
+    latent: int = 0,
     trainable: Callable[[str], bool] = lambda name: True,
 ) -> Program:
-    """Three engines and the real program around them."""
+    """Three engines and the real program around them; the student may have a latent."""
     numerics = numerics_of(world, accumulation=accumulation, clip=clip, precision=precision)
     teacher = start_teacher(json, numerics, network)
-    fake, student = (
-        start_learner(role, json, numerics, network, trainable=trainable)
-        for role in ("fake", "student")
+    fake = start_learner("fake", json, numerics, network, trainable=trainable)
+    student = start_learner(
+        "student", json, numerics, with_latent(network, latent), trainable=trainable
     )
     return Program(
-        method=make_objective(family),
+        method=make_objective(family, latent),
         roles={"teacher": teacher, "fake": fake, "student": student},
         rates={Phase.FAKE: rate_of("fake"), Phase.STUDENT: rate_of("student")},
         settings=settings_of(world),

@@ -19,14 +19,19 @@ from idlm_ds.processes.base import Process
 from idlm_ds.processes.by_name import make_process
 from tests.export.students import (
     CARDS,
+    LATENT,
     LENGTH,
     LLADA_MASK,
     WORDS,
     card_of,
+    is_llada,
+    latent_of,
     write_student,
 )
 
-MASKED = ("mdlm", "sedd", "llada", "llada in bfloat16", "mdlm of the hub")
+MASKED = (
+    "mdlm", "sedd", "llada", "llada in bfloat16", "mdlm of the hub", "mdlm-latent", "llada-latent",
+)  # fmt: skip
 STEPS, SEED = 5, 11
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -44,6 +49,9 @@ CHAINS: dict[str, list[dict[str, Any]]] = {
     "udlm": [{}, {"steps": 3, "length": 7}],
     "duo": [{}, {"temperature": 0.8}],
     "llada": [{}],
+    "mdlm-latent": [{}, {"temperature": 0.7, "tail": "greedy"}, {"precision": "float32"}],
+    "udlm-latent": [{}, {"steps": 1}],
+    "llada-latent": [{}],
 }
 """What is asked for beside the defaults of the folder, by student."""
 
@@ -67,7 +75,7 @@ class Seen:
 def process_of(name: str) -> Process:
     card = card_of(name)
     section = read_family(card.process, Path())
-    mask = LLADA_MASK if name == "llada" else WORDS
+    mask = LLADA_MASK if is_llada(name) else WORDS
     return make_process(asdict(section), card.network["vocab_size"], mask)
 
 
@@ -84,11 +92,12 @@ def make_inputs() -> dict[str, Tensor]:
         "sigma": torch.tensor([0.2, 1.0, 4.0], dtype=torch.float64),
         "last is mask": clean.masked_fill(hidden, WORDS),
         "a word is mask": clean.masked_fill(hidden, LLADA_MASK),
+        "latents": torch.randn(3, LENGTH, LATENT["latent"], generator=generator),
     }
 
 
 def ids_of(name: str) -> str:
-    if student_of(name) == "llada":
+    if is_llada(name):
         return "a word is mask"
     return "last is mask" if name in MASKED else "clean"
 
@@ -103,13 +112,13 @@ def samples_of(name: str) -> dict[str, dict[str, Any]]:
 
 
 def task_of(name: str, folder: str, round_trip: str) -> dict[str, Any]:
-    is_llada = student_of(name) == "llada"
     return {
         "folder": folder,
-        "auto": "AutoModelForCausalLM" if is_llada else "AutoModelForMaskedLM",
+        "auto": "AutoModelForCausalLM" if is_llada(name) else "AutoModelForMaskedLM",
         "ids": ids_of(name),
         "has_mask": name in MASKED,
         "is_told_time": bool(CARDS[student_of(name)][0].get("time_conditioning")),
+        "has_latent": latent_of(student_of(name)) > 0,
         "samples": samples_of(name),
         "round_trip": round_trip,
         "revision": "main",

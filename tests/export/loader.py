@@ -40,20 +40,21 @@ def run(task, inputs):
     found = {"class": type(model).__name__, "dtype": str(model.dtype), "words": len(tokenizer)}
     ids = inputs[task["ids"]]
     sigma = inputs["sigma"] if task["is_told_time"] else None
+    more = {"latents": inputs["latents"]} if task["has_latent"] else {}
     with torch.no_grad():
-        found["logits"] = model(ids, timesteps=sigma).logits
+        found["logits"] = model(ids, timesteps=sigma, **more).logits
         if task["has_mask"]:
-            found["logits without timesteps"] = model(input_ids=ids).logits
+            found["logits without timesteps"] = model(input_ids=ids, **more).logits
     for label, settings in task["samples"].items():
         prompts = settings.pop("prompts", None)
         given = None if prompts is None else torch.tensor(prompts)
         found[f"samples {label}"], found[f"last states {label}"] = watched(model, given, settings)
-    found |= refusals(model, ids, task)
+    found |= refusals(model, ids, inputs["latents"], task)
     if task["round_trip"]:
         model.save_pretrained(task["round_trip"])
         again = auto.from_pretrained(task["round_trip"], trust_remote_code=True)
         with torch.no_grad():
-            found["logits after saving"] = again(ids, timesteps=sigma).logits
+            found["logits after saving"] = again(ids, timesteps=sigma, **more).logits
         found["settings after saving"] = again.generation_config.steps
         found["family after saving"] = again.config.process
     found |= fine_tuned(model, inputs["clean"])
@@ -71,8 +72,11 @@ def watched(model, given, settings):
     return tokens, torch.cat(list(states.values()))
 
 
-def refusals(model, ids, task):
+def refusals(model, ids, latents, task):
+    more = {"latents": latents} if task["has_latent"] else {}
+    other = {} if task["has_latent"] else {"latents": latents}
     calls = {
+        "latents": lambda: model(ids, timesteps=torch.ones(len(ids)), **other),
         "padding": lambda: model(ids, attention_mask=torch.zeros_like(ids)),
         "padded prompt": lambda: model.generate(ids, torch.zeros_like(ids)),
         "prompt": lambda: model.generate(ids, sampler="ancestral"),
@@ -82,7 +86,7 @@ def refusals(model, ids, task):
     }
     if not task["has_mask"]:
         calls["mask"] = lambda: model.generate(sampler="blockwise")
-        calls["timesteps"] = lambda: model(ids, labels=ids)
+        calls["timesteps"] = lambda: model(ids, labels=ids, **more)
     told = {}
     for name, call in calls.items():
         try:

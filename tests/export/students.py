@@ -33,14 +33,27 @@ LLADA = {
 
 LLADA_MASK = WORDS - 1
 
+LATENT = {"latent": 6, "latent_rate": 4.0}
+
 CARDS = {
     "mdlm": (DIT | {"time_conditioning": False}, {"name": "mdlm", "eps": 0.01}),
     "sedd": (DIT | {"time_conditioning": True}, {"name": "sedd", "schedule": "geometric"}),
     "udlm": (DIT | {"time_conditioning": True}, {"name": "udlm", "schedule": "cosine"}),
     "duo": (DIT | {"time_conditioning": True}, {"name": "duo", "tau": 0.01}),
     "llada": (LLADA, {"name": "mdlm", "mask_id": LLADA_MASK}),
+    "mdlm-latent": (DIT | LATENT | {"time_conditioning": False}, {"name": "mdlm", "eps": 0.01}),
+    "udlm-latent": (DIT | LATENT | {"time_conditioning": True}, {"name": "udlm"}),
+    "llada-latent": (LLADA | LATENT, {"name": "mdlm", "mask_id": LLADA_MASK}),
 }
 """Network and family of each student."""
+
+
+def is_llada(name: str) -> bool:
+    return name.startswith("llada")
+
+
+def latent_of(name: str) -> int:
+    return CARDS[name][0].get("latent", 0)
 
 
 def card_of(name: str) -> NetworkCard:
@@ -109,7 +122,7 @@ def _write_rank(path: Path, weights: Mapping[str, Tensor], low: float, high: flo
     save_file(tensors, path, metadata={"fragments": json.dumps(places)})
 
 
-def write_recipe(run: Path, teacher: Path) -> None:
+def write_recipe(run: Path, teacher: Path, **more: object) -> None:
     """The recipe of a run that starts from ``teacher``, as runs write it."""
     from idlm_ds.recipes.load import load_recipe, to_yaml
     from idlm_ds.recipes.schema import DistillRecipe
@@ -117,7 +130,12 @@ def write_recipe(run: Path, teacher: Path) -> None:
     recipe = load_recipe(
         DistillRecipe,
         "quickstart",
-        [f"teacher.path={teacher}", f"data.length={LENGTH}", "process.eps=0.01"],
+        [
+            f"teacher.path={teacher}",
+            f"data.length={LENGTH}",
+            "process.eps=0.01",
+            *(f"{key}={value}" for key, value in more.items()),
+        ],
     )
     run.mkdir(parents=True, exist_ok=True)
     (run / "recipe.yaml").write_text(to_yaml(recipe))

@@ -15,6 +15,7 @@ from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import at
+from idlm_ds.processes.latent import show_latent
 from idlm_ds.samplers.batched import sample_batched
 from idlm_ds.samplers.blockwise import sample_blockwise
 from idlm_ds.samplers.config import SamplerConfig
@@ -36,6 +37,8 @@ from tests.export.students import (
     LLADA_MASK,
     WORDS,
     card_of,
+    is_llada,
+    latent_of,
     network_of,
     random_weights,
 )
@@ -56,8 +59,11 @@ def test_no_file_asks_for_a_package_that_may_be_missing(seen):
 def test_logits_are_those_of_the_network_bit_for_bit(seen, name):
     dtype = torch.bfloat16 if "bfloat16" in name else torch.float32
     x = seen.inputs[ids_of(name)]
-    network = network_of(student_of(name), dtype)
-    wanted = network(x, seen.inputs["sigma"], at(torch.arange(x.numel()))).view(*x.shape, -1)
+    student, sigma = student_of(name), seen.inputs["sigma"]
+    network, z = network_of(student, dtype), seen.inputs["latents"]
+    z = z if latent_of(student) else None
+    shown = show_latent(process_of(student), x, z, x_t=x, sigma=sigma)
+    wanted = network(shown, sigma, at(torch.arange(x.numel()))).view(*x.shape, -1)
     assert torch.equal(seen.found[f"{name}/logits"], wanted)
     assert wanted.std() > 0.1
     if f"{name}/logits after saving" in seen.found:
@@ -81,7 +87,8 @@ def test_samples_of_a_seed_are_those_this_package_draws(seen, name):
         asked = {k: v for k, v in settings.items() if k not in ("num_samples", "seed", "batch")}
         length = asked.pop("length", LENGTH)
         wanted = sample_batched(
-            process, network, range(4), SamplerConfig(**{"steps": STEPS, **asked}),
+            process, network, range(4),
+            SamplerConfig(**{"steps": STEPS, "latent": latent_of(name), **asked}),
             length=length, seed=SEED, stream="sample", batch=4,
         ).tokens  # fmt: skip
         assert torch.equal(seen.found[f"{name}/samples {label}"], wanted), label
@@ -95,7 +102,7 @@ def test_a_watcher_is_shown_the_states_of_every_batch(seen, name):
         assert torch.equal(last_states, seen.found[f"{name}/samples {label}"]), label
 
 
-@pytest.mark.parametrize("name", ["mdlm", "duo"])
+@pytest.mark.parametrize("name", ["mdlm", "duo", "mdlm-latent"])
 def test_samples_of_a_seed_are_those_the_launcher_prints(seen, name, capsys):
     own = seen.folders[name].parent / "own" / name
     asked = ("--steps", STEPS, "--seed", SEED, "--num-samples", 4, "--checkpoint", own)
@@ -105,12 +112,13 @@ def test_samples_of_a_seed_are_those_the_launcher_prints(seen, name, capsys):
     assert printed == [f"| {' '.join(text.split())}" for text in texts]
 
 
-@pytest.mark.parametrize("name", ["mdlm", "sedd", "llada"])
+@pytest.mark.parametrize("name", ["mdlm", "sedd", "llada", "mdlm-latent", "llada-latent"])
 def test_prompts_are_continued_as_this_package_continues_them(seen, name):
     process, network = process_of(name), network_of(name)
     for i, settings in enumerate(copy.deepcopy(BLOCKWISE)):
         arguments = {"temperature": 1.0, "length": LENGTH - 3, **settings}
         arguments.setdefault("block", arguments["length"])
+        arguments["latent"] = latent_of(name)
         noise = Noise.of_samples(SEED, "sample", samples=range(3))
         wanted = sample_blockwise(
             process, network, torch.tensor(PROMPTS), noise=noise, **arguments
@@ -149,6 +157,10 @@ def test_what_cannot_be_done_is_refused_in_words(seen, name):
     assert told[f"{name}/refused choice"].startswith("sampler: must be one of ancestral, analytic")
     if name not in MASKED:
         assert "timesteps: needed" in told[f"{name}/refused timesteps"]
+    given = "None" if latent_of(student_of(name)) else "(3, 12, 6)"
+    refusal = told[f"{name}/refused latents"]
+    assert refusal.startswith("latents: this network takes")
+    assert refusal.endswith(given)
 
 
 @pytest.mark.parametrize("name", CARDS)
@@ -156,7 +168,7 @@ def test_defaults_survive_saving(seen, name):
     assert seen.told[f"{name}/settings after saving"] == STEPS
     config = json.loads((seen.folders[name] / "config.json").read_text())
     assert seen.told[f"{name}/family after saving"] == config["process"]
-    assert seen.told[f"{name}/class"] == ("LLaDAModelLM" if name == "llada" else "IDLMForMaskedLM")
+    assert seen.told[f"{name}/class"] == ("LLaDAModelLM" if is_llada(name) else "IDLMForMaskedLM")
     assert seen.told["llada in bfloat16/dtype"] == "torch.bfloat16"
 
 
@@ -165,7 +177,7 @@ def test_this_package_reads_what_it_exports(seen, name):
     card, weights = card_of(name), random_weights(card_of(name))
     model = read_public(seen.folders[name])
     about = model.about
-    assert about.layout == ("llada" if name == "llada" else "hugging_face")
+    assert about.layout == ("llada" if is_llada(name) else "hugging_face")
     assert model.weights.names() == weights.keys()
     for key, tensor in weights.items():
         shape = tuple(tensor.shape)
@@ -178,7 +190,7 @@ def test_this_package_reads_what_it_exports(seen, name):
     }.items()
     assert {k: card.process[k] for k in about.process} == about.process
     assert ("tau" in about.process) == (name == "duo")
-    mask = LLADA_MASK if name == "llada" else WORDS if name in MASKED else None
+    mask = LLADA_MASK if is_llada(name) else WORDS if name in MASKED else None
     assert about.mask_id == mask
 
 

@@ -119,3 +119,20 @@ def test_weights_are_the_running_mean(run):
         raw = file.get_tensor("weight:vocab_embed.embedding")[0].item()
     assert first_weight(folder) == pytest.approx(raw - 1.0)
     assert first_weight(folder) != raw
+
+
+def test_a_checkpoint_of_a_student_with_a_latent_is_described_by_its_recipe(tmp_path):
+    run = tmp_path / "run"
+    latent = {f"student.latent.{k}": v for k, v in (("size", 6), ("rate", 4.0))}
+    write_recipe(run, write_student(tmp_path / "teacher", "mdlm"), **latent)
+    weights = random_weights(card_of("mdlm-latent"))
+    wanted = exported(write_student(tmp_path / "own", "mdlm-latent"), tmp_path / "wanted")
+    assert exported(write_checkpoint(run, weights), tmp_path / "got") == wanted
+    about = find_student(str(run)).about
+    assert (about.latent, about.sizes["latent_rate"]) == (6, 4.0)
+    assert about.parameters == sum(weight.numel() for weight in weights.values())
+    page = (tmp_path / "got" / "README.md").read_text()
+    assert "sequences of 12 tokens, 6 random numbers beside each" in page
+    assert "`latents` are standard normal numbers (B, L, 6)" in page
+    with pytest.raises(UserError, match=r"does not fit its network: unexpected latent_map\.weight"):
+        find_student(str(run), str(tmp_path / "teacher"))

@@ -204,3 +204,41 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoints(toy, 
     assert done.err.strip().startswith("error: step ")
     assert "loss is" in done.err
     assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.slow
+def test_a_run_with_a_latent_ends_with_a_student_that_has_it(toy, tmp_path):
+    output = tmp_path / "run"
+    more = ["student.latent.size=8", "objective.full_noise_fraction=0.25", "log.sample_every=5"]
+    done = run("distill.py", [*arguments(toy, output), *more], ranks=2)
+    assert done.code == 0, done.err
+    rows = json.loads((output / "report.json").read_text())["rows"]
+    assert [(row["model"], row["latent"]) for row in rows] == [
+        ("held-out", None),
+        *[("student", 8)] * 2,
+        *[("teacher", None), ("teacher (matched)", None)],
+    ]
+    assert "student at 1 steps, latent 8: GenPPL" in done.out
+    card = json.loads((output / "student" / "config.json").read_text())
+    assert (card["network"]["latent"], card["network"]["latent_rate"]) == (8, 5.0)
+    state = tensors(newest(output))
+    names = {name for file in state if file.startswith("student") for name in state[file]}
+    assert {f"{kind}:latent_map.weight" for kind in ("ema", "weight")} <= names
+    assert not [
+        name
+        for file in state
+        if file.startswith("fake")
+        for name in state[file]
+        if "latent" in name
+    ]
+    asked = ["--checkpoint", str(output / "student"), "--steps", "1", "--num-samples", "2"]
+    spoken = run("sample.py", asked)
+    assert spoken.code == 0, spoken.err
+    assert ", latent 8," in spoken.out
+    again = arguments(toy, output, "--resume", "auto")
+    refused = run("distill.py", [*again, *more[1:], "student.latent.size=4"])
+    assert refused.code == 2
+    assert "student.latent.size=8, now 4" in refused.err
+    fewer = run("distill.py", [*again, *more[1:]])
+    assert fewer.code == 2
+    assert "student.latent.size=8, now 0" in fewer.err

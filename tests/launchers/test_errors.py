@@ -1,6 +1,7 @@
 """Every mistake is one line and exit code 2, before anything is built or written."""
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -178,8 +179,25 @@ def test_a_dry_run_says_everything_and_writes_nothing(toy, tmp_path, monkeypatch
     out = capsys.readouterr().out
     assert ended.value.code == 0
     assert "8 sequences = 2 micro-batch x 4 accumulation x 1 processes" in out
-    assert "memory" in out
+    assert re.search(r"^parameters  [\d,]+ a network: teacher, fake, student$", out, re.MULTILINE)
+    assert re.search("^memory      fake ", out, re.MULTILINE)
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("student.latent.size=64", "teacher, fake, student; 1,024 more of the student's latent"),
+        ("objective.name=sdtt", "teacher, student"),
+    ],
+)
+def test_a_dry_run_says_what_a_method_trains(override, line, toy, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["x", "--config", ZERO3, "--dry-run", *toy.overrides, override]
+    )
+    with pytest.raises(SystemExit):
+        launch(distill.main)
+    assert f" a network: {line}\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("more", [["--dry-run"], []])

@@ -101,8 +101,8 @@ def test_the_gradient_reaches_the_projection_where_a_latent_enters(kind, tokens,
     assert (gradient[:, 1] == 0).all()
 
 
-def test_the_rate_scales_contribution_and_gradient_alike(kind, tokens, z):
-    """Twice the rate and half the weight are one function, learnt twice as fast by Adam."""
+def test_the_rate_scales_what_is_added_but_no_gradient(kind, tokens, z):
+    """Twice the rate and half the weight: Adam moves it twice as far, clipping sees no more."""
     _, slow = made(kind)
     network, config, _, _ = NETWORKS[kind]
     fast = network(replace(config, latent=Z, latent_rate=2 * RATE))
@@ -115,7 +115,8 @@ def test_the_rate_scales_contribution_and_gradient_alike(kind, tokens, z):
     for output in outputs:
         output.square().sum().backward()
     gradients = [weight_of(net, kind).grad for net in (slow, fast)]
-    torch.testing.assert_close(2 * gradients[0], gradients[1])
+    torch.testing.assert_close(*gradients)
+    assert gradients[0].abs().max() > 0.1
 
 
 def test_a_latent_takes_the_precision_of_the_network(kind, tokens, z):

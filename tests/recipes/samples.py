@@ -5,6 +5,7 @@ name: toy
 seed: 7
 process: {name: mdlm, schedule: loglinear, eps: 1e-3, t_min: 0.01}
 teacher: {path: some/folder}
+student: {latent: {size: 4, scale: 0.25, rate: 2.0}}
 data: {corpus: text, tokenizer: pieces, length: 64, heldout_every: 10, prefetch: 2}
 train: {student_steps: 100, global_batch: 32, micro_batch: 8, precision: bf16}
 optim:
@@ -16,7 +17,7 @@ optim:
   clip: 1.0
   warmup_steps: 5
   decay_fraction: 0.25
-objective: {name: idlm, fake_steps: 3, reduction: sum}
+objective: {name: idlm, fake_steps: 3, full_noise_fraction: 0.25, reduction: sum}
 ema: {decay: 0.99}
 eval:
   num_samples: 16

@@ -164,6 +164,9 @@ def test_a_required_key_left_out_is_named(cls, text, write):
         ("train.micro_batch=1:30", "train.micro_batch: expected an integer, got '1:30'"),
         ("log.tensorboard=1", "log.tensorboard: expected true or false, got 1"),
         ("log.tensorboard=yes", "log.tensorboard: expected true or false, got 'yes'"),
+        ("student.latent=3", "student.latent: expected a section of keys, got 3"),
+        ("student.latent.sise=3", "student.latent.sise: unknown key; did you mean size?"),
+        ("student.latent.size=-1", "student.latent.size: must be at least 0, got -1"),
         ("name=1", "name: expected text, got 1"),
         ("name=", "name: expected text, got nothing"),
         ('name=""', "name: must be non-empty text, got ''"),
@@ -273,3 +276,14 @@ def test_a_recipe_of_the_other_kind_names_the_program_that_runs_it(write):
     assert line.endswith(
         "toy.yaml: this is a pretraining recipe (it has 'model'); use launchers/pretrain.py"
     )
+
+
+@pytest.mark.parametrize("name", ["sdtt", "dcd"])
+def test_methods_without_a_fake_take_no_latent_and_no_share_of_full_noise(name, write):
+    path, method = write(DISTILL), f"objective.name={name}"
+    none = {"student.latent.size": 0, "objective.full_noise_fraction": 0.0}
+    for key, value in (("student.latent.size", 8), ("objective.full_noise_fraction", 0.5)):
+        changes = [f"{k}={v}" for k, v in (none | {key: value}).items()]
+        line = refusal(DistillRecipe, path, [method, *changes])
+        assert line == f"{key}: must be 0 with objective.name {name}, got {value}"
+    load_recipe(DistillRecipe, path, [method, *(f"{k}={v}" for k, v in none.items())])

@@ -6,13 +6,14 @@ import sys
 
 import pytest
 
-from idlm_ds.recipes import sections
+from idlm_ds.recipes import sections, student
 from idlm_ds.recipes.errors import RecipeError
 
 GOOD = {
     sections.ProcessSection: {"name": "mdlm"},
     sections.ModelSection: {"hidden": 64, "blocks": 1, "heads": 4},
     sections.TeacherSection: {},
+    student.LatentSection: {},
     sections.DataSection: {"length": 8},
     sections.DistillTrain: {"student_steps": 1, "global_batch": 1, "micro_batch": 1},
     sections.PretrainTrain: {"steps": 1, "global_batch": 1, "micro_batch": 1},
@@ -35,6 +36,10 @@ RANGES = [
     (sections.DistillObjective, "rounds", (1,), (0,)),
     (sections.DistillObjective, "grid", (1,), (0,)),
     (sections.DistillObjective, "t_min", (None, 0.0, 0.999), (-0.1, 1.0, math.nan)),
+    (sections.DistillObjective, "full_noise_fraction", (0.0, 0.999), (-0.1, 1.0, math.nan)),
+    (student.LatentSection, "size", (0, 64), (-1,)),
+    (student.LatentSection, "scale", (0.1, 2.0), (0.0, math.inf, math.nan)),
+    (student.LatentSection, "rate", (0.1, 9.0), (0.0, math.inf, math.nan)),
     (sections.DistillObjective, "input_t_min", (None, 0.0, 0.999), (-0.1, 1.0, math.nan)),
     (sections.ProcessSection, "eps", (1e-9, 0.5), (0.0, 1.0, math.nan)),
     (sections.ProcessSection, "t_min", (0.0, 0.999), (-0.1, 1.0, math.nan)),

@@ -60,16 +60,16 @@ class Reader:
         node = _bare(node)
         return None if isinstance(node, str) and node.startswith(("${", "???")) else node
 
-    def integer(self, path: str, most: int = MAX_INTEGER) -> int | None:
-        """Read a positive integer.
+    def integer(self, path: str, most: int = MAX_INTEGER, least: int = 1) -> int | None:
+        """Read an integer, by default a positive one.
 
         Raises:
             UserError: Something else is there.
         """
         value = self.value(path)
-        if value is None or (type(value) is int and 0 < value <= most):
+        if value is None or (type(value) is int and least <= value <= most):
             return value
-        raise UserError(f"{self.label}: {path} is no integer between 1 and {most}")
+        raise UserError(f"{self.label}: {path} is no integer between {least} and {most}")
 
     def number(self, path: str) -> float | None:
         """Read a number that is not negative.
@@ -100,8 +100,11 @@ class Reader:
 
     def integers(self, **paths: str) -> dict[str, int]:
         """Those that are there, under other names."""
-        most = {"blocks": MAX_BLOCKS}
-        values = {k: self.integer(path, most.get(k, MAX_INTEGER)) for k, path in paths.items()}
+        most, least = {"blocks": MAX_BLOCKS}, {"latent": 0}
+        values = {
+            name: self.integer(path, most.get(name, MAX_INTEGER), least.get(name, 1))
+            for name, path in paths.items()
+        }
         return stated_only(**values)
 
     def numbers(self, **paths: str) -> dict[str, float]:
