@@ -11,6 +11,7 @@ from idlm_ds.laboratory.languages import Language
 from idlm_ds.laboratory.teacher import ExactTeacher
 from idlm_ds.laboratory.training import Training, new_network, train
 from idlm_ds.models.dit import DiTConfig
+from idlm_ds.noise import derive_seed
 from idlm_ds.objectives.base import Method
 from idlm_ds.objectives.idlm import IDLM
 from idlm_ds.objectives.pretrain import Nelbo
@@ -25,11 +26,14 @@ from idlm_ds.schedules.loglinear import LogLinear
 LATENT = 32
 """Entries of the latent of a position."""
 
-LATENT_RATE = 5.0
+LATENT_RATE = 2.0
+LATENT_SCALE = 1.0
+"""Root mean square of what the latent adds at first, as a multiple of the words' embedding's."""
+
 SLIP = 0.01
 """Of the teacher in training: a student may be in states that no sentence passes through."""
 
-FIT = Training(updates=600, batch=128, lr=2e-3, betas=(0.9, 0.99))
+FIT = Training(updates=300, batch=128, lr=2e-3, betas=(0.9, 0.99))
 """How the network is fitted to data that students and fakes start from."""
 
 FIT_T_MIN, SAMPLE_T_MIN, INPUT_T_MIN = 0.05, 0.1, 0.2
@@ -98,11 +102,28 @@ class StudentKind:
         networks: dict[str, nn.Module] = {
             "teacher": teacher,
             "fake": new_network(sizes(process), language.length, seed=training.seed, start=start),
-            "student": new_network(
-                sizes(process, self.latent), language.length, seed=training.seed, start=start
-            ),
+            "student": self.new_student(language, start, seed=training.seed),
         }
         return train(self.method(process, training.updates), networks, language, training)
+
+    def new_student(
+        self, language: Language, start: Mapping[str, Tensor], *, seed: int
+    ) -> nn.Module:
+        """Build the student; what a latent adds to its embedding is small at first.
+
+        A latent that outweighs words and places is read as one for the whole sentence, and then
+        the student makes all words alike for a long time.
+        """
+        network = new_network(
+            sizes(self.process(language), self.latent), language.length, seed=seed, start=start
+        )
+        if network.latent_map is not None:
+            level = network.get_parameter("vocab_embed.embedding").square().mean().sqrt().item()
+            std = LATENT_SCALE * level / (LATENT_RATE * self.latent**0.5)
+            generator = torch.Generator().manual_seed(derive_seed(seed, "latent"))
+            with torch.no_grad():
+                network.latent_map.weight.normal_(std=std, generator=generator)
+        return network
 
 
 def _idlm(process: Process, updates: int, latent: int = 0) -> IDLM:

@@ -22,6 +22,9 @@ from idlm_ds.train.lr import LearningRate
 CLIP = 1.0
 """Largest norm of a gradient."""
 
+PLACE_RATE = 4.0
+"""Factor of the embedding of places: with it they outweigh words at first."""
+
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,8 +35,8 @@ class Training:
     """Of the network that is wanted, the student or the one that is fitted to data."""
 
     batch: int = 256
-    lr: float = 5e-4
-    fake_lr: float = 1.5e-3
+    lr: float = 1e-3
+    fake_lr: float = 3e-3
     warmup_steps: int = 20
     decay_fraction: float = 0.5
     betas: tuple[float, float] = (0.5, 0.95)
@@ -64,7 +67,7 @@ class PlacedEmbedding(SoftEmbedding):
     def forward(self, ids: torch.Tensor, *mixture: torch.Tensor) -> torch.Tensor:
         """Look up tokens (B, L); mixtures have no place here."""
         assert not mixture
-        return super().forward(ids) + self.places
+        return super().forward(ids) + PLACE_RATE * self.places
 
 
 def new_network(
