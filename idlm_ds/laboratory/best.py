@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from torch import Generator, Tensor
 
-from idlm_ds.laboratory.chain import PartlyMasked, forward, nested_sets, word_probs
+from idlm_ds.laboratory.chain import PartlyMasked, backward, forward, nested_sets, word_probs
 
 TINY = 1e-300
 
@@ -58,17 +58,15 @@ def _improved(
     language = space.language
     sets = nested_sets(language.length)
     words = word_probs(space.true_words(answers))
-    reached = forward(words, reveals)
-    ahead = torch.zeros_like(reached[0])
-    ahead[:, -1] = language.probs / reached[-1][:, -1].clamp(min=TINY)
+    reached, ahead = forward(words, reveals), backward(words, reveals)
+    weight = language.probs / ahead[0][:, 0].clamp(min=TINY)
     flow = torch.zeros_like(words)
-    for reveal, here in reversed(list(zip(reveals, reached[:-1], strict=True))):
-        left = words * sets.weight(reveal) * ahead[:, sets.after]
-        flow += here[:, sets.before] * left
-        ahead = torch.zeros_like(ahead).index_add_(1, sets.before, left)
+    for reveal, here, there in zip(reveals, reached, ahead[1:], strict=False):
+        flow += here[:, sets.before] * there[:, sets.after] * sets.weight(reveal)
+    flow *= words * weight[:, None]
     counts = torch.zeros_like(answers)
     for position, revealed in enumerate(sets.revealed.unbind(1)):
-        drawn = torch.zeros_like(ahead).index_add_(1, sets.before, flow * revealed)
+        drawn = torch.zeros_like(reached[0]).index_add_(1, sets.before, flow * revealed)
         word = language.sentences[:, position, None].expand_as(drawn)
         counts[:, position].index_put_((space.index, word), drawn, accumulate=True)
     total = counts.sum(-1, keepdim=True)

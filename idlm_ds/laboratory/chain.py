@@ -18,6 +18,7 @@ from idlm_ds.laboratory.languages import Language
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Denoiser, at
 from idlm_ds.samplers.grid import uniform_grid
+from idlm_ds.tensor_types import TokenIds
 
 NETWORK_ROWS = 2048
 """States a network is run on at a time."""
@@ -77,7 +78,9 @@ class PartlyMasked:
     """All states in which a true sentence can be while a chain draws it: U of them."""
 
     language: Language
-    states: Int[Tensor, "U L"]
+    codes: Int[Tensor, " U"]
+    """Of the states; increasing."""
+
     index: Int[Tensor, "S N"]
     """The state of a sentence of which a set of positions is visible."""
 
@@ -86,10 +89,20 @@ class PartlyMasked:
         """List the states of a language."""
         members = nested_sets(language.length).members
         rows = torch.where(members, language.sentences[:, None], language.mask_id).flatten(0, 1)
-        radix = language.vocab_size ** torch.arange(language.length)
-        codes, index = (rows * radix).sum(1).unique(return_inverse=True)
-        states = codes[:, None] // radix % language.vocab_size
-        return cls(language, states, index.view(len(language.sentences), len(members)))
+        codes, index = _codes(language, rows).unique(return_inverse=True)
+        return cls(language, codes, index.view(len(language.sentences), len(members)))
+
+    @property
+    def states(self) -> Int[Tensor, "U L"]:
+        """The states as tokens."""
+        return self.codes[:, None] // _radix(self.language) % self.language.vocab_size
+
+    def counts(self, x_t: TokenIds) -> Float64[Tensor, " U"]:
+        """Count how often each state occurs; others are left out."""
+        codes = _codes(self.language, x_t)
+        place = torch.searchsorted(self.codes, codes).clamp(max=len(self.codes) - 1)
+        known = place[self.codes[place] == codes]
+        return known.bincount(minlength=len(self.codes)).double()
 
     @torch.no_grad()
     def answers(self, process: Absorbing, denoiser: Denoiser) -> Float64[Tensor, "U L V"]:
@@ -100,8 +113,9 @@ class PartlyMasked:
         Precision: that of the denoiser's scores.
         """
         tables = []
-        for block in blocks(len(self.states), NETWORK_ROWS):
-            x_t = self.states[block]
+        states = self.states
+        for block in blocks(len(states), NETWORK_ROWS):
+            x_t = states[block]
             positions = process.undecided(x_t)
             raw = denoiser(x_t, torch.zeros(len(x_t), dtype=torch.float64), at(positions))
             table = torch.zeros(x_t.numel(), process.vocab_size, dtype=torch.float64)
@@ -117,6 +131,14 @@ class PartlyMasked:
         return found.masked_fill(nested_sets(length).members, 0.0)
 
 
+def _radix(language: Language) -> Int[Tensor, " L"]:
+    return language.vocab_size ** torch.arange(language.length)
+
+
+def _codes(language: Language, x_t: TokenIds) -> Int[Tensor, " B"]:
+    return (x_t * _radix(language)).sum(1)
+
+
 def chain_law(
     answers: Float64[Tensor, "S N L"], reveals: Sequence[Sequence[float]]
 ) -> Float64[Tensor, "K S"]:
@@ -129,11 +151,12 @@ def chain_law(
         answers: Log-probability of each sentence's words, of ``PartlyMasked.true_words``.
         reveals: Of ``reveal_probabilities``, for each chain.
     """
-    laws = [_laws(part, reveals) for part in _parts(answers)]
+    laws = [_laws(part, reveals) for part in in_parts(answers)]
     return torch.cat(laws, dim=1)
 
 
-def _parts(answers: Tensor) -> Iterator[Tensor]:
+def in_parts(answers: Float64[Tensor, "S N L"]) -> Iterator[Float64[Tensor, "R N L"]]:
+    """Split sentences into parts whose (R, M) arrays are small."""
     rows = max(1, ENTRIES // (3 ** answers.shape[2] * answers.shape[2]))
     return (answers[block] for block in blocks(len(answers), rows))
 
@@ -156,8 +179,7 @@ def forward(
     words: Float64[Tensor, "R M"], reveals: Sequence[float]
 ) -> list[Float64[Tensor, "R N"]]:
     """Return the probability of being on the way to a sentence, at each set, after each step."""
-    length = round(math.log(words.shape[1], 3))
-    sets = nested_sets(length)
+    sets = nested_sets(round(math.log(words.shape[1], 3)))
     reached = torch.zeros(len(words), len(sets.members), dtype=torch.float64)
     reached[:, 0] = 1.0
     every = [reached]
@@ -166,3 +188,18 @@ def forward(
         reached = torch.zeros_like(reached).index_add_(1, sets.after, moved)
         every.append(reached)
     return every
+
+
+def backward(
+    words: Float64[Tensor, "R M"], reveals: Sequence[float]
+) -> list[Float64[Tensor, "R N"]]:
+    """Return the probability of ending in a sentence, from each set, before each step and after."""
+    sets = nested_sets(round(math.log(words.shape[1], 3)))
+    ahead = torch.zeros(len(words), len(sets.members), dtype=torch.float64)
+    ahead[:, -1] = 1.0
+    every = [ahead]
+    for reveal in reversed(reveals):
+        left = ahead[:, sets.after].mul_(words).mul_(sets.weight(reveal))
+        ahead = torch.zeros_like(ahead).index_add_(1, sets.before, left)
+        every.append(ahead)
+    return every[::-1]

@@ -8,8 +8,9 @@ from torch import Generator, Tensor
 from idlm_ds.laboratory.best import best_law, perturbed
 from idlm_ds.laboratory.bound import ordered_bound
 from idlm_ds.laboratory.chain import PartlyMasked, chain_law, reveal_probabilities
-from idlm_ds.laboratory.draws import Draws, block_laws, divergence, jackknife
+from idlm_ds.laboratory.divergence import divergence, jackknife
 from idlm_ds.laboratory.languages import LANGUAGES, Language
+from idlm_ds.laboratory.latent import LatentChain
 from idlm_ds.laboratory.options import LanguageName
 from idlm_ds.laboratory.rows import Figure
 from idlm_ds.laboratory.students import (
@@ -118,17 +119,11 @@ def student_figures(
     if not kind.latent:
         laws = (masked_laws if kind.is_masked else uniform_laws)(language, student, steps)
         return _figures(name, language, line, laws, seed=training.seed)
+    space, process = PartlyMasked.of(language), masked_process(language)
+    chain = LatentChain(space, process, student, kind.latent)
     found = []
     for count in steps:
-        runs = Draws(
-            process=kind.process(language),
-            denoiser=student,
-            steps=count,
-            count=draws,
-            latent=kind.latent,
-            seed=training.seed,
-        )
-        laws_by_block = block_laws(language, runs)
+        laws_by_block = chain.block_laws(count, count=draws, seed=training.seed)
         estimate = jackknife(language, laws_by_block)
         found.append(
             Figure(

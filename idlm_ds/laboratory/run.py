@@ -15,8 +15,8 @@ from idlm_ds.console import say
 from idlm_ds.errors import UserError
 from idlm_ds.files import write_atomic
 from idlm_ds.laboratory import figure, students, table
-from idlm_ds.laboratory.draws import BLOCK
 from idlm_ds.laboratory.languages import LANGUAGES
+from idlm_ds.laboratory.latent import BLOCK
 from idlm_ds.laboratory.measure import exact_figures, start_figures, start_of, student_figures
 from idlm_ds.laboratory.options import LaboratoryOptions, LanguageName
 from idlm_ds.laboratory.rows import Figure
