@@ -16,7 +16,7 @@ from idlm_ds.laboratory.languages import Language
 
 @final
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class BlockEstimate:
     """A figure and its standard error."""
 
     value: float
@@ -28,7 +28,7 @@ def divergence(language: Language, law: Float64[Tensor, " S"]) -> float:
     return (language.probs * (language.probs.log() - law.log())).sum().item()
 
 
-def jackknife(language: Language, laws: Float64[Tensor, "G S"]) -> Estimate:
+def jackknife(language: Language, laws: Float64[Tensor, "G S"]) -> BlockEstimate:
     """Estimate the divergence and its error from blocks, less the bias of the logarithm.
 
     The error of an infinite one, or of one from a single block, is not known: NaN.
@@ -36,11 +36,11 @@ def jackknife(language: Language, laws: Float64[Tensor, "G S"]) -> Estimate:
     count = len(laws)
     whole = divergence(language, laws.mean(0))
     if count == 1:
-        return Estimate(whole, math.nan)
+        return BlockEstimate(whole, math.nan)
     without = [divergence(language, (laws.sum(0) - law) / (count - 1)) for law in laws]
     if math.isinf(max(without)):
-        return Estimate(whole, math.nan)
+        return BlockEstimate(whole, math.nan)
     left_out = torch.tensor(without, dtype=torch.float64)
     value = count * whole - (count - 1) * left_out.mean()
     se = ((count - 1) * left_out.var(correction=0)).sqrt()
-    return Estimate(value.item(), se.item())
+    return BlockEstimate(value.item(), se.item())

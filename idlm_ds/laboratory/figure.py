@@ -19,7 +19,7 @@ from idlm_ds.laboratory.measure import (
     TEACHER,
     UNIFORM_TEACHER,
 )
-from idlm_ds.laboratory.rows import Figure, cells
+from idlm_ds.laboratory.rows import Finding, cells
 
 LEAST = 1e-3
 """Lower end of the axis, in nats; smaller figures are drawn there."""
@@ -47,8 +47,8 @@ STYLES = {
 }
 
 
-def draw(figures: Sequence[Figure], path: Path) -> None:
-    """Draw all languages as a PNG; bars are those of ``rows.Cell``.
+def draw(figures: Sequence[Finding], path: Path) -> None:
+    """Draw all languages as a PNG; bars are those of ``rows.TableEntry``.
 
     Raises:
         ValueError: There are no figures.
@@ -81,7 +81,7 @@ def draw(figures: Sequence[Figure], path: Path) -> None:
     write_atomic(path, stream.getvalue())
 
 
-def _draw_language(panel: Axes, figures: Sequence[Figure], language: str) -> None:
+def _draw_language(panel: Axes, figures: Sequence[Finding], language: str) -> None:
     for line, by_steps in cells(figures, language).items():
         known = {steps: found for steps, found in by_steps.items() if math.isfinite(found.kl)}
         style = STYLES[line]

@@ -12,7 +12,7 @@ from idlm_ds.laboratory.divergence import divergence, jackknife
 from idlm_ds.laboratory.languages import LANGUAGES, Language
 from idlm_ds.laboratory.latent import LatentChain
 from idlm_ds.laboratory.options import LanguageName
-from idlm_ds.laboratory.rows import Figure
+from idlm_ds.laboratory.rows import Finding
 from idlm_ds.laboratory.students import (
     STUDENTS,
     fitted,
@@ -52,12 +52,12 @@ def uniform_laws(language: Language, denoiser: Denoiser, steps: Sequence[int]) -
     return {count: uniform_law(language, process, denoiser, count) for count in steps}
 
 
-def exact_figures(name: LanguageName, steps: Sequence[int]) -> list[Figure]:
+def exact_figures(name: LanguageName, steps: Sequence[int]) -> list[Finding]:
     """Measure what needs no training."""
     language = LANGUAGES[name]()
     process = masked_process(language)
     bounds = [
-        Figure(language=name, line=ORDERED, steps=count, kl=ordered_bound(language, reveals))
+        Finding(language=name, line=ORDERED, steps=count, kl=ordered_bound(language, reveals))
         for count in steps
         for reveals in [reveal_probabilities(process, count)]
     ]
@@ -96,7 +96,7 @@ def start_of(name: LanguageName, seed: int, is_masked: bool) -> dict[str, Tensor
 
 def start_figures(
     name: LanguageName, seed: int, start: Mapping[str, Tensor], steps: Sequence[int]
-) -> list[Figure]:
+) -> list[Finding]:
     """Measure the fitted network of the masked family."""
     language = LANGUAGES[name]()
     network = new_network(sizes(masked_process(language)), language.length, seed=seed, start=start)
@@ -111,7 +111,7 @@ def student_figures(
     training: Training,
     steps: Sequence[int],
     draws: int,
-) -> list[Figure]:
+) -> list[Finding]:
     """Train a student and measure it: by draws where it has a latent, else exactly."""
     language = LANGUAGES[name]()
     (kind,) = (kind for kind in STUDENTS if kind.name == line)
@@ -126,7 +126,7 @@ def student_figures(
         laws_by_block = chain.block_laws(count, count=draws, seed=training.seed)
         estimate = jackknife(language, laws_by_block)
         found.append(
-            Figure(
+            Finding(
                 language=name,
                 line=line,
                 steps=count,
@@ -142,9 +142,9 @@ def student_figures(
 
 def _figures(
     name: str, language: Language, line: str, laws: Laws, *, seed: int | None = None
-) -> list[Figure]:
+) -> list[Finding]:
     return [
-        Figure(
+        Finding(
             language=name,
             line=line,
             steps=count,

@@ -8,7 +8,7 @@ from typing import final
 
 @final
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
+class Finding:
     """Divergence of a language from the law of one chain."""
 
     language: str
@@ -33,7 +33,7 @@ class Figure:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableEntry:
     """A line of the table at a number of steps: mean over seeds, and half their range."""
 
     kl: float
@@ -43,18 +43,18 @@ class Cell:
     mass: float | None
 
 
-def cell(figures: Sequence[Figure]) -> Cell:
+def cell(figures: Sequence[Finding]) -> TableEntry:
     """Join the seeds of a line at one number of steps."""
     kls = [figure.kl for figure in figures]
     error = max(figure.se for figure in figures)
     spread = max((max(kls) - min(kls)) / 2, error) if math.isfinite(max(kls)) else math.nan
     masses = [figure.mass for figure in figures if figure.mass is not None]
-    return Cell(sum(kls) / len(kls), spread, sum(masses) / len(masses) if masses else None)
+    return TableEntry(sum(kls) / len(kls), spread, sum(masses) / len(masses) if masses else None)
 
 
-def cells(figures: Iterable[Figure], language: str) -> dict[str, dict[int, Cell]]:
+def cells(figures: Iterable[Finding], language: str) -> dict[str, dict[int, TableEntry]]:
     """Lay out the figures of a language by line and steps, in the order they come."""
-    groups: dict[str, dict[int, list[Figure]]] = {}
+    groups: dict[str, dict[int, list[Finding]]] = {}
     for figure in figures:
         if figure.language == language:
             groups.setdefault(figure.line, {}).setdefault(figure.steps, []).append(figure)

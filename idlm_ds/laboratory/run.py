@@ -19,7 +19,7 @@ from idlm_ds.laboratory.languages import LANGUAGES
 from idlm_ds.laboratory.latent import BLOCK
 from idlm_ds.laboratory.measure import exact_figures, start_figures, start_of, student_figures
 from idlm_ds.laboratory.options import LaboratoryOptions, LanguageName
-from idlm_ds.laboratory.rows import Figure
+from idlm_ds.laboratory.rows import Finding
 from idlm_ds.laboratory.students import STUDENTS, StudentKind
 from idlm_ds.laboratory.training import Training
 from idlm_ds.laboratory.uniform import is_small
@@ -29,7 +29,7 @@ ORDER = list(figure.STYLES)
 """Of lines in tables."""
 
 
-def run(options: LaboratoryOptions) -> list[Figure]:
+def run(options: LaboratoryOptions) -> list[Finding]:
     """Train and measure everything, print tables, write JSON and plot.
 
     Raises:
@@ -58,10 +58,10 @@ def _check(options: LaboratoryOptions) -> None:
         raise UserError(f"--draws: must be a multiple of {BLOCK}, got {options.draws}")
 
 
-def _measured(options: LaboratoryOptions, pool: ProcessPoolExecutor) -> Iterator[list[Figure]]:
+def _measured(options: LaboratoryOptions, pool: ProcessPoolExecutor) -> Iterator[list[Finding]]:
     """Yield figures as they come: students are trained when what they start from is ready."""
     starts = {pool.submit(start_of, *start): start for start in _starts(options)}
-    waiting: dict[Future[list[Figure]], str] = {}
+    waiting: dict[Future[list[Finding]], str] = {}
     for name in options.language:
         waiting[pool.submit(exact_figures, name, options.steps)] = f"{name}, exact"
     for ready in as_completed(starts):
@@ -113,7 +113,7 @@ def _settings(options: LaboratoryOptions) -> dict[str, Any]:
     }
 
 
-def _write(options: LaboratoryOptions, settings: dict[str, Any], found: Sequence[Figure]) -> None:
+def _write(options: LaboratoryOptions, settings: dict[str, Any], found: Sequence[Finding]) -> None:
     rows = [asdict(f) for f in found]
     for row in rows:
         # JSON has no number for these.

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from idlm_ds.laboratory.rows import Cell, Figure, cells
+from idlm_ds.laboratory.rows import Finding, TableEntry, cells
 
 NOTES = {
     "DCD": {
@@ -13,7 +13,7 @@ NOTES = {
 """Why a line has no figures in a language."""
 
 
-def heading(figures: Sequence[Figure], language: str) -> str:
+def heading(figures: Sequence[Finding], language: str) -> str:
     """Describe what is in a language's table."""
     count = len({figure.seed for figure in figures if figure.seed is not None})
     return (
@@ -22,7 +22,7 @@ def heading(figures: Sequence[Figure], language: str) -> str:
     )
 
 
-def to_text(figures: Sequence[Figure], language: str) -> str:
+def to_text(figures: Sequence[Finding], language: str) -> str:
     """Lay out the figures of a language for a terminal."""
     rows = _rows(figures, language)
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -37,7 +37,7 @@ def to_text(figures: Sequence[Figure], language: str) -> str:
     return "\n".join([heading(figures, language), *lines, *_notes(language)])
 
 
-def to_markdown(figures: Sequence[Figure], language: str) -> str:
+def to_markdown(figures: Sequence[Finding], language: str) -> str:
     """Lay out the figures of a language as a Markdown table."""
     head, *body = _rows(figures, language)
     rule = ["---", *["---:"] * (len(head) - 1)]
@@ -45,7 +45,7 @@ def to_markdown(figures: Sequence[Figure], language: str) -> str:
     return "\n".join([heading(figures, language) + ".", "", *lines, *_notes(language)])
 
 
-def _rows(figures: Sequence[Figure], language: str) -> list[list[str]]:
+def _rows(figures: Sequence[Finding], language: str) -> list[list[str]]:
     table = cells(figures, language)
     steps = sorted({count for by_steps in table.values() for count in by_steps})
     head = ["steps", *map(str, steps)]
@@ -55,7 +55,7 @@ def _rows(figures: Sequence[Figure], language: str) -> list[list[str]]:
     ]
 
 
-def _shown(found: Cell | None) -> str:
+def _shown(found: TableEntry | None) -> str:
     if found is None:
         return "-"
     if not math.isfinite(found.kl):

@@ -6,13 +6,13 @@ import pytest
 
 from idlm_ds.laboratory.figure import STYLES, draw
 from idlm_ds.laboratory.measure import FITTED, TEACHER
-from idlm_ds.laboratory.rows import Figure, cell, cells
+from idlm_ds.laboratory.rows import Finding, cell, cells
 from idlm_ds.laboratory.students import STUDENTS
 from idlm_ds.laboratory.table import to_markdown, to_text
 
 
-def figure(line: str, steps: int, kl: float, **others) -> Figure:
-    return Figure(language="pairs", line=line, steps=steps, kl=kl, **others)
+def figure(line: str, steps: int, kl: float, **others) -> Finding:
+    return Finding(language="pairs", line=line, steps=steps, kl=kl, **others)
 
 
 FIGURES = [
