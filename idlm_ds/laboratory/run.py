@@ -36,6 +36,7 @@ def run(options: LaboratoryOptions) -> list[Finding]:
         UserError: Options do not go together.
     """
     _check(options)
+    settings = _settings(options)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(
         options.workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
@@ -44,13 +45,20 @@ def run(options: LaboratoryOptions) -> list[Finding]:
     found.sort(key=lambda f: (options.language.index(f.language), ORDER.index(f.line), f.steps))
     for language in options.language:
         say("\n" + table.to_text(found, language))
-    settings = _settings(options)
     say("\n" + ", ".join(f"{key} {value}" for key, value in settings.items()))
     _write(options, settings, found)
     return found
 
 
 def _check(options: LaboratoryOptions) -> None:
+    for flag, values in (
+        ("--language", options.language),
+        ("--steps", options.steps),
+        ("--seeds", options.seeds),
+    ):
+        for value in values:
+            if list(values).count(value) > 1:
+                raise UserError(f"{flag}: {value} is given twice")
     least = 2**students.ROUNDS
     if options.updates < least:
         raise UserError(f"--updates: must be at least {least}, got {options.updates}")
