@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from idlm_ds.files import write_atomic
 from idlm_ds.laboratory.measure import (
@@ -58,7 +58,7 @@ def draw(figures: Sequence[Finding], path: Path) -> None:
         raise ValueError("draw: no figures")
     columns = min(3, len(languages))
     rows = math.ceil(len(languages) / columns)
-    canvas = Canvas(figsize=(2.2 + 3.3 * columns, 1.1 + 3.1 * rows), dpi=90, facecolor="white")
+    canvas = Canvas(figsize=(2.2 + 3.3 * columns, 1.1 + 3.1 * rows), dpi=68, facecolor="white")
     panels = canvas.subplots(rows, columns, squeeze=False).flatten()
     for panel, language in zip(panels, languages, strict=False):
         _draw_language(panel, figures, language)
@@ -85,10 +85,11 @@ def _draw_language(panel: Axes, figures: Sequence[Finding], language: str) -> No
     for line, by_steps in cells(figures, language).items():
         known = {steps: found for steps, found in by_steps.items() if math.isfinite(found.kl)}
         style = STYLES[line]
+        bars = [min(found.spread, 0.9 * max(found.kl, LEAST)) for found in known.values()]
         panel.errorbar(
             list(known),
             [max(found.kl, LEAST) for found in known.values()],
-            yerr=[min(found.spread, 0.9 * max(found.kl, LEAST)) for found in known.values()],
+            yerr=bars if any(bars) else None,
             label=line,
             color=style.colour,
             marker=style.marker,
@@ -102,6 +103,10 @@ def _draw_language(panel: Axes, figures: Sequence[Finding], language: str) -> No
     panel.set_xticks(steps, [str(count) for count in steps])
     panel.xaxis.set_minor_locator(NullLocator())
     panel.set_yscale("log")
+    low, high = panel.get_ylim()
+    # Powers of ten alone leave a narrow range with one tick or none.
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 100 * low else (1.0,)))
+    panel.yaxis.set_minor_locator(NullLocator())
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     panel.set_title(language, fontsize=10)
     panel.set_xlabel("steps", fontsize=8)

@@ -71,7 +71,7 @@ def exact_figures(name: LanguageName, steps: Sequence[int]) -> list[Finding]:
     return found
 
 
-def searched_laws(language: Language, steps: Sequence[int], *, iterations: int = 60) -> Laws:
+def searched_laws(language: Language, steps: Sequence[int], *, iterations: int = 40) -> Laws:
     """Search for the best masked chains without a latent, from several starts."""
     process, space = masked_process(language), PartlyMasked.of(language)
     exact = space.answers(process, ExactTeacher(language))

@@ -19,6 +19,6 @@ class LaboratoryOptions(Options):
     steps: Sequence[int] = option((1, 2, 4, 8, 16), "steps of the chains", rule=AT_LEAST_1)
     updates: int = option(400, "updates of every student, at least 32", rule=AT_LEAST_1)
     seeds: Sequence[int] = option((0,), "seeds of networks, data and noise")
-    draws: int = option(65_536, "runs of a chain with a latent, in blocks of 4096", rule=AT_LEAST_1)
+    draws: int = option(32_768, "runs of a chain with a latent, in blocks of 4096", rule=AT_LEAST_1)
     workers: int = option(2, "processes, of one thread each", rule=AT_LEAST_1)
     output: Path = option(Path("runs/laboratory"), "folder of laboratory.json and laboratory.png")

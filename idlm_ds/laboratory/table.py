@@ -7,7 +7,8 @@ from idlm_ds.laboratory.rows import Finding, TableEntry, cells
 
 NOTES = {
     "DCD": {
-        "pairs": "a method of uniform families, whose chains here have 8^8 states: too many to sum"
+        "pairs": "a method of uniform families, whose chains here have 8^8 states: too many to sum",
+        "latin": "a method of uniform families, whose chains here have 3^9 states: minutes to sum",
     }
 }
 """Why a line has no figures in a language."""
@@ -34,7 +35,7 @@ def to_text(figures: Sequence[Finding], language: str) -> str:
         )
         for row in rows
     ]
-    return "\n".join([heading(figures, language), *lines, *_notes(language)])
+    return "\n".join([heading(figures, language), *lines, *_notes(figures, language)])
 
 
 def to_markdown(figures: Sequence[Finding], language: str) -> str:
@@ -42,7 +43,7 @@ def to_markdown(figures: Sequence[Finding], language: str) -> str:
     head, *body = _rows(figures, language)
     rule = ["---", *["---:"] * (len(head) - 1)]
     lines = ["| " + " | ".join(row) + " |" for row in (head, rule, *body)]
-    return "\n".join([heading(figures, language) + ".", "", *lines, *_notes(language)])
+    return "\n".join([heading(figures, language) + ".", "", *lines, *_notes(figures, language)])
 
 
 def _rows(figures: Sequence[Finding], language: str) -> list[list[str]]:
@@ -65,5 +66,10 @@ def _shown(found: TableEntry | None) -> str:
     return f"{found.kl:.3f}{spread}{mass}"
 
 
-def _notes(language: str) -> list[str]:
-    return [f"{line}: {notes[language]}." for line, notes in NOTES.items() if language in notes]
+def _notes(figures: Sequence[Finding], language: str) -> list[str]:
+    known = cells(figures, language)
+    return [
+        f"{line}: {notes[language]}."
+        for line, notes in NOTES.items()
+        if language in notes and line not in known
+    ]

@@ -15,7 +15,7 @@ from idlm_ds.processes.uniform import Uniform
 from idlm_ds.samplers.grid import uniform_grid
 from idlm_ds.tensor_types import TokenIds
 
-MOST_SEQUENCES = 20_000
+MOST_SEQUENCES = 5_000
 
 
 def is_small(language: Language) -> bool:
