@@ -50,6 +50,8 @@ def tree(tmp_path: Path) -> Path:
         ("noise.py", "train.loop", "Imports point down"),
         ("kernels/rows.py", "noise", "Imports point down"),
         ("kernels/launch.py", "engine.dist", "Math never sees a process group"),
+        ("laboratory/chain.py", "engine.dist", "Math never sees a process group"),
+        ("objectives/idlm.py", "laboratory.chain", "Imports point down"),
     ],
 )
 def test_a_planted_import_breaks_a_contract(place: str, imported: str, broken: str, tree: Path):
