@@ -128,7 +128,8 @@ class IDLM(Method):
             if opened is not None:
                 # Through what teacher and fake were shown, back to the student's answer.
                 (slope,) = torch.autograd.grad(sent, opened.scores)
-                path = InputPath(self.process, scored, opened, slope)
+                logged = batch.is_logged
+                path = InputPath(self.process, scored, opened, slope, is_measured=logged)
                 nats.append(learn_rows(*answer, scored.soft_pieces, path))
                 if batch.is_logged:
                     metrics["input_share"] = share_of_norm(path.squares, *squares)

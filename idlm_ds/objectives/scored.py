@@ -102,7 +102,8 @@ class Gap:
         self.with_value = with_value
         self._buffers = teacher.buffer(), fake.buffer()
         self.squares = torch.zeros((), dtype=torch.float64, device=scored.positions.device)
-        """Squared length of the derivative by the student's scores; where it is measured."""
+        """Squared length of the derivative by the student's scores. Only ``GapWithInput`` measures
+        it, where the value is wanted."""
 
     def __call__(self, raw: Logits, piece: slice) -> tuple[PerPosition, Logits]:
         """See ``RowLoss``."""
@@ -184,15 +185,27 @@ class GapWithInput(Gap):
 class InputPath:
     """The part of the gap's derivative that came through the networks' input; a ``RowLoss``."""
 
-    def __init__(self, process: Process, scored: Scored, x_in: SoftInput, slope: Tensor) -> None:
-        """Take the derivative by the scores of ``x_in``, one a mixture's entry."""
+    def __init__(
+        self,
+        process: Process,
+        scored: Scored,
+        x_in: SoftInput,
+        slope: Tensor,
+        *,
+        is_measured: bool,
+    ) -> None:
+        """Take the derivative by the scores of ``x_in``, one a mixture's entry.
+
+        ``is_measured`` is whether ``squares`` is wanted.
+        """
         assert scored.noisy.input_gain is not None
         gain = scored.noisy.input_gain.flatten()[x_in.positions]
         self._process, self._ids, self._slope = process, x_in.ids, slope * gain.to(slope.dtype)
         self._ends = torch.cumsum(x_in.counts, 0)
         self._counts, self._positions = x_in.counts, scored.positions
+        self._is_measured = is_measured
         self.squares = torch.zeros((), dtype=torch.float64, device=slope.device)
-        """Squared length of the derivative by the student's scores."""
+        """Squared length of the derivative by the student's scores, if measured."""
 
     def __call__(self, raw: Logits, piece: slice) -> tuple[PerPosition, Logits]:
         """See ``RowLoss``; the value has been counted elsewhere."""
@@ -210,7 +223,8 @@ class InputPath:
         mean.index_add_(0, row, weighted)
         slopes = probs.mul_(-mean[:, None])
         slopes.index_put_((row, ids), weighted, accumulate=True)
-        self.squares += torch.linalg.vector_norm(slopes).double().square()
+        if self._is_measured:
+            self.squares += torch.linalg.vector_norm(slopes).double().square()
         return torch.zeros_like(mean), slopes
 
 

@@ -44,8 +44,11 @@ def process_of(family: str) -> Process:
             return UDLM(vocab_size=VOCAB, schedule=schedule, is_unbiased=is_unbiased)
         case _:
             clock = GaussianClock(GaussianMap(VOCAB), gamma_min=-3.0, gamma_max=0.0)
-            relaxation = family.removeprefix("duo").strip() or "probabilities"
-            return Duo(VOCAB, schedule, clock, tau=0.3, relaxation=relaxation)
+            _, _, setting = family.partition(" ")
+            is_unbiased = setting == "unbiased"
+            relaxation = "probabilities" if is_unbiased else setting or "probabilities"
+            more = {"relaxation": relaxation, "is_unbiased": is_unbiased}
+            return Duo(VOCAB, schedule, clock, tau=0.3, **more)
 
 
 def method_of(name: str, family: str) -> Method:
