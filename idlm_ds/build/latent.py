@@ -12,6 +12,7 @@ from idlm_ds.checkpoints.formats.plans import plan_of
 from idlm_ds.checkpoints.model_folder import NetworkCard
 from idlm_ds.engine.weights import WeightSource
 from idlm_ds.errors import UserError
+from idlm_ds.models.embed import latent_std
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.recipes.student import LatentSection
 from idlm_ds.registry.networks import NETWORKS
@@ -63,7 +64,7 @@ class WithProjection:
         with torch.device("meta"):
             shape = tuple(network.make().get_parameter(plan.embedding).shape)
         level = root_mean_square(source, plan.embedding, shape)
-        std = section.scale * level / (section.rate * section.size**0.5)
+        std = latent_std(level, latent=section.size, scale=section.scale, rate=section.rate)
         self.label = source.label
         self._source, self._name = source, plan.latent
         self._projection = InitialWeights(normal(std), seed=seed)

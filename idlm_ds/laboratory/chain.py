@@ -127,8 +127,8 @@ class PartlyMasked:
         """Look up the entry of the sentence's own word; zero where it is visible."""
         length = self.language.length
         words = self.language.sentences[:, None, :]
-        found = table[self.index[:, :, None], torch.arange(length), words]
-        return found.masked_fill(nested_sets(length).members, 0.0)
+        log_probs = table[self.index[:, :, None], torch.arange(length), words]
+        return log_probs.masked_fill(nested_sets(length).members, 0.0)
 
 
 def _radix(language: Language) -> Int[Tensor, " L"]:

@@ -62,13 +62,15 @@ def exact_figures(name: LanguageName, steps: Sequence[int]) -> list[Finding]:
         for reveals in [reveal_probabilities(process, count)]
     ]
     laws = masked_laws(language, ExactTeacher(language), steps)
-    found = bounds + _figures(name, language, TEACHER, laws)
+    findings = bounds + _figures(name, language, TEACHER, laws)
     if len(PartlyMasked.of(language).states) <= MOST_STATES:
-        found += _figures(name, language, SEARCHED, searched_laws(language, steps))
+        findings += _figures(name, language, SEARCHED, searched_laws(language, steps))
     if is_small(language):
         teacher = ExactTeacher(language, is_masked=False)
-        found += _figures(name, language, UNIFORM_TEACHER, uniform_laws(language, teacher, steps))
-    return found
+        findings += _figures(
+            name, language, UNIFORM_TEACHER, uniform_laws(language, teacher, steps)
+        )
+    return findings
 
 
 def searched_laws(language: Language, steps: Sequence[int], *, iterations: int = 40) -> Laws:
@@ -121,11 +123,11 @@ def student_figures(
         return _figures(name, language, line, laws, seed=training.seed)
     space, process = PartlyMasked.of(language), masked_process(language)
     chain = LatentChain(space, process, student, kind.latent)
-    found = []
+    findings = []
     for count in steps:
         laws_by_block = chain.block_laws(count, count=draws, seed=training.seed)
         estimate = jackknife(language, laws_by_block)
-        found.append(
+        findings.append(
             Finding(
                 language=name,
                 line=line,
@@ -137,7 +139,7 @@ def student_figures(
                 how=f"{draws} draws",
             )
         )
-    return found
+    return findings
 
 
 def _figures(

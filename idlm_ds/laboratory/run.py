@@ -41,13 +41,13 @@ def run(options: LaboratoryOptions) -> list[Finding]:
     with ProcessPoolExecutor(
         options.workers, mp_context=context, initializer=torch.set_num_threads, initargs=(1,)
     ) as pool:
-        found = [f for part in _measured(options, pool) for f in part]
-    found.sort(key=lambda f: (options.language.index(f.language), ORDER.index(f.line), f.steps))
+        findings = [f for part in _measured(options, pool) for f in part]
+    findings.sort(key=lambda f: (options.language.index(f.language), ORDER.index(f.line), f.steps))
     for language in options.language:
-        say("\n" + table.to_text(found, language))
+        say("\n" + table.to_text(findings, language))
     say("\n" + ", ".join(f"{key} {value}" for key, value in settings.items()))
-    _write(options, settings, found)
-    return found
+    _write(options, settings, findings)
+    return findings
 
 
 def _check(options: LaboratoryOptions) -> None:
@@ -121,12 +121,14 @@ def _settings(options: LaboratoryOptions) -> dict[str, Any]:
     }
 
 
-def _write(options: LaboratoryOptions, settings: dict[str, Any], found: Sequence[Finding]) -> None:
-    rows = [asdict(f) for f in found]
+def _write(
+    options: LaboratoryOptions, settings: dict[str, Any], findings: Sequence[Finding]
+) -> None:
+    rows = [asdict(f) for f in findings]
     for row in rows:
         # JSON has no number for these.
         row |= {key: None for key in ("kl", "se") if not math.isfinite(row[key])}
     content = json.dumps({"settings": settings, "rows": rows}, indent=1, allow_nan=False) + "\n"
     write_atomic(options.output / "laboratory.json", content.encode())
-    figure.draw(found, options.output / "laboratory.png")
+    figure.draw(findings, options.output / "laboratory.png")
     say(f"written: {options.output / 'laboratory.json'}, {options.output / 'laboratory.png'}")

@@ -11,6 +11,7 @@ from idlm_ds.laboratory.languages import Language
 from idlm_ds.laboratory.teacher import ExactTeacher
 from idlm_ds.laboratory.training import Training, new_network, train
 from idlm_ds.models.dit import DiTConfig
+from idlm_ds.models.embed import latent_std
 from idlm_ds.noise import derive_seed
 from idlm_ds.objectives.base import Method
 from idlm_ds.objectives.idlm import IDLM
@@ -119,7 +120,7 @@ class StudentKind:
         )
         if network.latent_map is not None:
             level = network.get_parameter("vocab_embed.embedding").square().mean().sqrt().item()
-            std = LATENT_SCALE * level / (LATENT_RATE * self.latent**0.5)
+            std = latent_std(level, latent=self.latent, scale=LATENT_SCALE, rate=LATENT_RATE)
             generator = torch.Generator().manual_seed(derive_seed(seed, "latent"))
             with torch.no_grad():
                 network.latent_map.weight.normal_(std=std, generator=generator)

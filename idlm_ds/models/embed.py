@@ -54,6 +54,18 @@ def latent_projection(latent: int, hidden: int) -> nn.Linear | None:
     return nn.Linear(latent, hidden, bias=False) if latent else None
 
 
+def latent_std(level: float, *, latent: int, scale: float, rate: float) -> float:
+    """Compute the standard deviation of a new projection's numbers.
+
+    Args:
+        level: Root mean square of the table of embeddings.
+        latent: Entries of the latent, at least 1.
+        scale: Root mean square of what ``embedded`` adds, in units of ``level``.
+        rate: The factor of the projected latent.
+    """
+    return scale * level / (rate * latent**0.5)
+
+
 def embedded(
     embedding: nn.Module,
     x: NetworkInput,
