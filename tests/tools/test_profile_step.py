@@ -21,6 +21,7 @@ from bench.parts import BACKWARD, FORWARD, PARTS, PHASES, PROJECTION, by_phase
 from bench.sizes import Sizes
 from bench.step_variants import Plain
 
+DRAWS = {k: f for k, f in vars(noise.Noise).items() if k.startswith(("uniform", "normal"))}
 SMALL = {"hidden": 16, "blocks": 2, "heads": 2, "batch": 2, "length": 16, "vocab": 300, "cond": 8}
 TINY = [word for name, value in SMALL.items() for word in (f"--{name}", value)]
 TINY += ["--threads", 1, "--rounds", 1]
@@ -59,6 +60,7 @@ def test_labels_leave_nothing_behind():
     with labelled([network]):
         assert "forward" in vars(network)
         assert noise.Noise.uniform is not uniform
+        assert all(vars(noise.Noise)[name] is not draw for name, draw in DRAWS.items())
     assert "forward" not in vars(network)
     assert (noise.draw_categorical, noise.Noise.uniform) == (draw, uniform)
 

@@ -70,7 +70,7 @@ def _as_draws(generator: Callable[..., Iterator[Any]]) -> Callable[..., Iterator
 
 def _draws() -> Iterator[tuple[Any, str]]:
     """Yield the functions that draw, wherever a module of the package has imported them."""
-    yield from ((noise.Noise, name) for name in ("uniform", "normal_blocks"))
+    yield from ((noise.Noise, name) for name in ("uniform", "normal", "normal_blocks"))
     for module_name, module in list(sys.modules.items()):
         if not module_name.startswith("idlm_ds."):
             continue
