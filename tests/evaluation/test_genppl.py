@@ -17,8 +17,10 @@ from idlm_ds.evaluation import genppl
 from idlm_ds.evaluation.cell import Cell
 from idlm_ds.evaluation.genppl import run_genppl
 from idlm_ds.evaluation.options import ChainGrid, GenPplOptions, Judging
+from idlm_ds.evaluation.sources import relaxation_of
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.noise import Noise
+from idlm_ds.recipes.sections import ProcessSection
 from tests.distributed.harness import run_ranks
 from tests.evaluation.changes import change
 from tests.toy_models import random_judge, random_teacher
@@ -259,6 +261,12 @@ def test_every_setting_that_samples_depend_on_makes_another_cell(tmp_path):
     others = {replace(cell, **{k: v}).key for k, v in changes.items()}
     assert len(others | {cell.key}) == 1 + len(changes)
     assert replace(cell, model="b/student", relaxation="word").key == cell.key
+
+
+def test_only_duo_tells_a_relaxation():
+    word = ProcessSection(name="duo", relaxation="word")
+    assert relaxation_of(word) == "word"
+    assert [relaxation_of(ProcessSection(name=name)) for name in ("mdlm", "udlm")] == [None] * 2
 
 
 def test_a_damaged_cell_is_named(options):

@@ -218,10 +218,12 @@ def test_a_run_with_a_latent_ends_with_a_student_that_has_it(toy, tmp_path):
     done = run("distill.py", [*arguments(toy, output), *more], ranks=2)
     assert done.code == 0, done.err
     rows = json.loads((output / "report.json").read_text())["rows"]
-    shown = {row["model"]: row["latent"] for row in rows}
-    assert shown.pop("student") == 8
-    assert set(shown.values()) == {None}
-    assert {"held-out", "teacher", "teacher (matched)"} <= set(shown)
+    assert [(row["model"], row["latent"]) for row in rows] == [
+        *[("held-out", None), ("one real text repeated", None)],
+        *[("student", 8)] * 2,
+        *[("teacher", None), ("teacher (matched)", None)],
+        ("teacher (matched in distinct-2)", None),
+    ]
     assert "student at 1 steps, latent 8: GenPPL" in done.out
     card = json.loads((output / "student" / "config.json").read_text())
     assert (card["network"]["latent"], card["network"]["latent_rate"]) == (8, 5.0)
