@@ -1,8 +1,11 @@
 """What every launcher shares: arguments, start-up order, exit codes."""
 
 import argparse
+import atexit
+import os
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -102,4 +105,19 @@ def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
             sys.stderr.write(f"error: {error}\n")
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
+    if world_size() > 1:
+        _leave(code)
     sys.exit(code)
+
+
+def _leave(code: int) -> NoReturn:
+    """End one of several ranks at once, after its exit handlers.
+
+    A thread that a library still runs can abort the interpreter while it is taken down. The job
+    would then report as failed a run whose files are all written.
+    """
+    atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

@@ -119,8 +119,9 @@ def finish(processes: list[subprocess.Popen]) -> Finished:
     finally:
         for process in processes:
             process.kill()
-    code = max(abs(p.returncode) for p in processes)
-    return Finished(code, *outputs[0])
+    codes = [p.returncode for p in processes]
+    assert min(codes) >= 0, f"ended by a signal: {codes}; standard error: {[e for _, e in outputs]}"
+    return Finished(max(codes), *outputs[0])
 
 
 def run(launcher: str, arguments: list[str], *, ranks: int = 1, cwd: Path = ROOT) -> Finished:
