@@ -15,3 +15,10 @@ class UnsafeCheckpointError(UserError):
 
 class NumericsError(RuntimeError):
     """A loss is not finite; no weight was changed by it. Exit code 6."""
+
+
+class Preempted(BaseException):
+    """A signal asked the run to end, and it did so in order. Exit code 75.
+
+    It is no ``Exception``, so that nothing on its way takes it for a failure.
+    """

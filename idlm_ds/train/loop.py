@@ -61,6 +61,9 @@ class Stop:
     reason: str
     """In a few words, for the user."""
 
+    is_preemption: bool = False
+    """Whether a signal asked for it, so that whoever sent it may start the run again."""
+
 
 class Hook(Protocol):
     """Something that happens beside training."""
