@@ -5,14 +5,15 @@ import atexit
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from idlm_ds.errors import NumericsError, UnsafeCheckpointError, UserError
+from idlm_ds.errors import NumericsError, Preempted, UnsafeCheckpointError, UserError
 from idlm_ds.options import add_options, read_options
 from idlm_ds.recipes.load import AnyRecipe
 from idlm_ds.startup import is_first_rank, prepare_environment, world_size
+from idlm_ds.train import signals
 
 if TYPE_CHECKING:
     from idlm_ds.build.engines import EngineSetup
@@ -22,6 +23,7 @@ T = TypeVar("T")
 
 EXIT_CODES = {UnsafeCheckpointError: 4, UserError: 2, NumericsError: 6}
 """Of an error of several of these classes, the first counts."""
+EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 
 
@@ -49,6 +51,11 @@ def training_parser(description: str, *, recipe: str) -> Parser:
     parser.add_argument("--local_rank", type=int, help=argparse.SUPPRESS)
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. optim.lr=1e-4")
     return parser
+
+
+def output_folder(args: argparse.Namespace, recipe: AnyRecipe) -> Path:
+    """Return the folder of the run that ``training_parser``'s arguments describe."""
+    return args.output or Path("runs") / recipe.name
 
 
 def parse_options(cls: type[T], description: str, argv: Sequence[str]) -> T:
@@ -80,7 +87,7 @@ def train(
     from idlm_ds.runs.dry_run import describe
     from idlm_ds.runs.session import RunOptions, Session
 
-    output = args.output or Path("runs") / recipe.name
+    output = output_folder(args, recipe)
     setup = engine_setup(args.config, recipe, world=world_size())
     if args.dry_run:
         if is_first_rank():
@@ -88,14 +95,26 @@ def train(
         return
     if setup.note and is_first_rank():
         say(setup.note)
-    options = RunOptions(output=output, resume=args.resume, fresh=args.fresh)
+    options = RunOptions(output=output, resume=args.resume, fresh=args.fresh).after_restart()
     with in_world() as world:
         run(recipe, setup, Session(recipe, options, world))
 
 
-def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run a launcher's ``main`` and leave with the right exit code."""
+def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = False) -> NoReturn:
+    """Run a launcher's ``main`` and leave with the right exit code.
+
+    A preemptible one ends in order on the signals of ``train/signals.py``.
+    """
     prepare_environment()
+    with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
+        code = _exit_code_of(main)
+        if world_size() > 1:
+            _leave(code)
+    sys.exit(code)
+
+
+def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
+    """Run ``main`` and say what is wrong, if something is."""
     code = 0
     try:
         main(sys.argv[1:])
@@ -103,11 +122,13 @@ def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
         code = next(c for kind, c in EXIT_CODES.items() if isinstance(error, kind))
         if is_first_rank():
             sys.stderr.write(f"error: {error}\n")
+    except Preempted as ending:
+        code = EXIT_PREEMPTED
+        if is_first_rank() and str(ending):
+            sys.stderr.write(f"{ending}\n")
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
-    if world_size() > 1:
-        _leave(code)
-    sys.exit(code)
+    return code
 
 
 def _leave(code: int) -> NoReturn:

@@ -44,3 +44,13 @@ def is_first_rank() -> bool:
 def world_size() -> int:
     """Return the number of processes that the launcher set."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def batch_job() -> str | None:
+    """Return the number of the SLURM job that this process belongs to."""
+    return os.environ.get("SLURM_JOB_ID")
+
+
+def batch_restarts() -> int:
+    """Return how often SLURM has started this job again."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))

@@ -1,6 +1,6 @@
 """The end of a distillation run: table, figure, samples."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,12 @@ def report(
     student: Learner,
     teacher: Borrowed,
     heldout: npt.NDArray[np.int64],
+    *,
+    after_row: Callable[[], None] = lambda: None,
 ) -> None:
     """Measure everything, print the table and write the files.
+
+    ``after_row`` is called on every rank after each row; it may end the run.
 
     Collective: every rank must call.
     """
@@ -40,6 +44,7 @@ def report(
         measured.append(each)
         if world.is_first:
             _say_row(each)
+        after_row()
     if world.is_first:
         settings = {
             "recipe": recipe.name,

@@ -1,6 +1,7 @@
 """A distillation run, from its recipe to the student and the report it leaves."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -24,7 +25,13 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
 from idlm_ds.provenance import git_commit
 from idlm_ds.recipes.schema import DistillRecipe
-from idlm_ds.runs.session import Session, checkpointer, logging_hooks, run_to_end
+from idlm_ds.runs.session import (
+    Session,
+    checkpointer,
+    leave_if_asked,
+    logging_hooks,
+    run_to_end,
+)
 from idlm_ds.train.hooks.preview import Preview
 
 
@@ -35,6 +42,9 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
 
     Returns:
         The student's folder; None where a hook ended the run early.
+
+    Raises:
+        Preempted: A signal ended the run.
     """
     world = session.world
     session.choose_kernels()
@@ -84,7 +94,8 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
         judge=judge,
         world=world,
     )
-    report(evaluation, session.options.output, student, frozen, heldout)
+    between = partial(leave_if_asked, session, start=start, phase=stop)
+    report(evaluation, session.options.output, student, frozen, heldout, after_row=between)
     return folder
 
 

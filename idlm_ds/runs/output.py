@@ -9,8 +9,13 @@ from idlm_ds.files import write_atomic
 from idlm_ds.provenance import describe_run
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.runs.requeue import NOTE
+from idlm_ds.startup import batch_job
 
-FILES = ("recipe.yaml", "run.json", "metrics.jsonl", "report.md", "report.json", "frontier.png")
+FILES = (
+    *("recipe.yaml", "run.json", "metrics.jsonl", NOTE),
+    *("report.md", "report.json", "frontier.png"),
+)
 FOLDERS = ("checkpoints", "student", "model", "samples", "tensorboard", "wandb")
 """Everything a run writes; the only names ``--fresh`` deletes."""
 
@@ -37,8 +42,19 @@ def prepare_output(
             f"--output: {folder} already holds a run; continue it with --resume auto, start over "
             "with --fresh, or name another folder"
         )
+    (folder / NOTE).unlink(missing_ok=True)
     write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
-    write_atomic(folder / "run.json", (json.dumps(describe_run(world), indent=2) + "\n").encode())
+    described = describe_run(world) | {"job": batch_job()}
+    write_atomic(folder / "run.json", (json.dumps(described, indent=2) + "\n").encode())
+
+
+def belongs_to_this_job(folder: Path) -> bool:
+    """Tell whether the run in a folder was last started by this process's batch job."""
+    try:
+        job = json.loads((folder / "run.json").read_text("utf-8")).get("job")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return job is not None and job == batch_job()
 
 
 def _clear(folder: Path) -> None:

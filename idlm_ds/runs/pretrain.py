@@ -33,6 +33,9 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     Returns:
         The model folder: running-mean weights, configuration and tokenizer; None where a hook
         ended the run early.
+
+    Raises:
+        Preempted: A signal ended the run.
     """
     world = session.world
     session.choose_kernels()

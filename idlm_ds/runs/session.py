@@ -1,9 +1,9 @@
 """Shared parts of distillation and pretraining runs: resuming, output folder, hooks."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import torch
 
@@ -12,16 +12,20 @@ from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
 from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
 from idlm_ds.engine.dist import World
-from idlm_ds.errors import UserError
+from idlm_ds.errors import Preempted, UserError
 from idlm_ds.kernels import dispatch
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
-from idlm_ds.runs.output import prepare_output
+from idlm_ds.runs.output import belongs_to_this_job, prepare_output
+from idlm_ds.runs.requeue import write_note
+from idlm_ds.startup import batch_restarts
+from idlm_ds.train import signals
 from idlm_ds.train.flops import Meter, peak_flops
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from idlm_ds.train.hooks.console import Progress, say
 from idlm_ds.train.hooks.metrics import MetricsFile, TensorBoard, WandB
+from idlm_ds.train.hooks.preemption import Preemption, signals_on_any_rank
 from idlm_ds.train.loop import Hook, run_phases
 from idlm_ds.train.step import Program
 
@@ -37,6 +41,18 @@ class RunOptions:
     """None, ``auto`` or a checkpoint folder."""
 
     fresh: bool = False
+
+    def after_restart(self) -> Self:
+        """Continue what this batch job began, where its scheduler has started it again.
+
+        The command line is still that of the first start: ``--fresh`` would delete what the job
+        has done, and a named checkpoint would undo it.
+        """
+        if not (batch_restarts() and belongs_to_this_job(self.output)):
+            return self
+        has_saved = bool(transaction.steps(self.output / "checkpoints"))
+        resume = "auto" if has_saved or self.resume is None else self.resume
+        return replace(self, resume=resume, fresh=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +210,8 @@ def run_to_end(
 ) -> bool:
     """Run all phases; where a hook ends the run early, save what there is and say why.
 
+    From here on a signal ends the run after the phase in which it came.
+
     Collective: every rank must call.
 
     Args:
@@ -207,12 +225,17 @@ def run_to_end(
 
     Returns:
         Whether all phases are done.
+
+    Raises:
+        Preempted: A signal ended the run.
     """
     log_every = session.recipe.log.every
+    preemption = Preemption(session.world)
+    signals.training_begins()
     ending = run_phases(
         program,
         loader,
-        [*hooks, saver],
+        [*hooks, saver, preemption],
         start=start,
         stop=stop,
         log_every=log_every,
@@ -221,9 +244,41 @@ def run_to_end(
     if ending is None:
         return True
     saver.save()
+    if ending.is_preemption:
+        _make_room(session, ending.reason, start=start, phase=preemption.done)
     if session.world.is_first:
         say(f"stopped: {ending.reason}; continue with --resume auto")
     return False
+
+
+def leave_if_asked(session: Session, *, start: int, phase: int, rows: int = 0) -> None:
+    """End a run that is past its training, where a signal has come.
+
+    Collective: every rank must call.
+
+    Args:
+        session: The run.
+        start: Phases that were done when it was last started.
+        phase: Phases done, all of them saved.
+        rows: Rows of its report that were measured and stored since it was last started.
+
+    Raises:
+        Preempted: A signal has come, on any rank.
+    """
+    if names := signals_on_any_rank(session.world):
+        _make_room(session, f"{names} received", start=start, phase=phase, rows=rows)
+
+
+def _make_room(session: Session, reason: str, *, start: int, phase: int, rows: int = 0) -> NoReturn:
+    """Leave with a note to whoever may start the run again; all ranks at once.
+
+    A rank that left earlier could have the others killed before the note is written.
+    """
+    if session.world.is_first:
+        say(f"stopped: {reason}; continue with --resume auto")
+        write_note(session.options.output, start=start, phase=phase, rows=rows)
+    session.world.barrier()
+    raise Preempted
 
 
 def _meter(session: Session, program: Program) -> Meter | None:
