@@ -95,9 +95,9 @@ def train(
 
 def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a launcher's ``main`` and leave with the right exit code."""
-    prepare_environment()
     code = 0
     try:
+        prepare_environment()
         main(sys.argv[1:])
     except (UserError, NumericsError) as error:
         code = next(c for kind, c in EXIT_CODES.items() if isinstance(error, kind))
