@@ -105,7 +105,6 @@ def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = Fals
 
     A preemptible one ends in order on the signals of ``train/signals.py``.
     """
-    prepare_environment()
     with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
         code = _exit_code_of(main)
         if world_size() > 1:
@@ -117,6 +116,7 @@ def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
     """Run ``main`` and say what is wrong, if something is."""
     code = 0
     try:
+        prepare_environment()
         main(sys.argv[1:])
     except (UserError, NumericsError) as error:
         code = next(c for kind, c in EXIT_CODES.items() if isinstance(error, kind))

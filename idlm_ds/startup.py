@@ -7,14 +7,20 @@ import logging
 import os
 import warnings
 
+from idlm_ds import rendezvous
+
 
 def prepare_environment() -> None:
-    """Set thread counts and silence the start-up messages of other libraries.
+    """Find this process's rank, set thread counts and silence start-up messages of libraries.
 
     The cores of the machine are divided among its processes. Waiting OpenMP threads spin for some
     microseconds, then sleep: on cores shared with other programs, spinning on makes training ten
     times slower, and on quiet cores sleeping at once costs small networks a fifth of their speed.
+
+    Raises:
+        UserError: The variables of the process group are wrong or not enough.
     """
+    os.environ.update(rendezvous.missing_variables(os.environ))
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     defaults = {
@@ -36,14 +42,19 @@ def keep_to_one_thread() -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
+def rank() -> int:
+    """Return this process's rank, 0 where none is set."""
+    return _number("RANK", 0)
+
+
 def is_first_rank() -> bool:
     """Tell whether this process has rank 0, according to its environment."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
 
 
 def world_size() -> int:
     """Return the number of processes that the launcher set."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+    return _number("WORLD_SIZE", 1)
 
 
 def batch_job() -> str | None:
@@ -53,4 +64,10 @@ def batch_job() -> str | None:
 
 def batch_restarts() -> int:
     """Return how often SLURM has started this job again."""
-    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+    return _number("SLURM_RESTART_COUNT", 0)
+
+
+def _number(name: str, default: int) -> int:
+    # What is no number has been refused before, and the refusal needs a rank to be printed.
+    value = os.environ.get(name, "")
+    return int(value) if value.isdecimal() else default

@@ -13,6 +13,9 @@ import deepspeed.ops
 import torch
 import torch.distributed as dist
 
+from idlm_ds import rendezvous
+from idlm_ds.console import say
+
 TIMEOUT = timedelta(minutes=30)
 """DeepSpeed's own default is ten minutes, less than a long evaluation on one rank takes."""
 
@@ -36,7 +39,7 @@ class World:
 
         Collective: every rank must call.
         """
-        dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
+        dist.barrier(device_ids=None if self.device.index is None else [self.device.index])
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add a tensor over all ranks.
@@ -74,6 +77,9 @@ def join_world() -> World:
     does not use the operator, so it is declared unavailable first.
     """
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    rendezvous.require_meeting_point(os.environ)
+    if note := rendezvous.note_on_one_process(os.environ):
+        say(note)
     os.environ.setdefault("RANK", "0")
     os.environ.setdefault("WORLD_SIZE", "1")
     os.environ.setdefault("LOCAL_RANK", "0")
@@ -82,16 +88,14 @@ def join_world() -> World:
     if os.environ["WORLD_SIZE"] == "1":
         os.environ["MASTER_PORT"] = str(_free_port())
     local_rank = int(os.environ["LOCAL_RANK"])
-    has_cuda = torch.cuda.is_available()
-    if has_cuda:
-        torch.cuda.set_device(local_rank)
+    device = _device(local_rank)
+    has_cuda = device.type == "cuda"
     deepspeed.init_distributed(
         dist_backend="nccl" if has_cuda else "gloo",
         auto_mpi_discovery=False,
         timeout=TIMEOUT,
         verbose=False,
     )
-    device = torch.device("cuda", local_rank) if has_cuda else torch.device("cpu")
     return World(dist.get_rank(), dist.get_world_size(), local_rank, device)
 
 
@@ -103,6 +107,18 @@ def in_world() -> Iterator[World]:
         yield world
     finally:
         dist.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    """Choose the device of a process, and make it the current one.
+
+    A batch system may show each process one GPU, which is then number 0 whatever its rank.
+    """
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    torch.cuda.set_device(device)
+    return device
 
 
 def _free_port() -> int:
