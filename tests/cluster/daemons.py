@@ -1,8 +1,7 @@
 """A cluster of one's own: munged, slurmctld and slurmd, started by hand in a temporary folder.
 
 Nothing in /etc is read or written, and every port is free when it is chosen. On one machine the
-nodes n1 and n2 are two slurmd; with ``hosts=True`` each has a network, a host name and an
-/etc/hosts of its own, joined by one virtual cable.
+nodes n1 and n2 are two slurmd, or hosts with a network, a name and an /etc/hosts of their own.
 """
 
 import os
@@ -19,6 +18,9 @@ from pathlib import Path
 PACKAGES = "slurmctld slurmd slurm-client munge"
 INSTALL = f"apt-get install -y --no-install-recommends {PACKAGES}"
 ENDED = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"}
+
+SIZE = "CPUs=4 RealMemory=4000 Gres=gpu:2 State=UNKNOWN"
+"""Of each node: two GPUs that exist in SLURM's books only."""
 
 CONF = """\
 ClusterName=itest
@@ -47,9 +49,10 @@ SchedulerType=sched/backfill
 SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0
 SlurmdParameters=config_overrides
 ReturnToService=2
-KillWait={kill_wait}
+KillWait=20
 MinJobAge=300
 JobRequeue=1
+GresTypes=gpu
 {nodes}
 PartitionName=main Nodes=n1,n2 Default=YES MaxTime=60 State=UP
 """
@@ -196,19 +199,25 @@ def _free_ports(count: int) -> list[int]:
             probe.close()
 
 
+def _configure(root: Path, controller: str, address: str, port: int, nodes: Sequence[str]) -> None:
+    where = {"controller": controller, "address": address, "port": port}
+    lines = "\n".join(f"{node} {SIZE}" for node in nodes)
+    (root / "slurm.conf").write_text(CONF.format(root=root, nodes=lines, **where))
+    gpus = [f"NodeName=n[1-2] Name=gpu File={file}\n" for file in ("/dev/null", "/dev/zero")]
+    (root / "gres.conf").write_text("".join(gpus))
+
+
 @contextmanager
-def cluster_on_one_host(*, kill_wait: int = 20) -> Iterator[Cluster]:
+def cluster_on_one_host() -> Iterator[Cluster]:
     """Start a cluster whose two nodes are two slurmd of this machine."""
     with _folder() as root:
         port, *own = _free_ports(3)
         host = socket.gethostname().partition(".")[0]
-        nodes = "\n".join(
-            f"NodeName={name} NodeHostname={host} NodeAddr=127.0.0.1 Port={p} "
-            "CPUs=4 RealMemory=4000 State=UNKNOWN"
-            for name, p in zip(("n1", "n2"), own, strict=True)
-        )
-        where = {"controller": host, "address": "127.0.0.1", "port": port, "nodes": nodes}
-        (root / "slurm.conf").write_text(CONF.format(root=root, kill_wait=kill_wait, **where))
+        nodes = [
+            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={p}"
+            for i, p in enumerate(own, start=1)
+        ]
+        _configure(root, host, "127.0.0.1", port, nodes)
         cluster = Cluster(root)
         try:
             _start_munge(cluster)
@@ -220,3 +229,56 @@ def cluster_on_one_host(*, kill_wait: int = 20) -> Iterator[Cluster]:
             yield cluster
         finally:
             cluster.stop()
+
+
+ON_HOST = 'hostname "$0"; mount --bind "$1" /etc/hosts; shift; exec "$@"'
+
+
+@contextmanager
+def cluster_on_two_hosts() -> Iterator[Cluster]:
+    """Start a cluster whose two nodes have a network and a name each; clients run on n1."""
+    with _folder() as root, _two_networks() as networks:
+        addresses = {"n1": "10.88.77.1", "n2": "10.88.77.2"}
+        (root / "hosts").write_text("".join(f"{a} {n}\n" for n, a in addresses.items()))
+        nodes = [f"NodeName={name} NodeAddr={address}" for name, address in addresses.items()]
+        _configure(root, "n1", addresses["n1"], 6817, nodes)
+
+        def on(host: str) -> list[str]:
+            # ip netns exec would hide /sys/fs/cgroup, which slurmd wants to see.
+            into = ["nsenter", f"--net=/run/netns/{networks[host]}", "unshare", "--uts", "--mount"]
+            return [*into, "bash", "-c", ON_HOST, host, str(root / "hosts")]
+
+        cluster = Cluster(root, client=on("n1"))
+        try:
+            _start_munge(cluster)
+            conf = str(root / "slurm.conf")
+            cluster.start("ctld", *on("n1"), "slurmctld", "-D", "-i", "-f", conf)
+            for name in addresses:
+                cluster.start(f"slurmd.{name}", *on(name), "slurmd", "-D", "-f", conf)
+            cluster.wait_for_nodes()
+            yield cluster
+        finally:
+            cluster.stop()
+
+
+@contextmanager
+def _two_networks() -> Iterator[dict[str, str]]:
+    """Join two network namespaces by a virtual cable."""
+    names = {"n1": f"idlm{os.getpid()}a", "n2": f"idlm{os.getpid()}b"}
+    first, second = names.values()
+
+    def ip(*words: str) -> None:
+        subprocess.run(["ip", *words], check=True, capture_output=True)
+
+    try:
+        for name in names.values():
+            ip("netns", "add", name)
+            ip("-n", name, "link", "set", "lo", "up")
+        ip("link", "add", "cable", "netns", first, "type", "veth", "peer", "cable", "netns", second)
+        for i, name in enumerate(names.values(), start=1):
+            ip("-n", name, "addr", "add", f"10.88.77.{i}/24", "dev", "cable")
+            ip("-n", name, "link", "set", "cable", "up")
+        yield names
+    finally:
+        for name in names.values():
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
