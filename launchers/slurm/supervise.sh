@@ -43,5 +43,3 @@ may_start_again() {
     [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ] &&
         python launchers/slurm/requeue.py "$@"
 }
-
-[ -f launchers/distill.py ] || stop "submit it from the root of the repository"
