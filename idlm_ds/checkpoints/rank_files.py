@@ -6,6 +6,7 @@ and what shape the parameter has. Any ZeRO stage and any number of ranks will do
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,19 @@ from idlm_ds.checkpoints.tensors import DTYPES, NamedTensors
 from idlm_ds.errors import UserError
 
 RUNNING_MEAN = "ema"
+
+_NAME = re.compile(r"rank-(\d+)\.safetensors")
+
+
+def rank_file(rank: int) -> str:
+    """Name the file that a rank writes for each role."""
+    return f"rank-{rank:05d}.safetensors"
+
+
+def rank_of(name: str) -> int | None:
+    """Tell which rank wrote a file, given its path; None for a file of another kind."""
+    match = _NAME.fullmatch(Path(name).name)
+    return int(match.group(1)) if match else None
 
 
 @dataclass(frozen=True, slots=True)

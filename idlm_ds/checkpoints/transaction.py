@@ -10,11 +10,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypedDict
 
 MANIFEST = "MANIFEST.json"
 PREFIX = "step-"
+HASHED_AT_ONCE = 4
+"""Files that one process reads at the same time."""
 
 
 class FileEntry(TypedDict):
@@ -26,10 +29,8 @@ class FileEntry(TypedDict):
 
 def describe(path: Path) -> FileEntry:
     """Flush a file to disk and hash it."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        digest = hashlib.file_digest(file, "sha256")
-    return FileEntry(size=path.stat().st_size, sha256=digest.hexdigest())
+    flush(path)
+    return FileEntry(size=path.stat().st_size, sha256=_hash(path))
 
 
 def begin(root: Path, step: int) -> Path:
@@ -66,25 +67,58 @@ def problem_with(folder: Path) -> str | None:
 
     Every file is hashed, so a flipped bit, a missing or an extra file is reported.
     """
+    entries, problem = read_manifest(folder)
+    return problem or problem_in(folder, entries)
+
+
+def read_manifest(folder: Path) -> tuple[dict[str, FileEntry], str | None]:
+    """Read what a folder should hold, and compare names with what is there; nothing is hashed.
+
+    Returns:
+        Files by relative path, and why the folder must not be read; None if nothing is wrong yet.
+    """
     try:
         entries = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        listed = {name: (e["size"], e["sha256"]) for name, e in entries.items()}
+        listed = {
+            name: FileEntry(size=entry["size"], sha256=entry["sha256"])
+            for name, entry in entries.items()
+        }
     except FileNotFoundError:
-        return f"{folder}: no {MANIFEST}"
+        return {}, f"{folder}: no {MANIFEST}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{folder}: unreadable {MANIFEST}"
+        return {}, f"{folder}: unreadable {MANIFEST}"
     present = {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
     if missing := listed.keys() - present:
-        return f"{folder}: {min(missing)} is missing"
+        return listed, f"{folder}: {min(missing)} is missing"
     if extra := present - listed.keys() - {MANIFEST}:
-        return f"{folder}: {min(extra)} is not in the manifest"
-    for name, (size, sha256) in listed.items():
-        path = folder / name
-        if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
+        return listed, f"{folder}: {min(extra)} is not in the manifest"
+    return listed, None
+
+
+def problem_in(folder: Path, entries: Mapping[str, FileEntry]) -> str | None:
+    """Hash files, some at a time, and describe the first that is not what its entry says."""
+    with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
+        found = pool.map(lambda item: _problem_of(folder, *item), entries.items())
+        return next((problem for problem in found if problem is not None), None)
+
+
+def _problem_of(folder: Path, name: str, entry: FileEntry) -> str | None:
+    path = folder / name
+    try:
+        if not path.exists():  # where one rank has another disk than the first
+            return f"{folder}: {name} is missing"
+        if path.is_symlink() or not path.is_file() or path.stat().st_size != entry["size"]:
             return f"{folder}: {name} has the wrong size"
-        if describe(path)["sha256"] != sha256:
+        if _hash(path) != entry["sha256"]:
             return f"{folder}: {name} does not match its SHA-256"
+    except OSError as error:
+        return f"{folder}: {name} cannot be read: {error.strerror}"
     return None
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def steps(root: Path) -> list[int]:

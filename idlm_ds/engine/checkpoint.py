@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from idlm_ds.checkpoints import transaction
-from idlm_ds.checkpoints.rank_files import RankFiles
+from idlm_ds.checkpoints.rank_files import RankFiles, rank_file, rank_of
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import TrainedRole
 from idlm_ds.errors import UserError
@@ -47,7 +47,7 @@ def save_checkpoint(
     folder = Path(world.agree(str(transaction.begin(root, step)) if world.is_first else None))
     entries = {}
     for name, role in roles.items():
-        path = folder / name / f"rank-{world.rank:05d}.safetensors"
+        path = folder / name / rank_file(world.rank)
         path.parent.mkdir(exist_ok=True)
         _write_shard(path, role)
         entries[str(path.relative_to(folder))] = transaction.describe(path)
@@ -67,19 +67,38 @@ def save_checkpoint(
 def find_checkpoint(root: Path, *, world: World) -> tuple[Path | None, list[str]]:
     """Return the newest valid checkpoint, and what was wrong with newer ones.
 
-    Collective: the first rank looks, all get its answer.
+    Collective: every rank must call; all get the same answer.
     """
-    newest, problems = None, []
-    if world.is_first:
-        for step in reversed(transaction.steps(root)):
-            folder = root / f"{transaction.PREFIX}{step}"
-            problem = transaction.problem_with(folder)
-            if problem is None:
-                newest = str(folder)
-                break
-            problems.append(problem)
-    newest, problems = world.agree((newest, problems))
-    return (Path(newest) if newest else None), problems
+    problems: list[str] = []
+    for step in reversed(world.agree(transaction.steps(root) if world.is_first else None)):
+        folder = root / f"{transaction.PREFIX}{step}"
+        problem = problem_with(folder, world=world)
+        if problem is None:
+            return folder, problems
+        problems.append(problem)
+    return None, problems
+
+
+def problem_with(folder: Path, *, world: World) -> str | None:
+    """Describe why a checkpoint must not be read, or return None.
+
+    Every file is hashed by the rank that will read it, which has it in memory then; where another
+    number of ranks wrote them, all hash about as many bytes.
+
+    Collective: every rank must call; all get the same answer.
+    """
+    entries, problem = world.agree(transaction.read_manifest(folder) if world.is_first else None)
+    if problem is not None:
+        return problem
+    found = transaction.problem_in(folder, {name: entries[name] for name in _share(entries, world)})
+    return world.first_problem(found)
+
+
+def _share(entries: Mapping[str, transaction.FileEntry], world: World) -> list[str]:
+    writers = {name: rank_of(name) for name in entries}
+    if {rank for rank in writers.values() if rank is not None} == set(range(world.size)):
+        return [name for name, rank in writers.items() if (rank or 0) == world.rank]
+    return world.share({name: entry["size"] for name, entry in entries.items()})
 
 
 def read_state(folder: Path) -> dict[str, Any]:

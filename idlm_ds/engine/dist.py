@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -55,6 +55,27 @@ class World:
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
+
+    def share(self, sizes: Mapping[str, int]) -> list[str]:
+        """Return the names that this rank takes care of, so that all have about as much to do.
+
+        Args:
+            sizes: Names and how much work each is; the same on all ranks.
+        """
+        loads = [0] * self.size
+        shares: list[list[str]] = [[] for _ in loads]
+        for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+            idlest = loads.index(min(loads))
+            loads[idlest] += sizes[name]
+            shares[idlest].append(name)
+        return shares[self.rank]
+
+    def first_problem(self, problem: str | None) -> str | None:
+        """Give every rank the first problem that any of them has, in alphabetic order.
+
+        Collective: every rank must call.
+        """
+        return min((p for p in self.gather(problem) if p is not None), default=None)
 
     def agree(self, value: Any) -> Any:
         """Give every rank the first rank's value.

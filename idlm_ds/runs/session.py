@@ -7,10 +7,14 @@ from typing import Any
 
 import torch
 
-from idlm_ds.checkpoints import transaction
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
-from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
+from idlm_ds.engine.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    problem_with,
+    read_state,
+)
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.kernels import dispatch
@@ -124,8 +128,7 @@ class Session:
                     say(f"resume: no checkpoint in {self.checkpoints} yet, starting at phase 0")
                 return newest
             case named:
-                damage = transaction.problem_with(Path(named)) if self.world.is_first else None
-                if damage := self.world.agree(damage):
+                if damage := problem_with(Path(named), world=self.world):
                     raise UserError(f"--resume: {damage}")
                 return Path(named)
 

@@ -9,7 +9,12 @@ import pytest
 from safetensors.torch import load_file
 
 from idlm_ds.checkpoints import transaction
-from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from idlm_ds.engine.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    problem_with,
+    save_checkpoint,
+)
 from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.models.dit import DiTConfig
@@ -174,6 +179,36 @@ def test_damaged_checkpoints_are_skipped_and_named_on_every_rank(tmp_path: Path)
             "step-3: fake/rank-00001.safetensors does not match its SHA-256"
         )
         assert problems[1].endswith("step-2: student/rank-00000.safetensors is missing")
+
+
+def _hashed(world: World, folder: Path) -> tuple[list[str], str | None]:
+    """Files that this rank reads to verify a checkpoint, and the verdict."""
+    names: list[str] = []
+
+    def count(path: Path, hash_file=transaction._hash) -> str:
+        names.append(str(path.relative_to(folder)))
+        return hash_file(path)
+
+    transaction._hash = count
+    problem = problem_with(folder, world=world)
+    return sorted(names), problem
+
+
+def test_ranks_verify_what_they_will_read_and_together_every_file_once(tmp_path: Path):
+    run_ranks(_save_three, 2, tmp_path)
+    folder = tmp_path / "step-3"
+    parts = [
+        f"{role}/rank-0000{rank}.safetensors" for rank in (0, 1) for role in ("fake", "student")
+    ]
+    assert run_ranks(_hashed, 2, folder) == [
+        ([parts[0], "loop.json", parts[1]], None),
+        (parts[2:], None),
+    ]
+    (folder / "loop.json").write_text((folder / "loop.json").read_text().replace("3", "4"))
+    problem = f"{folder}: loop.json does not match its SHA-256"
+    answers = run_ranks(_hashed, 3, folder)
+    assert sorted(name for names, _ in answers for name in names) == sorted([*parts, "loop.json"])
+    assert all(names and verdict == problem for names, verdict in answers)
 
 
 def _save_again(world: World, root: Path, step: int, keep: int) -> list[str]:
