@@ -21,6 +21,7 @@ from idlm_ds.kernels import dispatch
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
+from idlm_ds.recipes.typed import default_of
 from idlm_ds.runs.output import prepare_output
 from idlm_ds.train.flops import Meter, peak_flops
 from idlm_ds.train.hooks.checkpointing import Checkpointer
@@ -136,12 +137,19 @@ class Session:
         self, saved: Mapping[str, Any], state: Mapping[str, Any], folder: Path
     ) -> None:
         for key, fingerprint in state["inputs"].items():
-            if saved["inputs"].get(key) != fingerprint:
+            if saved.get("inputs", {}).get(key) != fingerprint:
                 raise UserError(f"--resume: {folder} was made with another {key} than this run's")
         for key, value in state["recipe"].items():
-            was = saved["recipe"].get(key)
+            was = saved.get("recipe", {}).get(key, self._before(key))
             if was != value:
                 raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
+
+    def _before(self, key: str) -> object:
+        """Return what a key meant when recipes did not have it: its default."""
+        try:
+            return _as_json(default_of(type(self.recipe), key))
+        except KeyError:
+            return None
 
     def restore(self, folder: Path | None, program: Program) -> int:
         """Load a checkpoint into fresh engines.
@@ -167,9 +175,14 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     parts["student.latent"] = recipe.get("student", {}).get("latent", {})
     for section, part in parts.items():
         for key, value in part.items():
-            flat[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{section}.{key}"] = _as_json(value)
     flat.pop("data.prefetch")
     return flat
+
+
+def _as_json(value: object) -> object:
+    """Return a value of a recipe as a JSON file gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def logging_hooks(

@@ -1,12 +1,19 @@
 """A run that a hook ends early saves what there is and says why; a whole one goes on."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from idlm_ds.checkpoints import transaction
+from idlm_ds.engine.dist import World
+from idlm_ds.errors import UserError
 from idlm_ds.kernels import dispatch
-from idlm_ds.runs.session import Session, run_to_end
+from idlm_ds.recipes.load import load_recipe
+from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.runs.session import RunOptions, Session, run_to_end
 from idlm_ds.train.hooks import checkpointing
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from tests.train.test_loop import Seen, loader
@@ -61,3 +68,57 @@ def test_the_form_of_operators_is_said_once(is_first, monkeypatch, capsys):
     world = SimpleNamespace(is_first=is_first, device=torch.device("cpu"))
     Session(recipe, None, world).choose_kernels()
     assert capsys.readouterr().out == ("kernels: reference\n" if is_first else "")
+
+
+class Alone(World):
+    """A process group of one without a process group."""
+
+    def agree(self, value: object) -> object:
+        return value
+
+    def gather(self, value: object) -> list[object]:
+        return [value]
+
+
+def resumed(run: Path, *overrides: str) -> tuple[Session, dict]:
+    recipe = load_recipe(DistillRecipe, "quickstart", list(overrides))
+    world = Alone(0, 1, 0, torch.device("cpu"))
+    session = Session(recipe, RunOptions(output=run, resume="auto"), world)
+    return session, session.state(SimpleNamespace(fingerprint="rows"), teacher="weights")
+
+
+def write(run: Path, state: dict) -> Path:
+    folder = transaction.begin(run / "checkpoints", 3)
+    (folder / "loop.json").write_text(json.dumps(state))
+    return transaction.commit(folder, {"loop.json": transaction.describe(folder / "loop.json")}, 3)
+
+
+ADDED_LATER = {
+    "objective.full_noise_fraction": ("0.25", "0.0, now 0.25"),
+    "optim.betas": ("[0.5, 0.9]", "[0.9, 0.999], now [0.5, 0.9]"),
+    "student.latent.size": ("8", "0, now 8"),
+    "process.mask_id": ("3", "None, now 3"),
+}
+"""Keys of today's recipes that a checkpoint may lack: another value, and what is said of it."""
+
+
+@pytest.mark.parametrize("key", ADDED_LATER)
+def test_a_key_that_an_older_recipe_lacks_counts_as_its_default(key, tmp_path):
+    session, state = resumed(tmp_path, "optim.betas=[0.9, 0.999]")
+    assert state["recipe"].pop(key, None) is not None or key == "process.mask_id"
+    folder = write(tmp_path, state)
+    session, now = resumed(tmp_path, "optim.betas=[0.9, 0.999]")
+    assert session.find_start(now) == folder
+    value, said = ADDED_LATER[key]
+    session, now = resumed(tmp_path, "optim.betas=[0.9, 0.999]", f"{key}={value}")
+    with pytest.raises(UserError) as refused:
+        session.find_start(now)
+    assert str(refused.value) == f"--resume: {folder} was made with {key}={said}"
+
+
+def test_a_key_without_a_default_must_be_in_the_checkpoint(tmp_path):
+    session, state = resumed(tmp_path)
+    lr = state["recipe"].pop("optim.lr")
+    write(tmp_path, state)
+    with pytest.raises(UserError, match=f"was made with optim.lr=None, now {lr}$"):
+        session.find_start(resumed(tmp_path)[1])
