@@ -9,7 +9,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+
+from idlm_ds.checkpoints.tensors import save_tensors
 
 ASSETS = Path(__file__).resolve().parents[1] / "idlm_ds" / "assets"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -28,8 +30,7 @@ def main() -> None:
     if args.half:
         weights = {name: weight.to(torch.float16) for name, weight in weights.items()}
     target = folder / "model.safetensors"
-    save_file(weights, target, metadata={"format": "pt"})
-    target.chmod(0o644)
+    save_tensors(target, weights, {"format": "pt"})
     for name in FILES:
         shutil.copyfile(args.model / name, folder / name)
     print(f"{folder}: {sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.2f} MB")

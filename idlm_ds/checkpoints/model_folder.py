@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from idlm_ds.checkpoints.tensors import save_tensors
 from idlm_ds.errors import UserError
 from idlm_ds.files import write_atomic
 
@@ -101,7 +101,6 @@ def write_network(
     if origin is not None:
         fields["origin"] = dict(origin)
     temporary = folder / f".{WEIGHTS}"
-    save_file({k: t.contiguous() for k, t in weights.items()}, temporary, metadata={"format": "pt"})
+    save_tensors(temporary, {k: t.contiguous() for k, t in weights.items()}, {"format": "pt"})
     write_atomic(folder / CONFIG, (json.dumps(fields, indent=2) + "\n").encode())
-    temporary.chmod(0o644)  # safetensors makes files that only the owner reads
     os.replace(temporary, folder / WEIGHTS)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from huggingface_hub import split_torch_state_dict_into_shards
-from safetensors.torch import save_file
 
 from idlm_ds.checkpoints.formats.base import Format
 from idlm_ds.checkpoints.formats.content import Content
@@ -16,7 +15,7 @@ from idlm_ds.checkpoints.formats.plans import listed
 from idlm_ds.checkpoints.formats.reader import Reader, Stated
 from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, read_json
 from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile, tensors_in
-from idlm_ds.checkpoints.tensors import FileWeights, LazyTensor
+from idlm_ds.checkpoints.tensors import FileWeights, LazyTensor, save_tensors
 from idlm_ds.errors import UnsafeCheckpointError, UserError
 
 INDEX, TORCH_WEIGHTS = "model.safetensors.index.json", "pytorch_model.bin"
@@ -74,8 +73,7 @@ class FolderFormat(Format):
         path.mkdir()
         for file, names in split.filename_to_tensors.items():
             shard = {name: content.tensor(name.removeprefix(self.prefix)) for name in names}
-            save_file(shard, path / file, metadata={"format": "pt"})
-            (path / file).chmod(0o644)  # safetensors makes files that only the owner reads
+            save_tensors(path / file, shard, {"format": "pt"})
             del shard
         if split.is_sharded:
             index = {"metadata": split.metadata, "weight_map": split.tensor_to_filename}
