@@ -8,14 +8,20 @@ points at the newest one: the newest valid one is it.
 import hashlib
 import json
 import os
+import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
 from typing import TypedDict
 
+from idlm_ds.console import say
+
 MANIFEST = "MANIFEST.json"
 PREFIX = "step-"
+_LEFTOVER = re.compile(r"\.(tmp|trash)-step-\d+")
+
 HASHED_AT_ONCE = 4
 """Files that one process reads at the same time."""
 
@@ -36,18 +42,29 @@ def describe(path: Path) -> FileEntry:
 def begin(root: Path, step: int) -> Path:
     """Make an empty temporary folder for a step; leftovers of killed saves are removed."""
     root.mkdir(parents=True, exist_ok=True)
-    for leftover in [*root.glob(".tmp-*"), *root.glob(".trash-*")]:
-        shutil.rmtree(leftover)
+    for leftover in root.iterdir():
+        if _LEFTOVER.fullmatch(leftover.name) and not leftover.is_symlink():
+            shutil.rmtree(leftover, ignore_errors=True)
     folder = root / f".tmp-{PREFIX}{step}"
     folder.mkdir()
     return folder
 
 
-def commit(folder: Path, entries: Mapping[str, FileEntry], step: int) -> Path:
+def commit(
+    folder: Path,
+    entries: Mapping[str, FileEntry],
+    step: int,
+    *,
+    may_replace: Callable[[Path], bool] | None = None,
+) -> Path:
     """Write the manifest and name the folder, which ``begin`` made, after its step.
 
-    ``entries`` are all files below it, by relative path, as ``describe`` saw them. A folder of that
-    name from an earlier run is replaced.
+    Args:
+        folder: What ``begin`` returned.
+        entries: All files below it, by relative path, as ``describe`` saw them.
+        step: The step it is named after.
+        may_replace: Whether a folder of that name may be deleted: by default one that holds
+            nothing else than a checkpoint. Another one is moved aside.
     """
     manifest = folder / MANIFEST
     manifest.write_text(json.dumps({"files": dict(entries)}, indent=1, sort_keys=True))
@@ -55,8 +72,13 @@ def commit(folder: Path, entries: Mapping[str, FileEntry], step: int) -> Path:
     for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
         flush(inner)
     final = folder.parent / f"{PREFIX}{step}"
-    if final.exists():
-        _discard(final)
+    if os.path.lexists(final):
+        if (may_replace or holds_nothing_else)(final):
+            discard(final)
+        else:
+            aside = _aside(final)
+            final.rename(aside)
+            say(f"checkpoints: {final} is not of this run; it is {aside.name} now")
     folder.rename(final)
     flush(final.parent)
     return final
@@ -87,7 +109,7 @@ def read_manifest(folder: Path) -> tuple[dict[str, FileEntry], str | None]:
         return {}, f"{folder}: no {MANIFEST}"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}, f"{folder}: unreadable {MANIFEST}"
-    present = {str(p.relative_to(folder)) for p in folder.rglob("*") if not p.is_dir()}
+    present = _present(folder)
     if missing := listed.keys() - present:
         return listed, f"{folder}: {min(missing)} is missing"
     if extra := present - listed.keys() - {MANIFEST}:
@@ -124,26 +146,37 @@ def _hash(path: Path) -> str:
 def steps(root: Path) -> list[int]:
     """List the steps with a committed folder, ascending, valid or not."""
     names = (p.name.removeprefix(PREFIX) for p in root.glob(f"{PREFIX}*"))
-    return sorted(int(n) for n in names if n.isdecimal())
+    return sorted(int(n) for n in names if n.isdecimal() and str(int(n)) == n)
 
 
-def prune(root: Path, keep: int, *, newest: int) -> None:
-    """Delete all but the ``keep`` folders up to ``newest``; each vanishes in one rename first.
+def holds_nothing_else(folder: Path) -> bool:
+    """Tell whether a folder is a checkpoint, damaged or not, with no file that is not its own."""
+    if folder.is_symlink() or not folder.is_dir():
+        return False
+    try:
+        listed = json.loads((folder / MANIFEST).read_text("utf-8"))["files"].keys()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return _present(folder) <= {*listed, MANIFEST}
 
-    Later ones are damaged or belong to a future that a resumed run has left.
-    """
-    for step in steps(root):
-        if step > newest:
-            _discard(root / f"{PREFIX}{step}")
-    for step in steps(root)[:-keep]:
-        _discard(root / f"{PREFIX}{step}")
 
-
-def _discard(folder: Path) -> None:
+def discard(folder: Path) -> None:
+    """Delete a folder, which vanishes in one rename first."""
     trash = folder.with_name(f".trash-{folder.name}")
     shutil.rmtree(trash, ignore_errors=True)
     folder.rename(trash)
     shutil.rmtree(trash)
+
+
+def _aside(folder: Path) -> Path:
+    names = (folder.with_name(f"aside-{number}-{folder.name}") for number in count(1))
+    return next(name for name in names if not os.path.lexists(name))
+
+
+def _present(folder: Path) -> set[str]:
+    return {
+        str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_symlink() or not p.is_dir()
+    }
 
 
 def flush(path: Path) -> None:

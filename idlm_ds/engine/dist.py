@@ -4,7 +4,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -25,6 +25,8 @@ class World:
     size: int
     local_rank: int
     device: torch.device
+    group: Any = field(default=None, repr=False, compare=False)
+    """Processes that take part in collectives; None for the group of training."""
 
     @property
     def is_first(self) -> bool:
@@ -36,7 +38,8 @@ class World:
 
         Collective: every rank must call.
         """
-        dist.barrier(device_ids=[self.local_rank] if self.device.type == "cuda" else None)
+        devices = [self.local_rank] if self.device.type == "cuda" else None
+        dist.barrier(self.group, device_ids=devices)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add a tensor over all ranks.
@@ -44,7 +47,7 @@ class World:
         Collective: every rank must call.
         """
         total = values.to(self.device, copy=True)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         return total
 
     def gather(self, value: Any) -> list[Any]:
@@ -53,8 +56,15 @@ class World:
         Collective: every rank must call.
         """
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, self.group)
         return values
+
+    def beside(self) -> "World":
+        """Return the same ranks with a group of their own, on CPU, for another thread.
+
+        Collective: every rank must call.
+        """
+        return replace(self, device=torch.device("cpu"), group=dist.new_group(backend="gloo"))
 
     def share(self, sizes: Mapping[str, int]) -> list[str]:
         """Return the names that this rank takes care of, so that all have about as much to do.
@@ -83,7 +93,7 @@ class World:
         Collective: every rank must call.
         """
         box = [value if self.is_first else None]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=0, group=self.group, device=self.device)
         return box[0]
 
 

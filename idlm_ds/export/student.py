@@ -14,6 +14,7 @@ from idlm_ds.checkpoints.formats.description import Description
 from idlm_ds.checkpoints.formats.plans import parameter_shapes, plan_of, problems
 from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card, read_json
 from idlm_ds.checkpoints.rank_files import RankFiles
+from idlm_ds.checkpoints.retention import STATE
 from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
@@ -24,7 +25,6 @@ from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.recipes.student import LatentSection
 
-STATE = "loop.json"
 RECIPE, RUN, REPORT = "recipe.yaml", "run.json", "report.json"
 ROLE = "student"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from idlm_ds.checkpoints.retention import Retention
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
 from idlm_ds.engine.checkpoint import (
@@ -16,6 +17,7 @@ from idlm_ds.engine.checkpoint import (
     read_state,
 )
 from idlm_ds.engine.dist import World
+from idlm_ds.engine.saving import CheckpointWriter
 from idlm_ds.errors import UserError
 from idlm_ds.kernels import dispatch
 from idlm_ds.processes.absorbing import Absorbing
@@ -24,7 +26,7 @@ from idlm_ds.recipes.sections import LogSection
 from idlm_ds.recipes.typed import default_of
 from idlm_ds.runs.output import prepare_output
 from idlm_ds.train.flops import Meter, peak_flops
-from idlm_ds.train.hooks.checkpointing import Checkpointer
+from idlm_ds.train.hooks.checkpointing import Checkpointer, Watch
 from idlm_ds.train.hooks.console import Progress, say
 from idlm_ds.train.hooks.metrics import MetricsFile, TensorBoard, WandB
 from idlm_ds.train.loop import Hook, run_phases
@@ -223,6 +225,9 @@ def run_to_end(
 
     Returns:
         Whether all phases are done.
+
+    Raises:
+        UserError: A checkpoint could not be written.
     """
     log_every = session.recipe.log.every
     ending = run_phases(
@@ -234,9 +239,11 @@ def run_to_end(
         log_every=log_every,
         meter=_meter(session, program),
     )
+    if ending is not None:
+        saver.save()
+    saver.finish()
     if ending is None:
         return True
-    saver.save()
     if session.world.is_first:
         say(f"stopped: {ending.reason}; continue with --resume auto")
     return False
@@ -260,17 +267,19 @@ def _meter(session: Session, program: Program) -> Meter | None:
 def checkpointer(
     session: Session, program: Program, state: Mapping[str, Any], *, stop: int
 ) -> Checkpointer:
-    """Build the hook that saves."""
-    section = session.recipe.checkpoint
-    return Checkpointer(
+    """Build the hook that saves.
+
+    Collective: every rank must call.
+    """
+    section, world = session.recipe.checkpoint, session.world
+    writer = CheckpointWriter(
         session.checkpoints,
-        program,
-        state,
-        every=section.every,
-        keep=section.keep,
-        stop=stop,
-        world=session.world,
+        Retention(section.keep, section.keep_every_hours),
+        world=world,
+        is_asynchronous=section.asynchronous,
     )
+    watch = Watch(writer, minutes=section.every_minutes, world=world)
+    return Checkpointer(writer, program, state, every=section.every, stop=stop, watch=watch)
 
 
 def _sinks(session: Session, log: LogSection) -> list[Hook]:

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed is the run that was not."""
 
 import dataclasses
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from idlm_ds.checkpoints import transaction
+from idlm_ds.checkpoints.retention import Retention
 from idlm_ds.engine.checkpoint import (
     find_checkpoint,
     load_checkpoint,
@@ -16,6 +18,7 @@ from idlm_ds.engine.checkpoint import (
     save_checkpoint,
 )
 from idlm_ds.engine.dist import World
+from idlm_ds.engine.saving import CheckpointWriter
 from idlm_ds.errors import UserError
 from idlm_ds.models.dit import DiTConfig
 from idlm_ds.train.step import train_step
@@ -153,6 +156,47 @@ def test_a_role_that_learns_in_part_saves_and_resumes_that_part(stage: int, tmp_
         for kind in ("weight", "exp_avg", "exp_avg_sq", "ema")
         for name in toy.ADAPTED
     }
+
+
+def _save_beside(world: World, root: Path, stage: int, precision: str) -> list[str]:
+    """Save twice in every way, beside training on a slow disk; return what is at last on disk."""
+    program = toy.start_program(world, toy.engine_json(stage), precision=precision)
+    writer = CheckpointWriter(root / "beside", Retention(9), world=world, is_asynchronous=True)
+    describe = transaction.describe
+
+    def slowly(path: Path) -> transaction.FileEntry:
+        time.sleep(0.1 * ("beside" in str(path)))
+        return describe(path)
+
+    transaction.describe = slowly
+    were_writing = []
+    for step, batch in enumerate(toy.make_loader(world).batches(0, PHASES)):
+        train_step(program, step, batch)
+        were_writing.append(writer.is_writing)
+        if step + 1 in (BEFORE_ANY_STUDENT, MID_CYCLE):
+            writer.save(step + 1, program.learners, {})
+            at_once = root / "at once"
+            save_checkpoint(at_once, step + 1, program.learners, {}, world=world, keep=9)
+    assert any(were_writing)
+    writer.wait()
+    assert not writer.is_writing
+    return sorted(p.name for p in (root / "beside").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision"),
+    [(3, "fp32"), *[pytest.param(s, "bf16", marks=pytest.mark.slow) for s in (1, 2, 3)]],
+)
+def test_what_is_written_beside_training_is_the_state_when_it_was_saved(
+    stage: int, precision: str, tmp_path: Path
+):
+    steps = ["step-1", "step-4"]
+    assert run_ranks(_save_beside, 2, tmp_path, stage, precision) == [steps] * 2
+    for step in steps:
+        assert transaction.problem_with(tmp_path / "beside" / step) is None
+        for path in (tmp_path / "at once" / step).rglob("*.safetensors"):
+            relative = path.relative_to(tmp_path / "at once")
+            toy.assert_same(load_file(tmp_path / "beside" / relative), load_file(path), str(path))
 
 
 def _save_three(world: World, root: Path) -> None:

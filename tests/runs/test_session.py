@@ -14,25 +14,45 @@ from idlm_ds.kernels import dispatch
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.runs.session import RunOptions, Session, run_to_end
-from idlm_ds.train.hooks import checkpointing
-from idlm_ds.train.hooks.checkpointing import Checkpointer
+from idlm_ds.train.hooks.checkpointing import Checkpointer, Watch
 from tests.train.test_loop import Seen, loader
 from tests.train.toy import LENGTH, program_of
 
 
+class Writer:
+    """Notes the steps of the checkpoints that would have been written."""
+
+    is_asynchronous = is_writing = has_failed = False
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.waits = 0
+
+    def save(self, step: int, *args: object) -> None:
+        self.steps.append(step)
+
+    def wait(self) -> None:
+        self.waits += 1
+
+    def join(self) -> None:
+        pass
+
+
 @pytest.fixture
-def saved(monkeypatch) -> list[int]:
+def writer() -> Writer:
+    return Writer()
+
+
+@pytest.fixture
+def saved(writer) -> list[int]:
     """Steps of the checkpoints that would have been written."""
-    steps: list[int] = []
-    monkeypatch.setattr(
-        checkpointing, "save_checkpoint", lambda root, step, *args, **more: steps.append(step)
-    )
-    return steps
+    return writer.steps
 
 
-def run(hook: Seen, *, every: int) -> bool:
+def run(hook: Seen, writer: Writer, *, every: int) -> bool:
     program = program_of("idlm")
-    saver = Checkpointer(None, program, {}, every=every, keep=1, stop=8, world=None)
+    watch = Watch(writer, minutes=0.0, world=None)
+    saver = Checkpointer(writer, program, {}, every=every, stop=8, watch=watch)
     recipe = SimpleNamespace(
         log=SimpleNamespace(every=1),
         train=SimpleNamespace(precision="fp32"),
@@ -43,20 +63,22 @@ def run(hook: Seen, *, every: int) -> bool:
     return run_to_end(session, program, loader(), [hook], saver, start=0, stop=8)
 
 
-def test_a_run_that_a_hook_ends_is_saved_where_it_ends(saved, capsys):
-    assert run(Seen(ends_at=4), every=2) is False
+def test_a_run_that_a_hook_ends_is_saved_where_it_ends(writer, saved, capsys):
+    assert run(Seen(ends_at=4), writer, every=2) is False
+    assert writer.waits == 1
     # The second student update is phase 4, counted from 1; the run ends after phase 5.
     assert saved == [4, 5]
     assert capsys.readouterr().out == "stopped: seen 4; continue with --resume auto\n"
 
 
-def test_nothing_is_saved_twice_where_a_checkpoint_was_due_at_the_end(saved):
-    assert run(Seen(ends_at=3), every=2) is False
+def test_nothing_is_saved_twice_where_a_checkpoint_was_due_at_the_end(writer, saved):
+    assert run(Seen(ends_at=3), writer, every=2) is False
     assert saved == [4]
 
 
-def test_a_whole_run_saves_at_its_end_and_says_nothing(saved, capsys):
-    assert run(Seen(), every=3) is True
+def test_a_whole_run_saves_at_its_end_and_says_nothing(writer, saved, capsys):
+    assert run(Seen(), writer, every=3) is True
+    assert writer.waits == 1
     assert saved == [6, 8]
     assert capsys.readouterr().out == ""
 
