@@ -9,9 +9,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
+from idlm_ds.checkpoints.formats.content import whole
 from idlm_ds.checkpoints.tensors import save_tensors
+from idlm_ds.checkpoints.weight_files import folder_weights
 
 ASSETS = Path(__file__).resolve().parents[1] / "idlm_ds" / "assets"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -26,9 +27,8 @@ def main() -> None:
     args = parser.parse_args()
     folder = ASSETS / args.name
     folder.mkdir(exist_ok=True)
-    weights = load_file(args.model / "model.safetensors")
-    if args.half:
-        weights = {name: weight.to(torch.float16) for name, weight in weights.items()}
+    stored, dtype = folder_weights(args.model), torch.float16 if args.half else None
+    weights = {name: whole(stored, name, dtype) for name in stored.names()}
     target = folder / "model.safetensors"
     save_tensors(target, weights, {"format": "pt"})
     for name in FILES:

@@ -158,7 +158,7 @@ class CheckpointWriter:
             is_asynchronous: Whether training goes on while a copy of its state is written.
         """
         self.is_asynchronous = is_asynchronous
-        self._root = root
+        self.root = root
         self._retention = retention
         self._world = world.beside() if is_asynchronous else world
         self._thread: threading.Thread | None = None
@@ -212,6 +212,6 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            write_snapshot(self._root, snapshot, self._retention, world=self._world)
+            write_snapshot(self.root, snapshot, self._retention, world=self._world)
         except BaseException as error:  # raised where training waits for it
             self._error = error

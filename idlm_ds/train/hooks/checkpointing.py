@@ -3,8 +3,10 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from idlm_ds.checkpoints.transaction import PREFIX
 from idlm_ds.engine.saving import CheckpointWriter
 from idlm_ds.errors import UserError
 from idlm_ds.train.loop import PhaseRecord
@@ -104,8 +106,13 @@ class Checkpointer:
         self._every = every
         self._stop = stop
         self._watch = watch
-        self._done = self.saved = 0
+        self._done = self._saved = 0
         """Phases done, and those of the latest checkpoint of this process."""
+
+    @property
+    def newest(self) -> Path | None:
+        """The latest checkpoint that this process has taken; None before the first."""
+        return self._writer.root / f"{PREFIX}{self._saved}" if self._saved else None
 
     def after_phase(self, record: PhaseRecord) -> None:
         """See ``Hook``. Collective: every rank must have this hook.
@@ -127,10 +134,10 @@ class Checkpointer:
         Raises:
             UserError: This or an earlier one could not be written, the same on all ranks.
         """
-        if self.saved == self._done:
+        if self._saved == self._done:
             return
         self._writer.save(self._done, self._program.learners, self._state)
-        self.saved = self._done
+        self._saved = self._done
         self._watch.restart()
 
     def finish(self) -> None:
