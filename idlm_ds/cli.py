@@ -142,8 +142,9 @@ def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
         return _fail(code, f"error: {error}\n", is_expected=True)
     except Preempted as ending:
         # At a boundary all ranks end together; one that still loads may be alone.
-        is_alone = bool(str(ending))
-        return _fail(EXIT_PREEMPTED, f"{ending}\n", is_expected=True) if is_alone else EXIT_PREEMPTED
+        if not str(ending):
+            return EXIT_PREEMPTED
+        return _fail(EXIT_PREEMPTED, f"{ending}\n", is_expected=True)
     except KeyboardInterrupt:
         return _fail(EXIT_INTERRUPTED, None)
     except Exception:

@@ -1,7 +1,7 @@
 """Atomic file writes."""
 
 import os
-import tempfile
+import uuid
 from pathlib import Path
 
 
@@ -11,15 +11,14 @@ def write_atomic(path: Path, content: bytes) -> None:
     After a crash, ``path`` has either its old content or its new one.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    # Unlike tempfile's, such a file has the mode that the user's umask asks for.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        # mkstemp creates files that only the owner can read.
-        Path(temporary).chmod(0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -9,7 +9,10 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+
+from idlm_ds.checkpoints.formats.content import whole
+from idlm_ds.checkpoints.tensors import save_tensors
+from idlm_ds.checkpoints.weight_files import folder_weights
 
 ASSETS = Path(__file__).resolve().parents[1] / "idlm_ds" / "assets"
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json")
@@ -24,12 +27,10 @@ def main() -> None:
     args = parser.parse_args()
     folder = ASSETS / args.name
     folder.mkdir(exist_ok=True)
-    weights = load_file(args.model / "model.safetensors")
-    if args.half:
-        weights = {name: weight.to(torch.float16) for name, weight in weights.items()}
+    stored, dtype = folder_weights(args.model), torch.float16 if args.half else None
+    weights = {name: whole(stored, name, dtype) for name in stored.names()}
     target = folder / "model.safetensors"
-    save_file(weights, target, metadata={"format": "pt"})
-    target.chmod(0o644)
+    save_tensors(target, weights, {"format": "pt"})
     for name in FILES:
         shutil.copyfile(args.model / name, folder / name)
     print(f"{folder}: {sum(p.stat().st_size for p in folder.iterdir()) / 1e6:.2f} MB")

@@ -46,7 +46,7 @@ def find_corpus(spec: str) -> Path | None:
 def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, world: World) -> Data:
     """Open the training data, and read some held-out rows.
 
-    Collective: every rank must call. The first rank reads all of prepared data and compares it
+    Collective: every rank must call. Together they read all of prepared data once and compare it
     with its hashes.
 
     Raises:
@@ -68,14 +68,13 @@ def _prepared(
     recipe: Recipe, folder: Path, tokenizer: Tokenizer, num_heldout: int, world: World
 ) -> Data:
     index = open_prepared(folder, tokenizer, CORPUS, length=recipe.data.length)
-    # One rank reads and hashes everything; the others wait for its verdict.
-    problem = None
-    if world.is_first:
-        try:
-            check_hashes(index, folder, CORPUS)
-        except UserError as error:
-            problem = str(error)
-    if problem := world.agree(problem):
+    # Each rank reads and hashes its share of the files, and all hear what any of them found.
+    share, problem = world.share({r.file: r.bytes for r in index.files}), None
+    try:
+        check_hashes(index, folder, CORPUS, only=share)
+    except UserError as error:
+        problem = str(error)
+    if problem := world.first_problem(problem):
         raise UserError(problem)
     if index.has_spans:
         raise UserError(

@@ -10,8 +10,8 @@ from torch import nn
 from idlm_ds.build.locate import locate
 from idlm_ds.build.processes import vocabulary_of
 from idlm_ds.checkpoints.formats.public import read_public
-from idlm_ds.checkpoints.model_folder import WEIGHTS, NetworkCard
-from idlm_ds.checkpoints.tensors import FileWeights
+from idlm_ds.checkpoints.model_folder import NetworkCard
+from idlm_ds.checkpoints.weight_files import folder_weights
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.weights import WeightSource, check_weights
 from idlm_ds.errors import UserError
@@ -77,7 +77,7 @@ def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
                 raise UserError(f"{path}: a student with a latent of {size} is no start here")
             source = model.weights
         else:
-            source = FileWeights(path / WEIGHTS, prefix=network.prefix)
+            source = folder_weights(path, prefix=network.prefix)
         with torch.device("meta"):
             module = network.make()
         check_weights(module, source)

@@ -1,25 +1,24 @@
-"""A network on disk: ``config.json``, ``model.safetensors`` and its tokenizer.
+"""A network on disk: ``config.json``, ``model.safetensors`` or its shards, and its tokenizer.
 
 A diffusion network's configuration is this package's own; an autoregressive one is written as
 Hugging Face GPT-2, which ``AutoModelForCausalLM`` loads.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
+from idlm_ds.checkpoints.json_files import read_json
+from idlm_ds.checkpoints.weight_files import SHARD_SIZE, Stream, weights_written
 from idlm_ds.errors import UserError
 from idlm_ds.files import write_atomic
 
 FORMAT = "idlm_ds.network/1"
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-MAX_JSON = 32 * 2**20
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,31 +61,13 @@ def read_card(folder: Path) -> NetworkCard:
         raise UserError(f"{path}: incomplete or ill-typed: {error}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read an object from a JSON file.
-
-    Raises:
-        UserError: It is missing, huge or something else.
-    """
-    try:
-        if path.stat().st_size > MAX_JSON:
-            raise UserError(f"{path}: larger than {MAX_JSON} bytes")
-        fields = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise UserError(f"{path.parent}: no {path.name} there") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as JSON: {error}") from error
-    if not isinstance(fields, dict):
-        raise UserError(f"{path}: not a JSON object")
-    return fields
-
-
 def write_network(
     folder: Path,
     card: NetworkCard | Mapping[str, Any],
-    weights: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor] | Stream,
     *,
     origin: Mapping[str, Any] | None = None,
+    max_shard_size: str = SHARD_SIZE,
 ) -> None:
     """Write a configuration and weights; the weights appear whole or not at all.
 
@@ -95,13 +76,16 @@ def write_network(
         card: This package's card, or a Hugging Face configuration.
         weights: Full tensors by name.
         origin: How the network came about; kept in the configuration for people to read.
+        max_shard_size: Like ``5GB``; larger weights are cut into files of at most that.
+
+    Raises:
+        UserError: ``max_shard_size`` is no size.
+        OSError: The folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     fields = card.fields() if isinstance(card, NetworkCard) else dict(card)
     if origin is not None:
         fields["origin"] = dict(origin)
-    temporary = folder / f".{WEIGHTS}"
-    save_file({k: t.contiguous() for k, t in weights.items()}, temporary, metadata={"format": "pt"})
-    write_atomic(folder / CONFIG, (json.dumps(fields, indent=2) + "\n").encode())
-    temporary.chmod(0o644)  # safetensors makes files that only the owner reads
-    os.replace(temporary, folder / WEIGHTS)
+    stream = weights if isinstance(weights, Stream) else Stream.of(weights)
+    with weights_written(folder, stream, max_shard_size=max_shard_size):
+        write_atomic(folder / CONFIG, (json.dumps(fields, indent=2) + "\n").encode())

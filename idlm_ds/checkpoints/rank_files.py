@@ -6,9 +6,9 @@ and what shape the parameter has. Any ZeRO stage and any number of ranks will do
 
 import json
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -19,14 +19,35 @@ from idlm_ds.errors import UserError
 
 RUNNING_MEAN = "ema"
 
+_NAME = re.compile(r"rank-(\d+)\.safetensors")
+
+
+def rank_file(rank: int) -> str:
+    """Name the file that a rank writes for each role."""
+    return f"rank-{rank:05d}.safetensors"
+
+
+def rank_of(name: str) -> int | None:
+    """Tell which rank wrote a file, given its path; None for a file of another kind."""
+    match = _NAME.fullmatch(Path(name).name)
+    return int(match.group(1)) if match else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     """Consecutive elements of a flattened parameter in one file."""
 
-    view: Any
+    path: Path
+    key: str
+    dtype: str
     start: int
     stop: int
+
+    def read(self, start: int, stop: int) -> Tensor:
+        """Read elements of the parameter that are all in this run."""
+        # A file stays mapped, and all that was read of it in memory, for as long as it is open.
+        view = safe_open(self.path, framework="pt").get_slice(self.key)
+        return view[start - self.start : stop - self.start]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +59,14 @@ class _SpreadTensor:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        return DTYPES.get(self.runs[0].view.get_dtype())
+        return DTYPES.get(self.runs[0].dtype)
 
     def read(self, start: int, stop: int) -> Tensor:
         parts = []
         for run in self.runs:
             first, last = max(start, run.start), min(stop, run.stop)
             if first < last:
-                parts.append(run.view[first - run.start : last - run.start])
+                parts.append(run.read(first, last))
         return torch.cat(parts)
 
 
@@ -68,7 +89,7 @@ class RankFiles(NamedTensors):
             raise UserError(f"{folder}: no rank-*.safetensors there")
         for path in paths:
             try:
-                _add_runs(tensors, safe_open(path, framework="pt"), kind)
+                _add_runs(tensors, path, kind)
             except (SafetensorError, KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path}: holds no {kind} of a training run: {error}") from error
         for name, tensor in tensors.items():
@@ -80,11 +101,13 @@ class RankFiles(NamedTensors):
         super().__init__(str(folder), tensors)
 
 
-def _add_runs(tensors: dict[str, _SpreadTensor], file: Any, kind: str) -> None:
+def _add_runs(tensors: dict[str, _SpreadTensor], path: Path, kind: str) -> None:
+    file = safe_open(path, framework="pt")
     for name, place in json.loads(file.metadata()["fragments"]).items():
-        view = file.get_slice(f"{kind}:{name}")
-        shape, stop = tuple(place["shape"]), place["start"] + view.get_shape()[0]
+        key, start = f"{kind}:{name}", place["start"]
+        view, shape = file.get_slice(key), tuple(place["shape"])
         tensor = tensors.setdefault(name, _SpreadTensor(shape, []))
         if tensor.shape != shape:
             raise ValueError(f"{name} has another shape elsewhere")
-        tensor.runs.append(_Run(view, place["start"], stop))
+        stop = start + view.get_shape()[0]
+        tensor.runs.append(_Run(path, key, view.get_dtype(), start, stop))

@@ -1,7 +1,11 @@
 """Named tensors in safetensors files."""
 
+import errno
 import hashlib
 import math
+import os
+import re
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +13,7 @@ from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from idlm_ds.errors import UserError
@@ -28,6 +33,31 @@ def fingerprint(*paths: Path) -> str:
         with path.open("rb") as file:
             together.update(hashlib.file_digest(file, "sha256").digest())
     return together.hexdigest()[:16]
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file, readable for whom the user's umask lets read.
+
+    Nothing is copied: tensors of host memory go to the file from where they are, also when they
+    are disjoint parts of one storage. The library alone would make a file for its owner only.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        save_file(dict(tensors), path, metadata=None if metadata is None else dict(metadata))
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        raise OSError(*_cause(int(number.group(1)) if number else None, error)) from error
+    path.chmod(mode)
+
+
+def _cause(number: int | None, error: Exception) -> tuple[int, str]:
+    return (errno.EIO, str(error)) if number is None else (number, os.strerror(number))
 
 
 class LazyTensor(Protocol):

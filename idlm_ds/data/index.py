@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -209,17 +209,25 @@ def check_sizes(index: Index, folder: Path, key: str) -> None:
 
 
 def check_hashes(
-    index: Index, folder: Path, key: str, on_bytes: Callable[[int], None] = lambda _: None
+    index: Index,
+    folder: Path,
+    key: str,
+    on_bytes: Callable[[int], None] = lambda _: None,
+    *,
+    only: Collection[str] | None = None,
 ) -> None:
-    """Read every file, compare its SHA-256 with the index, and call ``on_bytes`` with its size.
+    """Read files, compare their SHA-256 with the index, and call ``on_bytes`` with their sizes.
+
+    ``only`` names the files to read; None for all.
 
     Raises:
         UserError: A file was altered or is missing.
     """
     check_sizes(index, folder, key)
+    records = [record for record in index.files if only is None or record.file in only]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        hashes = pool.map(lambda record: hash_file(folder / record.file), index.files)
-        for record, sha256 in zip(index.files, hashes, strict=True):
+        hashes = pool.map(lambda record: hash_file(folder / record.file), records)
+        for record, sha256 in zip(records, hashes, strict=True):
             if sha256 != record.sha256:
                 raise UserError(
                     f"{key}: {folder / record.file} was altered after preparation: SHA-256 "

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
 
 from idlm_ds.checkpoints import transaction
-from idlm_ds.checkpoints.rank_files import RankFiles
+from idlm_ds.checkpoints.rank_files import RUNNING_MEAN, RankFiles, rank_of
+from idlm_ds.checkpoints.retention import STATE, Retention
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import TrainedRole
+from idlm_ds.engine.saving import take_snapshot, write_snapshot
 from idlm_ds.errors import UserError
-
-STATE = "loop.json"
 
 
 def save_checkpoint(
@@ -43,43 +41,49 @@ def save_checkpoint(
         state: JSON values that go with them; the same on all ranks.
         world: The process group.
         keep: How many checkpoints stay.
+
+    Raises:
+        UserError: A rank cannot write, the same on all ranks.
     """
-    folder = Path(world.agree(str(transaction.begin(root, step)) if world.is_first else None))
-    entries = {}
-    for name, role in roles.items():
-        path = folder / name / f"rank-{world.rank:05d}.safetensors"
-        path.parent.mkdir(exist_ok=True)
-        _write_shard(path, role)
-        entries[str(path.relative_to(folder))] = transaction.describe(path)
-    if world.is_first:
-        updates = {name: role.updates for name, role in roles.items()}
-        path = folder / STATE
-        path.write_text(json.dumps({**state, "step": step, "updates": updates}, indent=1))
-        entries[STATE] = transaction.describe(path)
-    merged = {k: v for part in world.gather(entries) for k, v in part.items()}
-    if world.is_first:
-        transaction.commit(folder, merged, step)
-        transaction.prune(root, keep, newest=step)
-    world.barrier()
-    return root / f"{transaction.PREFIX}{step}"
+    snapshot = take_snapshot(step, roles, state, is_copied=False)
+    return write_snapshot(root, snapshot, Retention(keep), world=world)
 
 
 def find_checkpoint(root: Path, *, world: World) -> tuple[Path | None, list[str]]:
     """Return the newest valid checkpoint, and what was wrong with newer ones.
 
-    Collective: the first rank looks, all get its answer.
+    Collective: every rank must call; all get the same answer.
     """
-    newest, problems = None, []
-    if world.is_first:
-        for step in reversed(transaction.steps(root)):
-            folder = root / f"{transaction.PREFIX}{step}"
-            problem = transaction.problem_with(folder)
-            if problem is None:
-                newest = str(folder)
-                break
-            problems.append(problem)
-    newest, problems = world.agree((newest, problems))
-    return (Path(newest) if newest else None), problems
+    problems: list[str] = []
+    for step in reversed(world.agree(transaction.steps(root) if world.is_first else None)):
+        folder = root / f"{transaction.PREFIX}{step}"
+        problem = problem_with(folder, world=world)
+        if problem is None:
+            return folder, problems
+        problems.append(problem)
+    return None, problems
+
+
+def problem_with(folder: Path, *, world: World) -> str | None:
+    """Describe why a checkpoint must not be read, or return None.
+
+    Every file is hashed by the rank that will read it, which has it in memory then; where another
+    number of ranks wrote them, all hash about as many bytes.
+
+    Collective: every rank must call; all get the same answer.
+    """
+    entries, problem = world.agree(transaction.read_manifest(folder) if world.is_first else None)
+    if problem is not None:
+        return problem
+    found = transaction.problem_in(folder, {name: entries[name] for name in _share(entries, world)})
+    return world.first_problem(found)
+
+
+def _share(entries: Mapping[str, transaction.FileEntry], world: World) -> list[str]:
+    writers = {name: rank_of(name) for name in entries}
+    if {rank for rank in writers.values() if rank is not None} == set(range(world.size)):
+        return [name for name, rank in writers.items() if (rank or 0) == world.rank]
+    return world.share({name: entry["size"] for name, entry in entries.items()})
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -99,37 +103,26 @@ def load_checkpoint(folder: Path, roles: Mapping[str, TrainedRole]) -> dict[str,
     if state["updates"].keys() != roles.keys():
         raise UserError(f"{folder}: holds {sorted(state['updates'])}, this run has {sorted(roles)}")
     for name, role in roles.items():
-        _read_shards(folder / name, role)
+        _read_shards(folder / name, role, has_mean=name in state.get("means", roles))
         role.updates = int(state["updates"][name])
         role.shards.set_update_count(role.updates)
         role.shards.publish()
     return state
 
 
-def _buffers(role: TrainedRole) -> dict[str, list[Tensor]]:
-    return {"weight": role.shards.weights, **role.shards.moments(), **role.kept}
-
-
-def _write_shard(path: Path, role: TrainedRole) -> None:
-    fragments = role.shards.fragments
-    tensors = {
-        f"{kind}:{f.name}": f.view(buffers).detach().cpu().clone()
-        for kind, buffers in _buffers(role).items()
-        for f in fragments
-    }
-    places = {f.name: {"start": f.start, "shape": f.shape} for f in fragments}
-    save_file(tensors, path, metadata={"fragments": json.dumps(places)})
-
-
 @torch.no_grad()
-def _read_shards(folder: Path, role: TrainedRole) -> None:
-    for kind, buffers in _buffers(role).items():
+def _read_shards(folder: Path, role: TrainedRole, *, has_mean: bool) -> None:
+    for kind, buffers in role.stored().items():
+        if kind == RUNNING_MEAN and not has_mean:
+            continue
         stored = RankFiles(folder, kind)
         _check_same_network(role, stored)
         for fragment in role.shards.fragments:
             target = fragment.view([b.data for b in buffers])
             stop = fragment.start + fragment.numel
             target.copy_(stored.read(fragment.name, fragment.shape, fragment.start, stop))
+    if role.has_mean and not has_mean:
+        role.ema.restart()
 
 
 def _check_same_network(role: TrainedRole, stored: RankFiles) -> None:

@@ -2,9 +2,9 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +30,8 @@ class World:
     size: int
     local_rank: int
     device: torch.device
+    group: Any = field(default=None, repr=False, compare=False)
+    """Processes that take part in collectives; None for the group of training."""
 
     @property
     def is_first(self) -> bool:
@@ -41,7 +43,8 @@ class World:
 
         Collective: every rank must call.
         """
-        dist.barrier(device_ids=None if self.device.index is None else [self.device.index])
+        devices = None if self.device.index is None else [self.device.index]
+        dist.barrier(self.group, device_ids=devices)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Add a tensor over all ranks.
@@ -49,7 +52,7 @@ class World:
         Collective: every rank must call.
         """
         total = values.to(self.device, copy=True)
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.group)
         return total
 
     def gather(self, value: Any) -> list[Any]:
@@ -58,8 +61,36 @@ class World:
         Collective: every rank must call.
         """
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, self.group)
         return values
+
+    def beside(self) -> "World":
+        """Return the same ranks with a group of their own, on CPU, for another thread.
+
+        Collective: every rank must call.
+        """
+        return replace(self, device=torch.device("cpu"), group=dist.new_group(backend="gloo"))
+
+    def share(self, sizes: Mapping[str, int]) -> list[str]:
+        """Return the names that this rank takes care of, so that all have about as much to do.
+
+        Args:
+            sizes: Names and how much work each is; the same on all ranks.
+        """
+        loads = [0] * self.size
+        shares: list[list[str]] = [[] for _ in loads]
+        for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+            idlest = loads.index(min(loads))
+            loads[idlest] += sizes[name]
+            shares[idlest].append(name)
+        return shares[self.rank]
+
+    def first_problem(self, problem: str | None) -> str | None:
+        """Give every rank the first problem that any of them has, in alphabetic order.
+
+        Collective: every rank must call.
+        """
+        return min((p for p in self.gather(problem) if p is not None), default=None)
 
     def agree(self, value: Any) -> Any:
         """Give every rank the first rank's value.
@@ -67,7 +98,7 @@ class World:
         Collective: every rank must call.
         """
         box = [value if self.is_first else None]
-        dist.broadcast_object_list(box, src=0, device=self.device)
+        dist.broadcast_object_list(box, src=0, group=self.group, device=self.device)
         return box[0]
 
 

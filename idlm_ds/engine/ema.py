@@ -22,6 +22,12 @@ class Ema:
         self.buffers: list[Tensor] = [w.detach().clone() for w in shards.weights]
 
     @torch.no_grad()
+    def restart(self) -> None:
+        """Start over at the present weights."""
+        for mean, weight in zip(self.buffers, self._shards.weights, strict=True):
+            mean.copy_(weight.detach())
+
+    @torch.no_grad()
     def update(self, count: int) -> None:
         """Step towards the current weights.
 

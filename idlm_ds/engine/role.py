@@ -7,6 +7,7 @@ from typing import Any, final
 import deepspeed
 from torch import Tensor, nn
 
+from idlm_ds.checkpoints.rank_files import RUNNING_MEAN
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.ema import Ema
 from idlm_ds.engine.trio import StepReport
@@ -51,18 +52,39 @@ class FrozenRole(Role):
 class TrainedRole(Role):
     """A network that can learn, or be borrowed by another one's loss, never both at once."""
 
-    def __init__(self, name: str, engine: Any, *, ema_decay: float) -> None:
+    def __init__(self, name: str, engine: Any, *, ema_decay: float | None) -> None:
         self.trainable = {n for n, p in engine.module.named_parameters() if p.requires_grad}
         """Names of the parameters that learn."""
 
         self.shards = Shards(engine, self.trainable)
         super().__init__(name, engine)
         self.updates = 0
-        self.ema = Ema(self.shards, ema_decay)
-        self.kept: dict[str, list[Tensor]] = {"ema": self.ema.buffers}
-        """What checkpoints carry beside weights and moments, laid out like the weights."""
+        self._ema = None if ema_decay is None else Ema(self.shards, ema_decay)
+        self.kept: dict[str, list[Tensor]] = {}
+        """What checkpoints carry beside weights, moments and mean, laid out like the weights."""
 
         self._open_graphs = 0
+
+    @property
+    def ema(self) -> Ema:
+        """The running mean of its weights.
+
+        Raises:
+            RuntimeError: None is kept.
+        """
+        if self._ema is None:
+            raise RuntimeError(f"{self.name}: no running mean is kept")
+        return self._ema
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether a running mean is kept."""
+        return self._ema is not None
+
+    def stored(self) -> dict[str, list[Tensor]]:
+        """Return all that checkpoints carry, by kind, laid out like the weights; by reference."""
+        mean = {} if self._ema is None else {RUNNING_MEAN: self._ema.buffers}
+        return {"weight": self.shards.weights, **self.shards.moments(), **mean, **self.kept}
 
     @contextmanager
     def learning(self) -> Iterator[Callable[..., Tensor]]:
@@ -104,8 +126,8 @@ class TrainedRole(Role):
         self._engine.step()
         was_applied = self._engine.skipped_steps == skipped
         self.updates += was_applied
-        if was_applied:
-            self.ema.update(self.updates)
+        if was_applied and self._ema is not None:
+            self._ema.update(self.updates)
         return StepReport(float(self._engine.get_global_grad_norm() or 0.0), lr, was_applied)
 
 
@@ -139,7 +161,7 @@ def start_trained(
     numerics: Numerics,
     optimizer: AdamW,
     *,
-    ema_decay: float,
+    ema_decay: float | None,
     trainable: Callable[[str], bool] = lambda name: True,
 ) -> TrainedRole:
     """Build a network that learns, load it and put an engine around it.
@@ -151,7 +173,7 @@ def start_trained(
         json: The engine file.
         numerics: Batch, precision and clipping.
         optimizer: Settings of Adam.
-        ema_decay: Share of the running mean that an update keeps.
+        ema_decay: Share of the running mean that an update keeps; None for no running mean.
         trainable: Whether a parameter of this name learns; the others stay as loaded, and have
             no gradient, no optimizer state and no running mean.
     """

@@ -12,9 +12,12 @@ from idlm_ds.build.saved_model import SavedModel, family_of, find_model
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.formats.description import Description
 from idlm_ds.checkpoints.formats.plans import parameter_shapes, plan_of, problems
-from idlm_ds.checkpoints.model_folder import CONFIG, WEIGHTS, NetworkCard, read_card, read_json
+from idlm_ds.checkpoints.json_files import read_json
+from idlm_ds.checkpoints.model_folder import CONFIG, NetworkCard, read_card
 from idlm_ds.checkpoints.rank_files import RankFiles
+from idlm_ds.checkpoints.retention import STATE
 from idlm_ds.checkpoints.tensors import NamedTensors
+from idlm_ds.checkpoints.weight_files import has_weights
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.export.fields import family_fields
@@ -24,7 +27,6 @@ from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.recipes.student import LatentSection
 
-STATE = "loop.json"
 RECIPE, RUN, REPORT = "recipe.yaml", "run.json", "report.json"
 ROLE = "student"
 
@@ -66,7 +68,7 @@ def find_student(spec: str, described_by: str | None = None) -> Student:
         if problem := transaction.problem_with(path):
             raise UserError(problem)
         return _from_checkpoint(path, described_by)
-    if (path / ROLE / WEIGHTS).is_file():
+    if has_weights(path / ROLE):
         return _from_model_folder(path / ROLE)
     return _from_checkpoint(_newest(path), described_by)
 
@@ -113,7 +115,7 @@ def _from_checkpoint(folder: Path, described_by: str | None) -> Student:
     }
     if described_by is not None:
         identity = _described_by(find_model(described_by, "--card"))
-    elif (run / ROLE / WEIGHTS).is_file():
+    elif has_weights(run / ROLE):
         identity = _described_by(find_model(str(run / ROLE), "model"))
     elif (run / RECIPE).is_file():
         identity = _described_by_recipe(run / RECIPE)

@@ -13,9 +13,10 @@ import torch
 from idlm_ds.checkpoints.conversion import TOKENIZER_FILES
 from idlm_ds.checkpoints.formats.base import write_model
 from idlm_ds.checkpoints.formats.content import Content
-from idlm_ds.checkpoints.formats.folder import INDEX
-from idlm_ds.checkpoints.model_folder import CONFIG, read_json
+from idlm_ds.checkpoints.json_files import read_json
+from idlm_ds.checkpoints.model_folder import CONFIG
 from idlm_ds.checkpoints.staging import staged
+from idlm_ds.checkpoints.weight_files import INDEX
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.errors import UserError
 from idlm_ds.export.card import Page

@@ -46,6 +46,21 @@ def build(cls: type[T], raw: object, key: str = "") -> T:
     return cls(**{name: _convert(hints[name], raw[name], _join(key, name)) for name in raw})
 
 
+def default_of(cls: Any, key: str) -> object:
+    """Return the default of a dotted key of a recipe class, or of a section's.
+
+    Raises:
+        KeyError: There is no such key, or it has no default.
+    """
+    name, _, rest = key.partition(".")
+    field = {member.name: member for member in fields(cls)}[name]
+    if rest:
+        return default_of(get_type_hints(cls)[name], rest)
+    if field.default is MISSING:
+        raise KeyError(key)
+    return field.default
+
+
 def _convert(hint: Any, value: object, key: str) -> object:
     if is_dataclass(hint):
         return build(hint, value, key)  # type: ignore[arg-type]

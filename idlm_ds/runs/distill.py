@@ -4,18 +4,13 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from idlm_ds.build.data import load_windows, make_loader
 from idlm_ds.build.engines import EngineSetup
 from idlm_ds.build.judges import load_judge
 from idlm_ds.build.methods import Teacher, find_teacher, make_program
 from idlm_ds.build.tokenizers import load_tokenizer
-from idlm_ds.checkpoints.model_folder import write_network
-from idlm_ds.console import say
 from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import FrozenRole, TrainedRole
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.controls import RunEvaluation
@@ -25,6 +20,7 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
 from idlm_ds.provenance import git_commit
 from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.runs.saved import save_model
 from idlm_ds.runs.session import (
     Session,
     checkpointer,
@@ -83,7 +79,9 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     hooks.append(preview)
     if not run_to_end(session, program, loader, hooks, saver, start=start, stop=stop):
         return None
-    folder = _save_student(student, teacher, tokenizer, session)
+    saved = saver.newest or checkpoint
+    assert saved is not None, "a run ends with a checkpoint"
+    folder = _save_student(student, teacher, tokenizer, session, saved)
     if isinstance(frozen, FrozenRole) and isinstance(teacher.method, SelfDistillation):
         # In rounds the student's former self took the teacher's place.
         frozen.reload(teacher.model.weights)
@@ -108,22 +106,17 @@ def _check_unmasked(windows: Rows, process: Process) -> None:
         )
 
 
-@torch.no_grad()
 def _save_student(
-    student: TrainedRole, teacher: Teacher, tokenizer: Tokenizer, session: Session
+    student: TrainedRole, teacher: Teacher, tokenizer: Tokenizer, session: Session, saved: Path
 ) -> Path:
     folder = session.options.output / "student"
-    weights = gather_weights(student, is_first=session.world.is_first)
-    if session.world.is_first:
-        origin = {
-            "made_by": f"{session.recipe.objective.name}, running-mean weights",
-            "recipe": session.recipe.name,
-            "teacher": teacher.model.origin,
-            "student_updates": student.updates,
-            "commit": git_commit(),
-        }
-        write_network(folder, teacher.student.card, weights, origin=origin)
-        tokenizer.save(folder)
-        say(f"student: {folder}")
-    session.world.barrier()
+    origin = {
+        "made_by": f"{session.recipe.objective.name}, running-mean weights",
+        "recipe": session.recipe.name,
+        "teacher": teacher.model.origin,
+        "student_updates": student.updates,
+        "commit": git_commit(),
+    }
+    world = session.world
+    save_model(folder, saved, student, teacher.student, tokenizer, world=world, origin=origin)
     return folder

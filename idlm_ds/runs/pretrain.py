@@ -5,14 +5,11 @@ from pathlib import Path
 
 from idlm_ds.build.data import load_windows, make_loader, step_settings
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
-from idlm_ds.build.networks import Network, new_network, starting_weights
+from idlm_ds.build.networks import new_network, starting_weights
 from idlm_ds.build.processes import vocabulary_of
 from idlm_ds.build.tokenizers import load_tokenizer
-from idlm_ds.checkpoints.model_folder import write_network
-from idlm_ds.console import say
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.export import gather_weights
-from idlm_ds.engine.role import TrainedRole, start_trained
+from idlm_ds.engine.role import start_trained
 from idlm_ds.objectives.alternation import Phase
 from idlm_ds.objectives.pretrain import NextToken, PretrainMethod
 from idlm_ds.processes.by_name import make_process
@@ -20,6 +17,7 @@ from idlm_ds.recipes.schema import PretrainRecipe
 from idlm_ds.registry.families import FAMILIES
 from idlm_ds.registry.methods import OBJECTIVES
 from idlm_ds.registry.table import load
+from idlm_ds.runs.saved import save_model
 from idlm_ds.runs.session import Session, checkpointer, logging_hooks, run_to_end
 from idlm_ds.train.hooks.validation import Validation
 from idlm_ds.train.step import Program
@@ -81,7 +79,11 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     hooks.append(validation)
     if not run_to_end(session, program, loader, hooks, saver, start=start, stop=stop):
         return None
-    return _save(model, network, tokenizer, session)
+    saved = saver.newest or checkpoint
+    assert saved is not None, "a run ends with a checkpoint"
+    folder = session.options.output / "model"
+    save_model(folder, saved, model, network, tokenizer, world=world)
+    return folder
 
 
 def make_method(
@@ -101,15 +103,3 @@ def make_method(
         section = replace(section, name=sampled_as)
     process = make_process(asdict(section), *vocabulary_of(section, len(tokenizer)))
     return method(process, t_min=section.t_min)
-
-
-def _save(model: TrainedRole, network: Network, tokenizer: Tokenizer, session: Session) -> Path:
-    folder = session.options.output / "model"
-    weights = gather_weights(model, is_first=session.world.is_first)
-    if session.world.is_first:
-        named = {name.removeprefix(network.prefix): w for name, w in weights.items()}
-        write_network(folder, network.card, named)
-        tokenizer.save(folder)
-        say(f"model: {folder}")
-    session.world.barrier()
-    return folder

@@ -7,22 +7,29 @@ from typing import Any, NoReturn, Self
 
 import torch
 
-from idlm_ds.checkpoints import transaction
+from idlm_ds.checkpoints.retention import Retention
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
-from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, read_state
+from idlm_ds.engine.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    problem_with,
+    read_state,
+)
 from idlm_ds.engine.dist import World
+from idlm_ds.engine.saving import CheckpointWriter
 from idlm_ds.errors import Preempted, UserError
 from idlm_ds.kernels import dispatch
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
+from idlm_ds.recipes.typed import default_of
 from idlm_ds.runs.output import belongs_to_this_job, prepare_output
 from idlm_ds.runs.requeue import write_note
 from idlm_ds.startup import batch_restarts
 from idlm_ds.train import signals
 from idlm_ds.train.flops import Meter, peak_flops
-from idlm_ds.train.hooks.checkpointing import Checkpointer
+from idlm_ds.train.hooks.checkpointing import Checkpointer, Watch
 from idlm_ds.train.hooks.console import Progress, say
 from idlm_ds.train.hooks.metrics import MetricsFile, TensorBoard, WandB
 from idlm_ds.train.hooks.preemption import Preemption, signals_on_any_rank
@@ -140,8 +147,7 @@ class Session:
                     say(f"resume: no checkpoint in {self.checkpoints} yet, starting at phase 0")
                 return newest
             case named:
-                damage = transaction.problem_with(Path(named)) if self.world.is_first else None
-                if damage := self.world.agree(damage):
+                if damage := problem_with(Path(named), world=self.world):
                     raise UserError(f"--resume: {damage}")
                 return Path(named)
 
@@ -149,12 +155,19 @@ class Session:
         self, saved: Mapping[str, Any], state: Mapping[str, Any], folder: Path
     ) -> None:
         for key, fingerprint in state["inputs"].items():
-            if saved["inputs"].get(key) != fingerprint:
+            if saved.get("inputs", {}).get(key) != fingerprint:
                 raise UserError(f"--resume: {folder} was made with another {key} than this run's")
         for key, value in state["recipe"].items():
-            was = saved["recipe"].get(key)
+            was = saved.get("recipe", {}).get(key, self._before(key))
             if was != value:
                 raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
+
+    def _before(self, key: str) -> object:
+        """Return what a key meant when recipes did not have it: its default."""
+        try:
+            return _as_json(default_of(type(self.recipe), key))
+        except KeyError:
+            return None
 
     def restore(self, folder: Path | None, program: Program) -> int:
         """Load a checkpoint into fresh engines.
@@ -180,9 +193,14 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     parts["student.latent"] = recipe.get("student", {}).get("latent", {})
     for section, part in parts.items():
         for key, value in part.items():
-            flat[f"{section}.{key}"] = list(value) if isinstance(value, tuple) else value
+            flat[f"{section}.{key}"] = _as_json(value)
     flat.pop("data.prefetch")
     return flat
+
+
+def _as_json(value: object) -> object:
+    """Return a value of a recipe as a JSON file gives it back."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def logging_hooks(
@@ -228,6 +246,7 @@ def run_to_end(
 
     Raises:
         Preempted: A signal ended the run.
+        UserError: A checkpoint could not be written.
     """
     log_every = session.recipe.log.every
     preemption = Preemption(session.world)
@@ -241,9 +260,11 @@ def run_to_end(
         log_every=log_every,
         meter=_meter(session, program),
     )
+    if ending is not None:
+        saver.save()
+    saver.finish()
     if ending is None:
         return True
-    saver.save()
     if ending.is_preemption:
         _make_room(session, ending.reason, start=start, phase=preemption.done)
     if session.world.is_first:
@@ -299,17 +320,19 @@ def _meter(session: Session, program: Program) -> Meter | None:
 def checkpointer(
     session: Session, program: Program, state: Mapping[str, Any], *, stop: int
 ) -> Checkpointer:
-    """Build the hook that saves."""
-    section = session.recipe.checkpoint
-    return Checkpointer(
+    """Build the hook that saves.
+
+    Collective: every rank must call.
+    """
+    section, world = session.recipe.checkpoint, session.world
+    writer = CheckpointWriter(
         session.checkpoints,
-        program,
-        state,
-        every=section.every,
-        keep=section.keep,
-        stop=stop,
-        world=session.world,
+        Retention(section.keep, section.keep_every_hours),
+        world=world,
+        is_asynchronous=section.asynchronous,
     )
+    watch = Watch(writer, minutes=section.every_minutes, world=world)
+    return Checkpointer(writer, program, state, every=section.every, stop=stop, watch=watch)
 
 
 def _sinks(session: Session, log: LogSection) -> list[Hook]:

@@ -7,10 +7,12 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 
 from idlm_ds.build import data
 from idlm_ds.build.data import find_corpus, load_windows
 from idlm_ds.build.locate import ASSETS
+from idlm_ds.data import index
 from idlm_ds.data.prepare import hub
 from idlm_ds.data.prepare.documents import Reading
 from idlm_ds.data.prepare.hub import HubSource, Preset
@@ -19,6 +21,7 @@ from idlm_ds.data.prepare.preparation import prepare
 from idlm_ds.data.prepared import PreparedRows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows
+from idlm_ds.engine.dist import World
 from idlm_ds.errors import UserError
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
@@ -29,14 +32,17 @@ LENGTH = 32
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """A process group as one rank sees it; the first one's word is ``verdict``."""
+class Ranks(World):
+    """A process group as one rank sees it; ``verdict`` is what another one found."""
 
-    is_first: bool = True
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    device: torch.device = torch.device("cpu")
     verdict: str | None = None
 
-    def agree(self, value: object) -> object:
-        return value if self.is_first else self.verdict
+    def gather(self, value: object) -> list[object]:
+        return [value, self.verdict]
 
 
 def recipe(corpus: object, length: int = LENGTH) -> DistillRecipe:
@@ -91,15 +97,28 @@ def test_altered_shards_are_refused_by_hash_in_one_line(folder):
         load(folder)
 
 
-def test_the_first_rank_reads_everything_and_the_others_take_its_word(folder, monkeypatch):
-    def never(*args: object) -> None:
-        raise AssertionError("another rank hashed the data")
+def test_ranks_read_everything_once_and_take_the_word_of_each_other(folder, monkeypatch):
+    read: list[str] = []
 
-    monkeypatch.setattr(data, "check_hashes", never)
-    rows, _ = load(folder, world=Ranks(is_first=False))
-    assert isinstance(rows, PreparedRows)
+    def hash_file(path: Path) -> str:
+        read.append(path.name)
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+
+    monkeypatch.setattr(index, "hash_file", hash_file)
+    files = [record.file for record in index.read_index(folder, "data.corpus").files]
+    for size in (1, 2, len(files) + 1):
+        read.clear()
+        for rank in range(size):
+            rows, _ = load(folder, world=Ranks(rank, size))
+            assert isinstance(rows, PreparedRows)
+        assert sorted(read) == sorted(files)
     with pytest.raises(UserError, match=r"^data\.corpus: spoilt$"):
-        load(folder, world=Ranks(is_first=False, verdict="data.corpus: spoilt"))
+        load(folder, world=Ranks(verdict="data.corpus: spoilt"))
+
+
+def test_work_is_shared_evenly():
+    sizes = {"a": 7, "b": 1, "c": 5, "d": 3, "e": 2}
+    assert [Ranks(rank, 3).share(sizes) for rank in range(3)] == [["a"], ["c", "b"], ["d", "e"]]
 
 
 def test_other_lengths_and_unfinished_data_are_refused(folder):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from idlm_ds.checkpoints import conversion
 from idlm_ds.checkpoints.conversion import ConversionOptions, convert
-from idlm_ds.checkpoints.formats import base, folder
+from idlm_ds.checkpoints.formats import base
 from idlm_ds.checkpoints.formats.content import Content
 from idlm_ds.checkpoints.formats.public import read_public
 from idlm_ds.checkpoints.tensors import NamedTensors
@@ -62,8 +62,7 @@ def break_off(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
         file.write(b"half")
         raise error
 
-    monkeypatch.setattr(folder, "save_file", write_half)
-    monkeypatch.setattr("idlm_ds.checkpoints.model_folder.save_file", write_half)
+    monkeypatch.setattr("idlm_ds.checkpoints.tensors.save_file", write_half)
     monkeypatch.setattr(torch, "save", save_half)
 
 

@@ -1,6 +1,7 @@
 """A run that was stopped and resumed is the run that was not."""
 
 import dataclasses
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,15 @@ import pytest
 from safetensors.torch import load_file
 
 from idlm_ds.checkpoints import transaction
-from idlm_ds.engine.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+from idlm_ds.checkpoints.retention import Retention
+from idlm_ds.engine.checkpoint import (
+    find_checkpoint,
+    load_checkpoint,
+    problem_with,
+    save_checkpoint,
+)
 from idlm_ds.engine.dist import World
+from idlm_ds.engine.saving import CheckpointWriter
 from idlm_ds.errors import UserError
 from idlm_ds.models.dit import DiTConfig
 from idlm_ds.train.step import train_step
@@ -150,6 +158,47 @@ def test_a_role_that_learns_in_part_saves_and_resumes_that_part(stage: int, tmp_
     }
 
 
+def _save_beside(world: World, root: Path, stage: int, precision: str) -> list[str]:
+    """Save twice in every way, beside training on a slow disk; return what is at last on disk."""
+    program = toy.start_program(world, toy.engine_json(stage), precision=precision)
+    writer = CheckpointWriter(root / "beside", Retention(9), world=world, is_asynchronous=True)
+    describe = transaction.describe
+
+    def slowly(path: Path) -> transaction.FileEntry:
+        time.sleep(0.1 * ("beside" in str(path)))
+        return describe(path)
+
+    transaction.describe = slowly
+    were_writing = []
+    for step, batch in enumerate(toy.make_loader(world).batches(0, PHASES)):
+        train_step(program, step, batch)
+        were_writing.append(writer.is_writing)
+        if step + 1 in (BEFORE_ANY_STUDENT, MID_CYCLE):
+            writer.save(step + 1, program.learners, {})
+            at_once = root / "at once"
+            save_checkpoint(at_once, step + 1, program.learners, {}, world=world, keep=9)
+    assert any(were_writing)
+    writer.wait()
+    assert not writer.is_writing
+    return sorted(p.name for p in (root / "beside").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("stage", "precision"),
+    [(3, "fp32"), *[pytest.param(s, "bf16", marks=pytest.mark.slow) for s in (1, 2, 3)]],
+)
+def test_what_is_written_beside_training_is_the_state_when_it_was_saved(
+    stage: int, precision: str, tmp_path: Path
+):
+    steps = ["step-1", "step-4"]
+    assert run_ranks(_save_beside, 2, tmp_path, stage, precision) == [steps] * 2
+    for step in steps:
+        assert transaction.problem_with(tmp_path / "beside" / step) is None
+        for path in (tmp_path / "at once" / step).rglob("*.safetensors"):
+            relative = path.relative_to(tmp_path / "at once")
+            toy.assert_same(load_file(tmp_path / "beside" / relative), load_file(path), str(path))
+
+
 def _save_three(world: World, root: Path) -> None:
     _distil(world, 1, save_in=root, save_at=(1, 2, 3), stop=3)
 
@@ -174,6 +223,36 @@ def test_damaged_checkpoints_are_skipped_and_named_on_every_rank(tmp_path: Path)
             "step-3: fake/rank-00001.safetensors does not match its SHA-256"
         )
         assert problems[1].endswith("step-2: student/rank-00000.safetensors is missing")
+
+
+def _hashed(world: World, folder: Path) -> tuple[list[str], str | None]:
+    """Files that this rank reads to verify a checkpoint, and the verdict."""
+    names: list[str] = []
+
+    def count(path: Path, hash_file=transaction._hash) -> str:
+        names.append(str(path.relative_to(folder)))
+        return hash_file(path)
+
+    transaction._hash = count
+    problem = problem_with(folder, world=world)
+    return sorted(names), problem
+
+
+def test_ranks_verify_what_they_will_read_and_together_every_file_once(tmp_path: Path):
+    run_ranks(_save_three, 2, tmp_path)
+    folder = tmp_path / "step-3"
+    parts = [
+        f"{role}/rank-0000{rank}.safetensors" for rank in (0, 1) for role in ("fake", "student")
+    ]
+    assert run_ranks(_hashed, 2, folder) == [
+        ([parts[0], "loop.json", parts[1]], None),
+        (parts[2:], None),
+    ]
+    (folder / "loop.json").write_text((folder / "loop.json").read_text().replace("3", "4"))
+    problem = f"{folder}: loop.json does not match its SHA-256"
+    answers = run_ranks(_hashed, 3, folder)
+    assert sorted(name for names, _ in answers for name in names) == sorted([*parts, "loop.json"])
+    assert all(names and verdict == problem for names, verdict in answers)
 
 
 def _save_again(world: World, root: Path, step: int, keep: int) -> list[str]:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from idlm_ds.engine.checkpoint import load_checkpoint, save_checkpoint
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.handover import Handover
 from idlm_ds.engine.role import Role
 from idlm_ds.noise import Noise, stratified_times
@@ -174,7 +173,7 @@ def _hand_over(world: World, stage: int, precision: str) -> None:
     assert taken.equal(_answer(student))
     assert not taken.equal(at_first)
     raw = toy.state_of(world, program.learners)
-    for name, weight in gather_weights(teacher, is_first=world.is_first).items():
+    for name, weight in toy.gather_weights(teacher, is_first=world.is_first).items():
         assert weight.equal(raw[f"student/weight/{name}"].to(weight.dtype)), name
 
     train_step(program, 0, batches[2])
@@ -206,7 +205,7 @@ def _run(
     losses, teachers = [], {}
     for step, batch in enumerate(toy.make_loader(world).batches(start, UPDATES), start=start):
         losses.append(train_step(program, step, batch, is_logged=True).loss)
-        teachers[step] = gather_weights(program.roles["teacher"], is_first=world.is_first)
+        teachers[step] = toy.gather_weights(program.roles["teacher"], is_first=world.is_first)
         if root and step + 1 in (MID_FIRST, MID_ROUND, BOUNDARY):
             save_checkpoint(root, step + 1, program.learners, {}, world=world, keep=9)
     return {
@@ -249,7 +248,7 @@ def _renewed(world: World, folder: Path, stage: int) -> dict[str, Any]:
     handover.renew()
     state = toy.state_of(world, program.learners)
     return {
-        "teacher": gather_weights(program.roles["teacher"], is_first=world.is_first),
+        "teacher": toy.gather_weights(program.roles["teacher"], is_first=world.is_first),
         "student": {k.split("/")[2]: v for k, v in state.items() if "/weight/" in k},
     }
 

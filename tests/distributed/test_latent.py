@@ -12,7 +12,6 @@ from idlm_ds.build.networks import known_network
 from idlm_ds.checkpoints.model_folder import NetworkCard
 from idlm_ds.engine.checkpoint import load_checkpoint, save_checkpoint
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import start_trained
 from idlm_ds.recipes.student import LatentSection
 from idlm_ds.samplers.batched import sample_batched
@@ -159,7 +158,7 @@ def _start(world: World, stage: int) -> dict[str, torch.Tensor] | None:
         toy.optimizer_of("student"),
         ema_decay=0.5,
     )
-    return dict(gather_weights(role, is_first=world.is_first))
+    return dict(toy.gather_weights(role, is_first=world.is_first))
 
 
 def test_a_new_projection_is_the_same_at_every_stage_and_on_any_number_of_ranks():

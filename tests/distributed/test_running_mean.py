@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.export import gather_weights
 from idlm_ds.processes.base import at
 from idlm_ds.train.step import train_step
 
@@ -33,7 +32,9 @@ def _distil(world: World, stage: int, looks: bool) -> dict[str, Any]:
                 wanted = _answer(_plain_mean(state, name))
                 assert_close(seen, wanted)
     state = toy.state_of(world, program.learners)
-    exported = {n: gather_weights(r, is_first=world.is_first) for n, r in program.learners.items()}
+    exported = {
+        n: toy.gather_weights(r, is_first=world.is_first) for n, r in program.learners.items()
+    }
     toy.assert_same(toy.state_of(world, program.learners), state, "after an export")
     return {"state": state, "exported": exported}
 

@@ -12,7 +12,8 @@ from idlm_ds.data.loader import Loader
 from idlm_ds.data.windows import Windows
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.dist import World
-from idlm_ds.engine.role import FrozenRole, TrainedRole, start_frozen, start_trained
+from idlm_ds.engine.role import FrozenRole, Role, TrainedRole, start_frozen, start_trained
+from idlm_ds.engine.zero import gathered
 from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.models.init import InitialWeights
 from idlm_ds.objectives.alternation import Alternation, Phase
@@ -226,3 +227,27 @@ def assert_same(got: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: 
     assert got.keys() == wanted.keys(), where
     for name, value in wanted.items():
         assert torch.equal(got[name], value), f"{where}: {name} differs"
+
+
+@torch.no_grad()
+def gather_weights(role: Role, *, is_first: bool) -> dict[str, Tensor]:
+    """Collect a network's weights on the first rank, one tensor at a time.
+
+    Collective: every rank must call. Of a network that learns, the running mean is taken.
+
+    Returns:
+        CPU tensors by parameter name on the first rank, nothing on the others.
+    """
+    if not isinstance(role, TrainedRole):
+        return _gather(role, is_first=is_first)
+    with role.ema.in_place():
+        return _gather(role, is_first=is_first)
+
+
+def _gather(role: Role, *, is_first: bool) -> dict[str, Tensor]:
+    weights = {}
+    for name, parameter in role.module.named_parameters():
+        with gathered(parameter):
+            if is_first:
+                weights[name] = parameter.detach().cpu().clone()
+    return weights

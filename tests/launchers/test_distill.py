@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from idlm_ds.checkpoints import transaction
 from idlm_ds.train.loop import CLOCK_FIELDS
 from tests.launchers.conftest import ROOT, Toy, finish, kill, run, start
 
@@ -109,6 +110,65 @@ def test_a_killed_and_resumed_run_is_the_same_run(ranks, teacher, toy, uninterru
 def _lines(output: Path) -> list[str]:
     path = output / "metrics.jsonl"
     return path.read_text().splitlines() if path.exists() else []
+
+
+SLOW_DISK = "../tests/launchers/slow_disk.py"
+SLOWLY, IN_TIME, NOWHERE_FULL = "0.3", "0", "-1"
+
+
+def _written(output: Path) -> int:
+    """Step of the newest checkpoint that is there."""
+    return max((int(p.name[5:]) for p in (output / "checkpoints").glob("step-*")), default=0)
+
+
+def _overtaken(output: Path) -> bool:
+    """Whether a checkpoint is being written of which training has gone on already."""
+    started = [int(p.name[10:]) for p in (output / "checkpoints").glob(".tmp-step-*")]
+    return any(len(_lines(output)) > step for step in started)
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_a_kill_during_a_write_beside_training_costs_what_came_after_the_last_checkpoint(
+    kills, toy, uninterrupted, tmp_path
+):
+    whole, output, moment = uninterrupted(2, teacher="dropout"), tmp_path / "run", random.Random(5)
+    more = ["checkpoint.asynchronous=true", "--resume", "auto"]
+    asked = arguments(toy, output, *more, teacher="dropout")
+    for number in range(kills):
+        processes = start(SLOW_DISK, [SLOWLY, NOWHERE_FULL, *asked], ranks=2)
+        # Where there is one checkpoint more than at the last kill, and another on its way.
+        wanted, deadline = min(_written(output) + 1, 2 * UPDATES - 4), time.monotonic() + 200
+        while _written(output) < wanted or not _overtaken(output):
+            assert time.monotonic() < deadline, "no checkpoint was overtaken"
+            assert all(p.poll() is None for p in processes), finish(processes).err
+            time.sleep(moment.random() * 0.02)
+        time.sleep(moment.random() * 0.3 * (number > 0))
+        kill(processes)
+    saved = _written(output)
+    assert saved > 0
+    assert not (output / "student").exists()
+
+    done = run(SLOW_DISK, [IN_TIME, NOWHERE_FULL, *asked], ranks=2)
+    assert done.code == 0, done.err
+    assert f"resume: {output}/checkpoints/step-{saved}, phase {saved}\n" in done.out
+    assert_same_run(whole, output)
+
+
+@pytest.mark.parametrize("asynchronous", ["true", pytest.param("false", marks=pytest.mark.slow)])
+def test_a_full_disk_of_one_rank_is_one_line_and_leaves_the_last_checkpoint(
+    asynchronous, toy, tmp_path
+):
+    asked = arguments(toy, tmp_path, f"checkpoint.asynchronous={asynchronous}")
+    processes = start(SLOW_DISK, [IN_TIME, "1", *asked], ranks=2)
+    done = finish(processes)
+    assert [p.returncode for p in processes] == [2, 2]
+    assert done.err.startswith(
+        f"error: {tmp_path}/checkpoints: the checkpoint of phase 8 cannot be written: "
+        "No space left on device (rank 1, host "
+    )
+    assert done.err.count("\n") == 1
+    assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-4"]
+    assert transaction.problem_with(tmp_path / "checkpoints" / "step-4") is None
 
 
 @pytest.mark.parametrize(

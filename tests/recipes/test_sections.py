@@ -49,6 +49,8 @@ RANGES = [
     (sections.ModelSection, "cond", (1,), (0,)),
     (sections.ModelSection, "mlp_ratio", (1,), (0,)),
     (sections.ModelSection, "dropout", (0.0, 0.99), (-0.1, 1.0, math.nan)),
+    (sections.CheckpointSection, "every_minutes", (0.0, 0.5, 90.0), (-1.0, math.inf, math.nan)),
+    (sections.CheckpointSection, "keep_every_hours", (0.0, 0.5, 24.0), (-1.0, math.inf, math.nan)),
     (sections.TeacherSection, "path", ("x",), ("", " ")),
     (sections.DataSection, "corpus", ("x",), ("",)),
     (sections.DataSection, "tokenizer", ("x",), ("",)),

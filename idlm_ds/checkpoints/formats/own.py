@@ -10,6 +10,7 @@ from idlm_ds.checkpoints.formats.folder import FolderFormat
 from idlm_ds.checkpoints.formats.plans import planned
 from idlm_ds.checkpoints.formats.reader import Reader, Stated
 from idlm_ds.checkpoints.model_folder import FORMAT, NetworkCard, read_card, write_network
+from idlm_ds.checkpoints.weight_files import Stream
 from idlm_ds.errors import UserError
 from idlm_ds.registry.families import is_masked
 
@@ -17,8 +18,6 @@ from idlm_ds.registry.families import is_masked
 @final
 class OwnFolder(FolderFormat):
     """A card, and weights under the names of the network."""
-
-    has_shards = False
 
     def fits(self, fields: Mapping[str, Any]) -> bool:
         """See base class."""
@@ -68,6 +67,8 @@ class OwnFolder(FolderFormat):
         return card.fields()
 
     def write(self, path: Path, content: Content, *, max_shard_size: str) -> None:
-        """See base class; holds all weights in memory."""
-        del max_shard_size
-        write_network(path, self.config(content.about), content.tensors(), origin=content.origin)
+        """See base class; holds one shard in memory."""
+        empty = dict(content.empty())
+        weights = Stream({name: empty[name] for name in content.shapes()}, content.tensor)
+        fields = self.config(content.about)
+        write_network(path, fields, weights, origin=content.origin, max_shard_size=max_shard_size)

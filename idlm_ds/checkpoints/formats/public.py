@@ -18,7 +18,8 @@ from idlm_ds.checkpoints.formats.plans import (
     plan_of,
     problems,
 )
-from idlm_ds.checkpoints.model_folder import CONFIG, read_json
+from idlm_ds.checkpoints.json_files import read_json
+from idlm_ds.checkpoints.model_folder import CONFIG
 from idlm_ds.checkpoints.pickle_reader.torch_file import TorchFile
 from idlm_ds.checkpoints.tensors import NamedTensors
 from idlm_ds.errors import UserError

@@ -258,9 +258,10 @@ def test_numbers_that_equal_nothing_survive(tmp_path: Path):
     assert torch.equal(kept, odd)
 
 
-def test_large_folders_are_cut(tmp_path: Path):
+@pytest.mark.parametrize("layout", ["sdtt", "idlm_ds"])
+def test_large_folders_are_cut(layout, tmp_path: Path):
     source, weights = disk.write_mdlm(tmp_path / "model")
-    target, _ = convert_to("sdtt", source, tmp_path, max_shard_size="20KB")
+    target, _ = convert_to(layout, source, tmp_path, max_shard_size="20KB")
     shards = sorted(target.glob("model-*.safetensors"))
     assert len(shards) > 2
     largest = max(w.nbytes for w in weights.values())
@@ -284,7 +285,8 @@ SENSELESS: list[tuple[Callable[[Path], Written], str, dict[str, Any], str]] = [
     (disk.write_mdlm, "idlm_ds", {"family": "duo"}, "--family: duo, but the source says mdlm"),
     (disk.write_mdlm, "idlm_ds", {"length": 9}, f"--length: 9, but the source says {LENGTH}"),
     (disk.write_mdlm, "idlm_ds", {"sees_time": True}, "--time-conditioning: True"),
-    (disk.write_mdlm, "idlm_ds", {"max_shard_size": "1MB"}, "never cut"),
+    (disk.write_mdlm, "lightning", {"max_shard_size": "1MB"}, "never cut"),
+    (disk.write_mdlm, "idlm_ds", {"max_shard_size": "big"}, "'big' is no size like 5GB"),
     (disk.write_mdlm, "sdtt", {"max_shard_size": "big"}, "'big' is no size like 5GB"),
 ]
 
