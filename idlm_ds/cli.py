@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ def train(
         return
     if setup.note and is_first_rank():
         say(setup.note)
-    options = RunOptions(output=output, resume=args.resume, fresh=args.fresh)
+    options = RunOptions(output=output, resume=args.resume, fresh=args.fresh, config=args.config)
     with in_world() as world:
         run(recipe, setup, Session(recipe, options, world))
 
@@ -96,6 +97,9 @@ def train(
 def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
     """Run a launcher's ``main`` and leave with the right exit code."""
     prepare_environment()
+    # The interpreter would look for cycles in all objects of all libraries before it ends, which
+    # takes seconds on a busy machine.
+    atexit.register(gc.freeze)
     code = 0
     try:
         main(sys.argv[1:])

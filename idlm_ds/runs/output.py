@@ -11,7 +11,7 @@ from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 
 FILES = ("recipe.yaml", "run.json", "metrics.jsonl", "report.md", "report.json", "frontier.png")
-FOLDERS = ("checkpoints", "student", "model", "samples", "tensorboard", "wandb")
+FOLDERS = ("checkpoints", "student", "model", "samples", "evaluation", "tensorboard", "wandb")
 """Everything a run writes; the only names ``--fresh`` deletes."""
 
 

@@ -37,6 +37,8 @@ class RunOptions:
     """None, ``auto`` or a checkpoint folder."""
 
     fresh: bool = False
+    config: Path | None = None
+    """The DeepSpeed file, to be named in messages."""
 
 
 @dataclass(frozen=True, slots=True)

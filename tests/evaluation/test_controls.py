@@ -13,6 +13,7 @@ from idlm_ds.build.saved_model import open_model
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.windows import in_order, pack
 from idlm_ds.evaluation.controls import Measured, RunEvaluation
+from idlm_ds.evaluation.kept import KeptSets
 from idlm_ds.evaluation.report import report
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
@@ -31,8 +32,9 @@ OVERRIDES = [
 
 
 @pytest.fixture(scope="module")
-def evaluation() -> tuple[RunEvaluation, list]:
+def evaluation(tmp_path_factory) -> tuple[RunEvaluation, list]:
     """An evaluation and the arguments of ``measure``."""
+    folder = tmp_path_factory.mktemp("kept")
     recipe = ASSETS.parents[1] / "ds_configs" / "recipes" / "quickstart.yaml"
     opened = open_model(str(ASSETS / "teacher"), length=LENGTH)
     heldout = in_order(
@@ -45,6 +47,9 @@ def evaluation() -> tuple[RunEvaluation, list]:
         process=opened.process,
         tokenizer=opened.tokenizer,
         judge=load_judge(str(ASSETS / "judge"), ALONE.device),
+        judge_print="the embedded one",
+        weights={"student": "s", "teacher": "t"},
+        kept=KeptSets(folder, {}, ALONE),
         world=ALONE,
     )
     return built, [network, network, heldout]
