@@ -12,7 +12,7 @@ import idlm_ds
 ROOT = Path(idlm_ds.__file__).parents[1]
 
 BEYOND = 2e9
-"""Bytes beside the weights of network and judge; Python and its libraries take 0.8 GB of them."""
+"""Bytes beside the weights of network and judge; Python and its libraries take 0.65 GB of them."""
 
 
 @pytest.mark.slow
