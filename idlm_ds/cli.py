@@ -2,6 +2,7 @@
 
 import argparse
 import atexit
+import gc
 import os
 import socket
 import sys
@@ -106,9 +107,9 @@ def train(
         return
     if setup.note and is_first_rank():
         say(setup.note)
-    options = RunOptions(output=output, resume=args.resume, fresh=args.fresh).after_restart()
+    options = RunOptions(output=output, resume=args.resume, fresh=args.fresh, config=args.config)
     with in_world() as world:
-        run(recipe, setup, Session(recipe, options, world))
+        run(recipe, setup, Session(recipe, options.after_restart(), world))
 
 
 def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = False) -> NoReturn:
@@ -135,6 +136,9 @@ def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
         # Each process has an environment of its own, and without a good one knows no others.
         sys.stderr.write(f"error: {error}\n")
         return EXIT_CODES[UserError]
+    # The interpreter would look for cycles in all objects of all libraries before it ends, which
+    # takes seconds on a busy machine.
+    atexit.register(gc.freeze)
     try:
         main(sys.argv[1:])
     except (UserError, NumericsError) as error:

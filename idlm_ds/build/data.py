@@ -8,7 +8,7 @@ from huggingface_hub.constants import HF_HOME
 
 from idlm_ds.build.locate import HUB, locate
 from idlm_ds.data.corpus import read_corpus, split_documents
-from idlm_ds.data.index import TRAIN, check_hashes, is_prepared
+from idlm_ds.data.index import TRAIN, Index, check_hashes, is_prepared
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.prepare.documents import TEXT, Reading
 from idlm_ds.data.prepared import heldout_rows, open_prepared, training_rows
@@ -43,8 +43,17 @@ def find_corpus(spec: str) -> Path | None:
     return locate(spec, CORPUS)
 
 
-def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, world: World) -> Data:
+def load_windows(
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    *,
+    num_heldout: int,
+    world: World,
+    reads_heldout: bool = True,
+) -> Data:
     """Open the training data, and read some held-out rows.
+
+    Without ``reads_heldout`` there are none of these, and the training data is the same.
 
     Collective: every rank must call. Together they read all of prepared data once and compare it
     with its hashes.
@@ -57,16 +66,23 @@ def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, worl
     if path is None:
         return _streamed(recipe, tokenizer, num_heldout)
     if is_prepared(path):
-        return _prepared(recipe, path, tokenizer, num_heldout, world)
+        rows, index = _prepared(recipe, path, tokenizer, world)
+        return rows, heldout_rows(index, path, num_heldout) if reads_heldout else _no_rows(length)
     documents = read_corpus(path)
     train, heldout = split_documents(documents, heldout_every=recipe.data.heldout_every)
     windows = Windows(pack(train, tokenizer), length, recipe.seed)
+    if not reads_heldout:
+        return windows, _no_rows(length)
     return windows, in_order(pack(heldout, tokenizer), length, num_heldout)
 
 
+def _no_rows(length: int) -> npt.NDArray[np.int64]:
+    return np.empty((0, length), np.int64)
+
+
 def _prepared(
-    recipe: Recipe, folder: Path, tokenizer: Tokenizer, num_heldout: int, world: World
-) -> Data:
+    recipe: Recipe, folder: Path, tokenizer: Tokenizer, world: World
+) -> tuple[Rows, Index]:
     index = open_prepared(folder, tokenizer, CORPUS, length=recipe.data.length)
     # Each rank reads and hashes its share of the files, and all hear what any of them found.
     share, problem = world.share({r.file: r.bytes for r in index.files}), None
@@ -81,8 +97,7 @@ def _prepared(
             f"{CORPUS}: {folder} says which part of a row is to be learned, which training does "
             "not heed yet; prepare it with --pack wrap"
         )
-    rows = training_rows(index, folder, seed=recipe.seed)
-    return rows, heldout_rows(index, folder, num_heldout)
+    return training_rows(index, folder, seed=recipe.seed), index
 
 
 def _streamed(recipe: Recipe, tokenizer: Tokenizer, num_heldout: int) -> Data:

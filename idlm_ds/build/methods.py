@@ -24,7 +24,7 @@ from idlm_ds.processes.base import Process
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.registry.methods import METHODS
 from idlm_ds.registry.table import load
-from idlm_ds.samplers.config import SamplerConfig
+from idlm_ds.samplers.block_config import AnySampler
 from idlm_ds.train.renewal import Renewal
 from idlm_ds.train.step import Program
 
@@ -40,7 +40,7 @@ class Teacher:
 
     process: Process
     method: Method
-    chain: SamplerConfig
+    chain: AnySampler
     """How samples are drawn from it, and from its student but for the latent."""
 
 
@@ -68,8 +68,8 @@ def find_teacher(recipe: DistillRecipe, tokenizer: Tokenizer) -> Teacher:
     student = with_latent(
         network, latent, checkpoint_activations=recipe.train.checkpoint_activations
     )
-    method, chain = make_method(recipe, process), make_sampler_config(recipe.eval, process)
-    return Teacher(model, network, student, process, method, chain)
+    chain = make_sampler_config(recipe.eval, process, recipe.data.length)
+    return Teacher(model, network, student, process, make_method(recipe, process), chain)
 
 
 def make_method(recipe: DistillRecipe, process: Process) -> Method:

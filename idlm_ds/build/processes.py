@@ -3,13 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from idlm_ds.errors import UserError
 from idlm_ds.processes.base import Process
-from idlm_ds.recipes.sections import EvalSection, ProcessSection
+from idlm_ds.recipes.evaluation import EvalSection
+from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.recipes.typed import build
 from idlm_ds.registry.families import SCHEDULES, sampled_as
+from idlm_ds.samplers.block_config import AnySampler, BlockwiseConfig
+from idlm_ds.samplers.blockwise import Remasking
 from idlm_ds.samplers.config import SamplerConfig
 
 
@@ -32,16 +35,26 @@ def vocabulary_of(section: ProcessSection, num_tokens: int) -> tuple[int, int]:
     return num_tokens, section.mask_id
 
 
-def make_sampler_config(section: EvalSection, process: Process) -> SamplerConfig:
-    """Take a recipe's settings for drawing samples; steps are set row by row.
+def make_sampler_config(section: EvalSection, process: Process, length: int) -> AnySampler:
+    """Take a recipe's settings for drawing sequences of ``length``; steps are set row by row.
 
     Raises:
         UserError: The family has no such sampler.
     """
-    shared = ("sampler", "precision", "tail", "nucleus")
-    settings: dict[str, Any] = {key: getattr(section, key) for key in shared}
-    chain = SamplerConfig(steps=section.steps[-1], **settings)
+    steps = section.steps[-1]
     try:
+        if section.is_blockwise:
+            block, remasking = section.block or length, cast(Remasking, section.remasking)
+            blocks = BlockwiseConfig(steps=steps, block=block, remasking=remasking)
+            blocks.check(process, length)
+            return blocks
+        chain = SamplerConfig(
+            steps=steps,
+            sampler=section.sampler,
+            precision=section.precision,
+            tail=section.tail,
+            nucleus=section.nucleus,
+        )
         chain.reverse_step(process)
     except ValueError as error:
         raise UserError(f"eval.{error}") from error

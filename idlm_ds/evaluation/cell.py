@@ -14,8 +14,8 @@ class Cell:
     model: str
     """As the user named it."""
 
-    source: str | None
-    """Fingerprint of the weights or texts; None for a network that a run is training."""
+    source: str
+    """Fingerprint of the weights or texts."""
 
     family: str | None
     """Diffusion family; None for text that no diffusion model wrote."""

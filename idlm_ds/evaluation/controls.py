@@ -15,6 +15,7 @@ from idlm_ds.engine.dist import World
 from idlm_ds.engine.trio import Borrowed, Learner
 from idlm_ds.evaluation.cell import Cell
 from idlm_ds.evaluation.draw import SampleSet, draw_cell
+from idlm_ds.evaluation.kept import KeptSets
 from idlm_ds.evaluation.matching import (
     DISTINCT_2,
     ENTROPY,
@@ -51,6 +52,9 @@ class LiveNetwork:
 
     stream: str
     """Names its random numbers and the files of its samples."""
+
+    source: str
+    """Fingerprint of its weights."""
 
     borrow: Callable[[], AbstractContextManager[nn.Module]]
     """Lends the network with the weights to be measured."""
@@ -91,6 +95,13 @@ class RunEvaluation:
     process: Process
     tokenizer: Tokenizer
     judge: Judge
+    judge_print: str
+    """What its scores depend on, beside its name."""
+
+    weights: Mapping[str, str]
+    """Fingerprints of ``student`` and ``teacher``."""
+
+    kept: KeptSets
     world: World
 
     def measure(self, student: Learner, teacher: Borrowed, heldout: TokenIds) -> Iterator[Measured]:
@@ -104,8 +115,10 @@ class RunEvaluation:
         latent = self.recipe.student.latent.size
         in_rounds = self.recipe.objective.is_in_rounds
         relaxation = None if in_rounds else relaxation_of(self.recipe.process)
-        distilled = LiveNetwork("student", "student", lambda: averaged(student), latent, relaxation)
-        original = LiveNetwork("teacher", "teacher", lambda: nullcontext(teacher.module))
+        lent = (lambda: averaged(student)), (lambda: nullcontext(teacher.module))
+        prints = self.weights["student"], self.weights["teacher"]
+        distilled = LiveNetwork("student", "student", prints[0], lent[0], latent, relaxation)
+        original = LiveNetwork("teacher", "teacher", prints[1], lent[1])
         real = self._score(*token_cell(HELD_OUT, heldout, self.tokenizer))
         yield self._measured(real)
         yield self._measured(self._repeated(heldout, real))
@@ -136,35 +149,41 @@ class RunEvaluation:
 
     def _draw(self, network: LiveNetwork, steps: int, temperature: float = 1.0) -> JudgedSet:
         """Draw a set and score it; the same random numbers serve every temperature."""
-        section = self.recipe.eval
-        config = make_sampler_config(section, self.process)
+        section, length = self.recipe.eval, self.recipe.data.length
+        config = make_sampler_config(section, self.process, length)
         config = replace(config, steps=steps, temperature=temperature, latent=network.latent)
         cell = Cell(
             model=network.name,
-            source=None,
+            source=network.source,
             family=self.recipe.process.name,
             **sampler_settings(config),
             relaxation=network.relaxation,
             seed=section.seed,
             num_samples=section.num_samples,
-            length=self.recipe.data.length,
+            length=length,
             tokenizer=self.tokenizer.fingerprint[:16],
         )
-        with network.borrow() as module:
-            samples = draw_cell(
-                cell,
-                config,
-                process=self.process,
-                network=module,
-                tokenizer=self.tokenizer,
-                stream=f"{network.stream}/{steps}",
-                batch=section.batch,
-                ranks=self.world,
-            )
-        return self._score(cell, samples)
+        stream = f"{network.stream}/{steps}"
+
+        def draw() -> SampleSet:
+            with network.borrow() as module:
+                return draw_cell(
+                    cell,
+                    config,
+                    process=self.process,
+                    network=module,
+                    tokenizer=self.tokenizer,
+                    stream=stream,
+                    batch=section.batch,
+                    ranks=self.world,
+                )
+
+        return self._score(cell, self.kept.samples(cell, stream, draw))
 
     def _score(self, cell: Cell, samples: SampleSet) -> JudgedSet:
-        return JudgedSet(cell, samples, score_set(self.judge, samples.texts, ranks=self.world))
+        judge = [self.judge.name, self.judge.context, self.judge.prefix_bos, self.judge_print]
+        score = partial(score_set, self.judge, samples.texts, ranks=self.world)
+        return JudgedSet(cell, samples, self.kept.scores(cell, samples.texts, judge, score))
 
     def _measured(self, judged: JudgedSet, stream: str | None = None) -> Measured:
         row = sample_columns([judged.cell], [judged.samples])

@@ -14,8 +14,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.evaluation.cell import Cell
 from idlm_ds.processes.base import Denoiser, Process
 from idlm_ds.provenance import describe_machine
-from idlm_ds.samplers.batched import sample_batched
-from idlm_ds.samplers.config import SamplerConfig
+from idlm_ds.samplers.batched import Drawing, sample_batched
 from idlm_ds.samplers.reverse import Sampled
 from idlm_ds.tensor_types import TokenIds
 
@@ -123,7 +122,7 @@ class SampleSet:
 
 def draw_cell(
     cell: Cell,
-    config: SamplerConfig,
+    config: Drawing,
     *,
     process: Process,
     network: Denoiser,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from idlm_ds.errors import UserError
 from idlm_ds.evaluation.draw import Ranks, gather_rows
 from idlm_ds.metrics.judge import Judge, Masking
 
@@ -30,6 +31,12 @@ def score_set(
     """Score a set, each rank every ``ranks.size``-th text of it.
 
     Collective: every rank must call; all get all scores.
+
+    Raises:
+        UserError: A score is not finite; on every rank.
     """
     nats, tokens = judge.score(texts[ranks.rank :: ranks.size], batch, masking=masking)
-    return Scores(*gather_rows(len(texts), ranks, nats, tokens))
+    scores = Scores(*gather_rows(len(texts), ranks, nats, tokens))
+    if not bool(scores.nats.isfinite().all()):
+        raise UserError(f"judge {judge.name}: the score of a text is not finite; use another judge")
+    return scores

@@ -22,6 +22,7 @@ from idlm_ds.evaluation.options import ChainGrid, ChainOptions, ModelOptions
 from idlm_ds.evaluation.store import read_json
 from idlm_ds.recipes.sections import ProcessSection
 from idlm_ds.registry.families import FAMILIES
+from idlm_ds.samplers.block_config import AnySampler
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.tensor_types import TokenIds
 
@@ -63,7 +64,7 @@ def sampler_configs(grid: ChainGrid) -> list[SamplerConfig]:
     ]
 
 
-def sampler_settings(config: SamplerConfig) -> dict[str, Any]:
+def sampler_settings(config: AnySampler) -> dict[str, Any]:
     """Fields of a ``Cell`` that tell how its samples are drawn."""
     names = ("steps", "precision", "temperature", "nucleus")
     shared = {name: getattr(config, name) for name in names}

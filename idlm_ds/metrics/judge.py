@@ -1,15 +1,20 @@
 """Judge: a causal language model that scores texts of other models."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float64, Int, Int64
+from jaxtyping import Bool, Float, Float64, Int, Int64
 from torch import Tensor, nn
 
 Masking: TypeAlias = Literal["published", "strict"]
+
+LOGITS = {"cpu": 2**25, "cuda": 2**28}
+"""Scores (texts x positions x vocabulary) that exist at a time, by kind of device."""
 
 
 def scored_targets(
@@ -140,15 +145,68 @@ class Judge:
         """Sum the nats of the tokens of each text where ``keep`` is true.
 
         Units: nats. Precision: log-softmax in float32, sums in float64.
-        Gradient: reaches those parameters of the network that require one.
+        Gradient: reaches those parameters of the network that require one. Without it, no more
+        than ``LOGITS`` scores exist at a time.
         """
-        ids = encoded.ids.to(self.device)
-        logits = self.model(
-            input_ids=ids, attention_mask=encoded.attended.long().to(self.device)
-        ).logits
+        rows = [t.to(self.device) for t in (encoded.ids, encoded.attended.long(), keep)]
+        texts, width = rows[0].shape
+        if not torch.is_grad_enabled():
+            texts, width = self._sizes(width)
+        parts = zip(*(tensor.split(texts) for tensor in rows), strict=True)
+        return torch.cat([self._nats(*part, width=width) for part in parts])
+
+    def _sizes(self, length: int) -> tuple[int, int]:
+        """How many texts of a length, and how many of their positions, are scored at a time."""
+        most = LOGITS["cpu" if self.device.type == "cpu" else "cuda"]
+        vocab_size = getattr(getattr(self.model, "config", None), "vocab_size", 1)
+        return max(1, most // (length * vocab_size)), min(length, max(1, most // vocab_size))
+
+    def _nats(
+        self,
+        ids: Int[Tensor, "B L"],
+        attended: Int[Tensor, "B L"],
+        keep: Bool[Tensor, "B L"],
+        *,
+        width: int,
+    ) -> Float64[Tensor, " B"]:
+        """See ``nats``; scores of ``width`` positions exist at a time."""
         sums = []
-        # Row by row: for a large vocabulary, a float32 copy of all logits takes gigabytes.
-        for row, target, counts in zip(logits, ids, keep.to(self.device), strict=True):
-            nats = F.cross_entropy(row[:-1].float(), target[1:], reduction="none").double()
-            sums.append(nats[counts[1:]].sum())
-        return torch.stack(sums)
+        for first, logits in self._logits(ids, attended, width):
+            block = slice(first + 1, first + 1 + logits.shape[1])
+            of_block = []
+            # Row by row: for a large vocabulary, a float32 copy of all logits takes gigabytes.
+            for row, target, counts in zip(logits, ids[:, block], keep[:, block], strict=True):
+                scored = row[: len(target)].float()
+                nats = F.cross_entropy(scored, target, reduction="none").double()
+                of_block.append(nats[counts].sum())
+            sums.append(torch.stack(of_block))
+        return torch.stack(sums).sum(0)
+
+    def _logits(
+        self, ids: Int[Tensor, "B L"], attended: Int[Tensor, "B L"], width: int
+    ) -> Iterator[tuple[int, Float[Tensor, "B W V"]]]:
+        """Yield the first position of each block of ``width``, and the scores there.
+
+        The trunk runs once. A model that cannot score a part of the positions gives one block.
+        """
+        inputs = {"input_ids": ids, "attention_mask": attended}
+        length, trunk = ids.shape[1], getattr(self.model, "base_model", self.model)
+        takes_part = "logits_to_keep" in inspect.signature(self.model.forward).parameters
+        if width >= length or trunk is self.model or not takes_part:
+            yield 0, self.model(**inputs).logits
+            return
+        assert isinstance(trunk, nn.Module)
+        with _answering(trunk, trunk(**inputs)):
+            for first in range(0, length, width):
+                part = torch.arange(first, min(first + width, length), device=ids.device)
+                yield first, self.model(**inputs, logits_to_keep=part).logits
+
+
+@contextmanager
+def _answering(module: nn.Module, output: Any) -> Iterator[None]:
+    """Let a module return what it has computed before."""
+    module.forward = lambda *inputs, **more: output
+    try:
+        yield
+    finally:
+        del module.forward

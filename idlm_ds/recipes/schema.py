@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 
 from idlm_ds.recipes.errors import RecipeError
+from idlm_ds.recipes.evaluation import EvalSection
 from idlm_ds.recipes.sections import (
     CheckpointSection,
     DataSection,
     DistillObjective,
     DistillTrain,
     EmaSection,
-    EvalSection,
     LogSection,
     ModelSection,
     OptimSection,
@@ -62,6 +62,7 @@ class DistillRecipe(Section):
             raise RecipeError(
                 f"student.latent.size: must be 0 with objective.name {method.name}, got {size}"
             )
+        self.eval.check_length(self.data.length)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,13 +12,11 @@ from idlm_ds.recipes.errors import RecipeError
 from idlm_ds.registry.families import CLOCKS, FAMILIES, RELAXATIONS, SCHEDULES
 from idlm_ds.registry.methods import METHODS, OBJECTIVES
 from idlm_ds.registry.networks import NETWORKS
-from idlm_ds.registry.samplers import PRECISIONS, SAMPLERS, TAILS
 from idlm_ds.registry.table import OneOf, default
 
 Precision = Literal["fp32", "bf16"]
 Reduction = Literal["mean", "sum"]
 Kernels = Literal["auto", "reference", "triton"]
-Chain = Annotated[str, OneOf(SAMPLERS, lambda name: SAMPLERS[name].is_chain)]
 TrainedNetwork = Annotated[str, OneOf(NETWORKS, lambda name: bool(NETWORKS[name].objective))]
 
 
@@ -299,52 +297,6 @@ class EmaSection(Section):
 
     def __post_init__(self) -> None:
         self._require("decay", 0 <= self.decay < 1, "in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EvalSection(Section):
-    """How samples are drawn and judged."""
-
-    prefix: ClassVar[str] = "eval"
-    num_samples: int = 1024
-    """Samples per measurement; at least 2."""
-    steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
-    """Sampling steps the student is measured at; each at least 1, increasing."""
-    teacher_steps: tuple[int, ...] = (4, 8, 16, 32, 64, 256, 1024)
-    """Sampling steps the teacher is measured at; each at least 1, increasing."""
-    matched_steps: tuple[int, ...] = (8, 1024)
-    """Steps of the control: the teacher at the temperature that gives it the student's entropy."""
-    judge: str = "assets:judge"
-    """Model that scores samples: a folder, or assets:NAME."""
-    precision: Annotated[str, OneOf(PRECISIONS)] = default(PRECISIONS)
-    """Arithmetic of draws; float32 repeats the bias of published samplers."""
-    batch: int = 64
-    """Samples drawn or scored at once; at least 1."""
-    sampler: Chain = default(SAMPLERS)
-    """How the reverse process is walked; analytic and euler are SEDD's."""
-    tail: Annotated[str, OneOf(TAILS)] = default(TAILS)
-    """How the last noise goes: drawn, by the likeliest token, or not at all."""
-    nucleus: float = 1.0
-    """Mass of the likeliest tokens kept of each answer; in (0, 1]; 1 = all."""
-    seed: int = 1234
-    """Seed of the evaluation's own draws; 0 or more."""
-
-    def __post_init__(self) -> None:
-        self._require_at_least(2, "num_samples")
-        for field in ("steps", "teacher_steps", "matched_steps"):
-            steps = getattr(self, field)
-            rising = all(low < high for low, high in zip((0, *steps), steps, strict=False))
-            self._require(field, rising, "increasing counts, each at least 1")
-        self._require("steps", bool(self.steps), "one count or more")
-        self._require_text("judge")
-        self._require_at_least(1, "batch")
-        self._require_at_least(0, "seed")
-        self._require("nucleus", 0 < self.nucleus <= 1, "in (0, 1]")
-        if not SAMPLERS[self.sampler].takes_truncation:
-            is_exact = self.precision == default(PRECISIONS)
-            plain = is_exact and self.nucleus == 1 and not self.matched_steps
-            needs = f"{default(SAMPLERS)} with precision float32, a nucleus or matched_steps"
-            self._require("sampler", plain, needs)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -51,5 +51,8 @@ ANCESTRAL = default(SAMPLERS)
 TAILS = DRAWN, GREEDY, NO_TAIL = ("ancestral", "greedy", "none")
 """How the last noise is removed: drawn like every other step, by the likeliest token, or not."""
 
+REMASKINGS = ("low_confidence", "random")
+"""Which candidates a step of blockwise throws away: the least certain ones, or any."""
+
 PRECISIONS = FLOAT64, FLOAT32 = ("float64", "float32")
 """Of draws; float32 repeats the bias of published samplers."""

@@ -6,20 +6,19 @@ from pathlib import Path
 
 from idlm_ds.build.data import load_windows, make_loader
 from idlm_ds.build.engines import EngineSetup
-from idlm_ds.build.judges import load_judge
+from idlm_ds.build.judges import find_judge
 from idlm_ds.build.methods import Teacher, find_teacher, make_program
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
-from idlm_ds.engine.role import FrozenRole, TrainedRole
+from idlm_ds.engine.role import TrainedRole
 from idlm_ds.errors import UserError
-from idlm_ds.evaluation.controls import RunEvaluation
-from idlm_ds.evaluation.report import report
-from idlm_ds.objectives.self_distillation import SelfDistillation
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
 from idlm_ds.provenance import git_commit
+from idlm_ds.recipes.evaluation import EvalSection
 from idlm_ds.recipes.schema import DistillRecipe
+from idlm_ds.runs.measurement import measure_run, say_how_to_measure
 from idlm_ds.runs.saved import save_model
 from idlm_ds.runs.session import (
     Session,
@@ -46,9 +45,11 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     session.choose_kernels()
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     teacher = find_teacher(recipe, tokenizer)
-    judge = load_judge(recipe.eval.judge, world.device)
-    count = recipe.eval.num_samples
-    windows, heldout = load_windows(recipe, tokenizer, num_heldout=count, world=world)
+    is_measured, count = recipe.eval.is_measured, recipe.eval.num_samples
+    judge = find_judge(recipe.eval.judge) if is_measured else None
+    windows, heldout = load_windows(
+        recipe, tokenizer, num_heldout=count, world=world, reads_heldout=is_measured
+    )
     _check_unmasked(windows, teacher.process)
     teacher_print = world.agree(teacher.model.fingerprint if world.is_first else None)
     state = session.state(windows, teacher=teacher_print)
@@ -67,7 +68,7 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
         every=recipe.log.sample_every,
         chain=replace(
             teacher.chain,
-            steps=min(8, recipe.eval.steps[-1]),
+            steps=_preview_steps(recipe.eval),
             latent=recipe.student.latent.size,
         ),
         length=recipe.data.length,
@@ -82,19 +83,20 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     saved = saver.newest or checkpoint
     assert saved is not None, "a run ends with a checkpoint"
     folder = _save_student(student, teacher, tokenizer, session, saved)
-    if isinstance(frozen, FrozenRole) and isinstance(teacher.method, SelfDistillation):
-        # In rounds the student's former self took the teacher's place.
-        frozen.reload(teacher.model.weights)
-    evaluation = RunEvaluation(
-        recipe=recipe,
-        process=teacher.process,
-        tokenizer=tokenizer,
-        judge=judge,
-        world=world,
-    )
-    between = partial(leave_if_asked, session, start=start, phase=stop)
-    report(evaluation, session.options.output, student, frozen, heldout, after_row=between)
+    if judge is None:
+        say_how_to_measure(session.options, world)
+    else:
+        after = partial(leave_if_asked, session, start=start, phase=stop)
+        roles = (student, frozen)
+        measure_run(session, recipe, teacher, tokenizer, judge, heldout, roles, after_row=after)
     return folder
+
+
+def _preview_steps(section: EvalSection) -> int:
+    """Eight steps; a sampler that takes only some counts of steps is shown at one it takes."""
+    if not section.is_blockwise:
+        return min(8, section.steps[-1])
+    return max((steps for steps in section.steps if steps <= 8), default=section.steps[0])
 
 
 def _check_unmasked(windows: Rows, process: Process) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from idlm_ds.build.data import find_corpus
 from idlm_ds.build.engines import EngineSetup
-from idlm_ds.build.locate import locate
+from idlm_ds.build.judges import find_judge
 from idlm_ds.build.methods import find_teacher
 from idlm_ds.build.networks import Network, new_network, starting_weights
 from idlm_ds.build.tokenizers import load_tokenizer
@@ -32,7 +32,8 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     if isinstance(recipe, DistillRecipe):
         teacher = find_teacher(recipe, tokenizer)
         network, student = teacher.network, teacher.student
-        locate(recipe.eval.judge, "eval.judge")
+        if recipe.eval.is_measured:
+            find_judge(recipe.eval.judge)
         is_in_rounds = isinstance(teacher.method, SelfDistillation)
         fake = {} if is_in_rounds else {"fake": True}
         trained = {"teacher": False, **fake, "student": True}

@@ -16,7 +16,7 @@ FILES = (
     *("recipe.yaml", "run.json", "metrics.jsonl", NOTE),
     *("report.md", "report.json", "frontier.png"),
 )
-FOLDERS = ("checkpoints", "student", "model", "samples", "tensorboard", "wandb")
+FOLDERS = ("checkpoints", "student", "model", "samples", "evaluation", "tensorboard", "wandb")
 """Everything a run writes; the only names ``--fresh`` deletes."""
 
 

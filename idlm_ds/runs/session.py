@@ -7,6 +7,7 @@ from typing import Any, NoReturn, Self
 
 import torch
 
+from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.retention import Retention
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
@@ -48,6 +49,8 @@ class RunOptions:
     """None, ``auto`` or a checkpoint folder."""
 
     fresh: bool = False
+    config: Path | None = None
+    """The DeepSpeed file, to be named in messages."""
 
     def after_restart(self) -> Self:
         """Continue what this batch job began, where its scheduler has started it again.

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 from jaxtyping import Bool
@@ -10,19 +10,35 @@ from torch import Tensor
 
 from idlm_ds.noise import Noise
 from idlm_ds.processes.base import Denoiser, Process
-from idlm_ds.samplers.config import SamplerConfig
-from idlm_ds.samplers.reverse import Sampled
+from idlm_ds.samplers.reverse import OnStep, Sampled
 from idlm_ds.tensor_types import TokenIds
 
 OnBatchStep: TypeAlias = Callable[[Sequence[int], int, float, TokenIds, Bool[Tensor, "B L"]], None]
 """``OnStep`` after the indices of the batch's samples: ``(samples, k, t, x_t, revealed)``."""
 
 
+@runtime_checkable
+class Drawing(Protocol):
+    """Settings of a sampler; ``SamplerConfig`` and ``BlockwiseConfig`` are some."""
+
+    def draw(
+        self,
+        process: Process,
+        denoiser: Denoiser,
+        x: TokenIds,
+        /,
+        *,
+        noise: Noise,
+        on_step: OnStep | None,
+    ) -> Sampled:
+        """Draw sequences of the shape of ``x``, a draw of the prior."""
+
+
 def sample_batched(
     process: Process,
     denoiser: Denoiser,
     samples: Sequence[int],
-    config: SamplerConfig,
+    config: Drawing,
     *,
     length: int,
     seed: int,
@@ -37,7 +53,7 @@ def sample_batched(
         process: The diffusion family.
         denoiser: The network.
         samples: Indices within the whole set; each names its random stream.
-        config: Settings of the chain.
+        config: Settings of the sampler.
         length: Positions of a sequence.
         seed: Seed of the set.
         stream: Purpose of the set; sets of one seed and different streams are independent.

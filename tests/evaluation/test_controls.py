@@ -2,6 +2,7 @@
 
 import json
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -12,7 +13,9 @@ from idlm_ds.build.locate import ASSETS
 from idlm_ds.build.saved_model import open_model
 from idlm_ds.data.corpus import read_corpus
 from idlm_ds.data.windows import in_order, pack
+from idlm_ds.evaluation import controls
 from idlm_ds.evaluation.controls import Measured, RunEvaluation
+from idlm_ds.evaluation.kept import KeptSets
 from idlm_ds.evaluation.report import report
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
@@ -31,8 +34,9 @@ OVERRIDES = [
 
 
 @pytest.fixture(scope="module")
-def evaluation() -> tuple[RunEvaluation, list]:
+def evaluation(tmp_path_factory) -> tuple[RunEvaluation, list]:
     """An evaluation and the arguments of ``measure``."""
+    folder = tmp_path_factory.mktemp("kept")
     recipe = ASSETS.parents[1] / "ds_configs" / "recipes" / "quickstart.yaml"
     opened = open_model(str(ASSETS / "teacher"), length=LENGTH)
     heldout = in_order(
@@ -45,6 +49,9 @@ def evaluation() -> tuple[RunEvaluation, list]:
         process=opened.process,
         tokenizer=opened.tokenizer,
         judge=load_judge(str(ASSETS / "judge"), ALONE.device),
+        judge_print="the embedded one",
+        weights={"student": "s", "teacher": "t"},
+        kept=KeptSets(folder, {}, ALONE),
         world=ALONE,
     )
     return built, [network, network, heldout]
@@ -94,6 +101,30 @@ def test_a_matched_row_keeps_the_figures_of_its_own_set(measured):
     assert each.gen_ppl == each.row["gen_ppl_of_set"] != each.row["gen_ppl"]
     assert each.row["gen_ppl_of_set_se"] < each.row["gen_ppl_se"]
     assert each.row["temperature"] in each.row["temperatures_tried"]
+
+
+def test_a_second_try_draws_and_scores_nothing_and_has_the_same_rows(
+    evaluation, measured, monkeypatch
+):
+    built, (student, teacher, heldout) = evaluation
+    for name in ("draw_cell", "score_set"):
+        monkeypatch.setattr(controls, name, lambda *_, **__: pytest.fail("done again"))
+    again = list(built.measure(student, teacher, torch.from_numpy(heldout)))
+    assert [each.row for each in again] == [each.row for each in measured.values()]
+    assert [list(each.texts) for each in again] == [list(e.texts) for e in measured.values()]
+
+
+def test_another_student_is_drawn_again_and_its_teacher_is_not(evaluation, measured, monkeypatch):
+    built, (student, teacher, heldout) = evaluation
+    drawn, draw = [], controls.draw_cell
+    monkeypatch.setattr(
+        controls, "draw_cell", lambda cell, *a, **k: drawn.append(cell.model) or draw(cell, *a, **k)
+    )
+    other = replace(built, weights={**built.weights, "student": "another"})
+    rows = [each.row for each in other.measure(student, teacher, torch.from_numpy(heldout))]
+    assert drawn == ["student", "student"]
+    sources = {row["model"]: row["source"] for row in rows}
+    assert (sources["student"], sources["teacher (matched)"]) == ("another", "t")
 
 
 def test_the_report_has_them_all(evaluation, tmp_path, capsys):

@@ -20,6 +20,7 @@ optim:
 objective: {name: idlm, fake_steps: 3, full_noise_fraction: 0.25, reduction: sum}
 ema: {decay: 0.99}
 eval:
+  when: never
   num_samples: 16
   steps: [2, 4]
   teacher_steps: [4, 64]

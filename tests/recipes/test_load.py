@@ -72,6 +72,7 @@ def test_a_recipe_holds_what_its_file_says(write):
     assert recipe.optim.betas == (0.9, 0.95)
     assert (recipe.optim.fake_lr_scale, type(recipe.optim.fake_lr_scale)) == (2.0, float)
     assert recipe.eval.matched_steps == (8, 32)
+    assert not recipe.eval.is_measured
     assert recipe.log.wandb == "off"
     assert recipe.log.tensorboard is True
 
@@ -185,6 +186,8 @@ def test_a_required_key_left_out_is_named(cls, text, write):
         ("process.mask_id=true", "process.mask_id: expected an integer, got true"),
         ("process.mask_id=-1", "process.mask_id: must be 0 or more, got -1"),
         ("eval.steps=4", "eval.steps: expected a list, got 4"),
+        ("eval.when=later", "eval.when: expected one of end, never, got 'later'"),
+        ("eval.remasking=any", "eval.remasking: expected one of low_confidence, random, got 'any'"),
         ("eval.steps=[4, 4]", "eval.steps: must be increasing counts, each at least 1, got (4, 4)"),
         ("eval.steps=[4, true]", "eval.steps[1]: expected an integer, got true"),
         ("model.hidden=4", "model: unknown key; known: name, seed, process, teacher, student,"),

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from idlm_ds.recipes import sections, student
+from idlm_ds.recipes import evaluation, sections, student
 from idlm_ds.recipes.errors import RecipeError
 
 GOOD = {
@@ -20,7 +20,7 @@ GOOD = {
     sections.OptimSection: {"lr": 1.0},
     sections.DistillObjective: {},
     sections.EmaSection: {},
-    sections.EvalSection: {},
+    evaluation.EvalSection: {},
     sections.LogSection: {},
     sections.CheckpointSection: {},
 }
@@ -32,7 +32,7 @@ RANGES = [
     (sections.ProcessSection, "gamma_min", (-39.0, -2.0), (-40.0, math.nan)),
     (sections.ProcessSection, "gamma_max", (-3.0, 39.0), (-3.55, 40.0, math.nan)),
     (sections.ProcessSection, "tau", (1e-9,), (0.0, math.inf, math.nan)),
-    (sections.EvalSection, "nucleus", (0.1, 1.0), (0.0, 1.1, math.nan)),
+    (evaluation.EvalSection, "nucleus", (0.1, 1.0), (0.0, 1.1, math.nan)),
     (sections.DistillObjective, "rounds", (1,), (0,)),
     (sections.DistillObjective, "grid", (1,), (0,)),
     (sections.DistillObjective, "t_min", (None, 0.0, 0.999), (-0.1, 1.0, math.nan)),
@@ -73,13 +73,15 @@ RANGES = [
     (sections.OptimSection, "decay_fraction", (0.0, 1.0), (-0.1, 1.1, math.nan)),
     (sections.DistillObjective, "fake_steps", (1,), (0,)),
     (sections.EmaSection, "decay", (0.0, 0.99999), (-0.1, 1.0, math.nan)),
-    (sections.EvalSection, "num_samples", (2,), (1,)),
-    (sections.EvalSection, "steps", ((1,), (1, 2)), (*STEPS, ())),
-    (sections.EvalSection, "teacher_steps", ((1, 2, 3),), STEPS),
-    (sections.EvalSection, "matched_steps", ((1, 1024),), STEPS),
-    (sections.EvalSection, "judge", ("x",), ("",)),
-    (sections.EvalSection, "batch", (1,), (0,)),
-    (sections.EvalSection, "seed", (0,), (-1,)),
+    (evaluation.EvalSection, "num_samples", (2,), (1,)),
+    (evaluation.EvalSection, "steps", ((1,), (1, 2)), (*STEPS, ())),
+    (evaluation.EvalSection, "teacher_steps", ((1, 2, 3),), STEPS),
+    (evaluation.EvalSection, "matched_steps", ((1, 1024),), STEPS),
+    (evaluation.EvalSection, "judge", ("x",), ("",)),
+    (evaluation.EvalSection, "batch", (1,), (0,)),
+    (evaluation.EvalSection, "seed", (0,), (-1,)),
+    (evaluation.EvalSection, "block", (None,), (0, -1, 4)),
+    (evaluation.EvalSection, "remasking", ("low_confidence",), ("random",)),
     (sections.LogSection, "every", (1,), (0,)),
     (sections.LogSection, "sample_every", (0,), (-1,)),
     (sections.LogSection, "project", ("x",), ("",)),
@@ -106,6 +108,64 @@ def test_a_width_that_heads_cannot_share_evenly_is_refused_and_says_why():
         sections.ModelSection(hidden=100, blocks=1, heads=20)
     rule = "model.hidden: must be model.heads 20 times an even width, got 100"
     assert str(caught.value) == rule
+
+
+@pytest.mark.parametrize(
+    ("field", "good", "bad"),
+    [
+        ("block", (None, 1, 32), (0,)),
+        ("remasking", ("low_confidence", "random"), ()),
+        ("precision", ("float64",), ("float32",)),
+        ("tail", ("ancestral",), ("greedy", "none")),
+        ("nucleus", (1.0,), (0.9,)),
+        ("matched_steps", ((8,),), ()),
+    ],
+)
+def test_blockwise_takes_what_means_something_to_it(field, good, bad):
+    for value in good:
+        made = evaluation.EvalSection(sampler="blockwise", **{field: value})
+        assert getattr(made, field) == value
+        assert made.is_blockwise
+    for value in bad:
+        with pytest.raises(RecipeError) as caught:
+            evaluation.EvalSection(sampler="blockwise", **{field: value})
+        line = str(caught.value)
+        assert line.startswith(f"eval.{field}: must be ")
+        assert line.endswith(f", got {value!r}")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"block": 12}, "eval.block: must be a divisor of data.length, 64, got 12"),
+        ({"block": 128}, "eval.block: must be a divisor of data.length, 64, got 128"),
+        (
+            {"block": 16, "steps": (4, 6)},
+            "eval.steps: must be multiples of 4, the blocks of 16 tokens in data.length 64, got "
+            "(4, 6)",
+        ),
+        (
+            {"block": 32, "steps": (2,), "teacher_steps": (3,)},
+            "eval.teacher_steps: must be multiples of 2, the blocks of 32 tokens in data.length "
+            "64, got (3,)",
+        ),
+        (
+            {"block": 32, "steps": (2,), "matched_steps": (2, 5)},
+            "eval.matched_steps: must be multiples of 2, the blocks of 32 tokens in data.length "
+            "64, got (2, 5)",
+        ),
+    ],
+)
+def test_blocks_and_steps_that_do_not_divide_are_refused(settings, line):
+    section = evaluation.EvalSection(sampler="blockwise", **settings)
+    with pytest.raises(RecipeError) as caught:
+        section.check_length(64)
+    assert str(caught.value) == line
+
+
+def test_any_steps_fit_into_one_block_and_into_chains():
+    evaluation.EvalSection(sampler="blockwise", steps=(1, 3, 7)).check_length(64)
+    evaluation.EvalSection(steps=(1, 3, 7)).check_length(63)
 
 
 def test_reading_recipes_imports_neither_torch_nor_more_of_the_package_than_its_names():

@@ -1,10 +1,13 @@
-"""A job that its scheduler starts again goes on, whatever its command line said at first."""
+"""The folder of a run: begun anew, and found again by a job that its scheduler restarted."""
+
+from pathlib import Path
 
 import pytest
 
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
-from idlm_ds.runs.output import prepare_output
+from idlm_ds.runs.measurement import KEPT
+from idlm_ds.runs.output import FOLDERS, prepare_output
 from idlm_ds.runs.requeue import NOTE
 from idlm_ds.runs.session import RunOptions
 
@@ -73,3 +76,16 @@ def test_a_new_start_removes_the_note_of_the_last(output, job):
     recipe = load_recipe(DistillRecipe, "quickstart", [])
     prepare_output(output, recipe, world=1, resume=True, fresh=False)
     assert not (output / NOTE).exists()
+
+
+def test_a_run_begun_anew_has_no_sets_of_an_earlier_one_and_what_is_not_its_own_stays(
+    tmp_path: Path,
+):
+    assert KEPT in FOLDERS
+    for name in (*FOLDERS, "mine"):
+        (tmp_path / name / "inner").mkdir(parents=True)
+        (tmp_path / name / "inner" / "file").touch()
+    recipe = load_recipe(DistillRecipe, "quickstart")
+    prepare_output(tmp_path, recipe, world=1, resume=False, fresh=True)
+    assert {path.name for path in tmp_path.iterdir()} == {"mine", "recipe.yaml", "run.json"}
+    assert (tmp_path / "mine" / "inner" / "file").exists()

@@ -9,7 +9,7 @@ from idlm_ds.engine.trio import Learner
 from idlm_ds.metrics.entropy import distinct_ngrams, unigram_entropy
 from idlm_ds.processes.base import Process
 from idlm_ds.samplers.batched import sample_batched
-from idlm_ds.samplers.config import SamplerConfig
+from idlm_ds.samplers.block_config import AnySampler
 from idlm_ds.train.loop import PhaseRecord
 
 COUNT = 16
@@ -27,7 +27,7 @@ class Preview:
         tokenizer: Tokenizer,
         *,
         every: int,
-        chain: SamplerConfig,
+        chain: AnySampler,
         length: int,
         seed: int,
         world: World,
