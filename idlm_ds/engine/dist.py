@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import deepspeed
-import deepspeed.ops
 import torch
 import torch.distributed as dist
+
+from idlm_ds.engine.backend import deepspeed
 
 TIMEOUT = timedelta(minutes=30)
 """DeepSpeed's own default is ten minutes, less than a long evaluation on one rank takes."""

@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, final
 
-import deepspeed
 from torch import Tensor, nn
 
+from idlm_ds.engine.backend import deepspeed
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.ema import Ema
 from idlm_ds.engine.trio import StepReport
