@@ -67,14 +67,21 @@ class TrainedRole(Role):
     @contextmanager
     def learning(self) -> Iterator[Callable[..., Tensor]]:
         """Open the network for learning; outside this block no parameter takes a gradient."""
+        with self._taking_gradients():
+            self.module.train()
+            try:
+                yield self._forward
+            finally:
+                self.module.eval()
+
+    @contextmanager
+    def _taking_gradients(self) -> Iterator[None]:
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name in self.trainable)
-        self.module.train()
         try:
-            yield self._forward
+            yield
         finally:
             self.module.requires_grad_(False)
-            self.module.eval()
 
     def _forward(self, *inputs: Any) -> Tensor:
         output = self._engine(*inputs)
@@ -101,7 +108,9 @@ class TrainedRole(Role):
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         skipped = self._engine.skipped_steps
-        self._engine.step()
+        with self._taking_gradients():
+            # At stage 2 with offloading DeepSpeed drops gradients of parameters that take none.
+            self._engine.step()
         was_applied = self._engine.skipped_steps == skipped
         self.updates += was_applied
         if was_applied:
