@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from idlm_ds.engine.backend import deepspeed
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
+from idlm_ds.engine.cpu_adam import offloaded_adam
 from idlm_ds.engine.ema import Ema
 from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
@@ -171,7 +172,12 @@ def start_trained(
     learning = [p for p in module.parameters() if p.requires_grad]
     if not learning:
         raise ValueError(f"{name}: no parameter is trainable")
-    engine, *_ = deepspeed.initialize(model=module, config=fields, model_parameters=learning)
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        config=fields,
+        model_parameters=learning,
+        optimizer=offloaded_adam(json, optimizer),
+    )
     return TrainedRole(name, engine, ema_decay=ema_decay)
 
 
