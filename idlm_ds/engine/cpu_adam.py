@@ -61,7 +61,7 @@ def offloaded_adam(json: EngineJson, settings: AdamW) -> Callable[[Iterable[Any]
 
     Collective: every rank must call.
     """
-    if not (json.offloads_optimizer and torch.cuda.is_available()) or operator_problem():
+    if not (json.offloads_optimizer and has_gpu()) or operator_problem():
         return None
     return lambda parameters: CpuAdam(
         parameters,
@@ -70,6 +70,11 @@ def offloaded_adam(json: EngineJson, settings: AdamW) -> Callable[[Iterable[Any]
         eps=settings.eps,
         weight_decay=settings.weight_decay,
     )
+
+
+def has_gpu() -> bool:
+    """Whether there is something to offload from."""
+    return torch.cuda.is_available()
 
 
 @cache
@@ -156,7 +161,9 @@ def _load() -> str:
 
 def _is_prebuilt() -> bool:
     """Whether DeepSpeed was installed with the operator (``DS_BUILD_CPU_ADAM=1``)."""
-    return bool(deepspeed.git_version_info.installed_ops.get(_NAME, False))
+    built = deepspeed.git_version_info
+    device = deepspeed.accelerator.get_accelerator()._name
+    return bool(built.installed_ops.get(_NAME, False)) and built.accelerator_name == device
 
 
 @cache

@@ -19,7 +19,6 @@ _OLD_NAME = "deprecated in DeepSpeed; write {}"
 _SILENT = "prints through DeepSpeed's log, which is off; see tools/profile_step.py"
 _NO_SEQUENCES = "no sequence parallelism here: docs/deepspeed_json.md says why"
 
-_BUCKET = Whole(1)
 _AMOUNT = Whole(0)
 _BELOW_3, _STAGE_3 = (1, 2), (3,)
 
@@ -101,7 +100,9 @@ _ZERO: dict[str, Row] = {
     ),
     "contiguous_gradients": Works(Flag(), "gradients are copied to one buffer as they come"),
     "reduce_scatter": Works(Flag(), "gradients are reduced to their owner, not to all"),
-    "reduce_bucket_size": Works(_BUCKET, "elements reduced at a time"),
+    "reduce_bucket_size": Works(
+        Whole(1, most=10**10), "elements reduced at a time; a buffer of them is allocated"
+    ),
     "use_multi_rank_bucket_allreduce": Works(
         Flag(), "buckets of several ranks are reduced together", _BELOW_3
     ),
@@ -114,7 +115,7 @@ _ZERO: dict[str, Row] = {
     "load_from_fp32_weights": Rejected(_OWN_FILES),
     "elastic_checkpoint": Rejected(_OWN_FILES),
     "zenflow": Rejected("delayed updates would blur the fake's and the student's time scales"),
-    "sub_group_size": Works(_BUCKET, "elements updated by the optimizer at a time", _STAGE_3),
+    "sub_group_size": Works(Whole(1), "elements updated by the optimizer at a time", _STAGE_3),
     "cpu_offload": Rejected(_OLD_NAME.format("offload_optimizer")),
     "cpu_offload_param": Rejected(_OLD_NAME.format("offload_param")),
     "cpu_offload_use_pin_memory": Rejected(_OLD_NAME.format("pin_memory in offload_*")),

@@ -1,9 +1,17 @@
 """Offloading moves state to the CPU and changes no bit."""
 
+import io
+import os
+from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
+from torch import Tensor
 
+from idlm_ds.engine import cpu_adam
+from idlm_ds.engine.checkpoint import load_checkpoint, save_checkpoint
 from idlm_ds.engine.dist import World
 from idlm_ds.train.step import train_step
 
@@ -53,3 +61,72 @@ def test_offloaded_state_learns_the_same(stage: int, size: int, offloaded: list[
     assert moved["state"].keys() == kept["state"].keys()
     for name, value in kept["state"].items():
         assert moved["state"][name].allclose(value, rtol=1e-5, atol=1e-6), name
+
+
+def _with_deepspeeds_adam(world: World, stage: int, folder: Path) -> dict[str, Any]:
+    """A run as from a GPU, and the same resumed in its middle; both states, or why not."""
+    if problem := cpu_adam.build_operator() or cpu_adam._load():
+        return {"problem": problem}
+    middle = PHASES // 2
+    json = toy.engine_json(stage, offload_optimizer=ON_CPU)
+    with (
+        patch.object(cpu_adam, "has_gpu", return_value=True),
+        patch.object(cpu_adam, "operator_problem", return_value=""),
+    ):
+        whole, again = toy.start_program(world, json), toy.start_program(world, json)
+    for learner in whole.learners.values():
+        assert type(learner._engine.optimizer.optimizer) is cpu_adam.CpuAdam
+    for step, batch in enumerate(toy.make_loader(world).batches(0, PHASES)):
+        train_step(whole, step, batch)
+        if step + 1 == middle:
+            save_checkpoint(folder, middle, whole.learners, {}, world=world, keep=1)
+    load_checkpoint(folder / f"step-{middle}", again.learners)
+    for step, batch in enumerate(toy.make_loader(world).batches(middle, PHASES), start=middle):
+        train_step(again, step, batch)
+    return {
+        "problem": "",
+        "whole": toy.state_of(world, whole.learners),
+        "again": toy.state_of(world, again.learners),
+    }
+
+
+def _with_torchs_adam(world: World, stage: int) -> dict[str, Tensor]:
+    program = toy.start_program(world, toy.engine_json(stage, offload_optimizer=ON_CPU))
+    for step, batch in enumerate(toy.make_loader(world).batches(0, PHASES)):
+        train_step(program, step, batch)
+    return toy.state_of(world, program.learners)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeeds_adam_learns_the_same_and_resumes_exactly(stage: int, tmp_path: Path):
+    done = run_ranks(_with_deepspeeds_adam, 2, stage, tmp_path)[0]
+    if done["problem"]:
+        pytest.skip(f"DeepSpeed's operator {done['problem']}")
+    toy.assert_same(done["again"], done["whole"], "resumed")
+    plain = run_ranks(_with_torchs_adam, 2, stage)[0]
+    assert plain.keys() == done["whole"].keys()
+    for name, value in plain.items():
+        assert (done["whole"][name] - value).norm() <= 1e-5 * value.norm() + 1e-6, name
+
+
+def _where_nothing_compiles(world: World, folder: Path) -> tuple[str, str, str]:
+    """What is said of the operator, asked for and printed, and which optimizer is used instead."""
+    os.environ |= {"TORCH_EXTENSIONS_DIR": str(folder), "CXX": "/nowhere/c++"}
+    printed = io.StringIO()
+    json = toy.engine_json(2, offload_optimizer=ON_CPU)
+    with patch.object(cpu_adam, "has_gpu", return_value=True), redirect_stdout(printed):
+        fake = toy.start_learner("fake", json, toy.numerics_of(world))
+    used = type(fake._engine.optimizer.optimizer).__name__
+    return cpu_adam.operator_problem(), printed.getvalue(), used
+
+
+def test_a_stale_lock_and_no_compiler_mean_torchs_optimizer_and_one_line(tmp_path: Path):
+    """Only the first rank of a node would build; all go by what it found."""
+    (tmp_path / "cpu_adam").mkdir()
+    (tmp_path / "cpu_adam" / "lock").touch()
+    first, second = run_ranks(_where_nothing_compiles, 2, tmp_path)
+    problem = "cannot be built without /nowhere/c++"
+    line = f"optimizer on the CPU: torch's AdamW, as DeepSpeed's {problem}\n"
+    assert first == (problem, line, "AdamW")
+    assert second == (problem, "", "AdamW")

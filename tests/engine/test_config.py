@@ -118,7 +118,7 @@ def test_an_ill_typed_zero_value_is_refused(tmp_path: Path):
     zero = {"stage": 2, "reduce_bucket_size": "big"}
     message = refusal(tmp_path, json.dumps({"zero_optimization": zero}))
     field = "zero_optimization.reduce_bucket_size"
-    assert message == f"{field}: must be a whole number from 1 to 1e15, got 'big'"
+    assert message == f"{field}: must be a whole number from 1 to 1e10, got 'big'"
 
 
 AGREEING = {

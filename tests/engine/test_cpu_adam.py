@@ -92,7 +92,7 @@ def test_without_a_gpu_offloading_keeps_torchs_optimizer(monkeypatch):
     json = cpu_adam.EngineJson("my.json", {"zero_optimization": zero})
     assert json.offloads_optimizer
     assert cpu_adam.offloaded_adam(json, SETTINGS) is None
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(cpu_adam, "has_gpu", lambda: True)
     plain = cpu_adam.EngineJson("my.json", {"zero_optimization": {"stage": 2}})
     assert cpu_adam.offloaded_adam(plain, SETTINGS) is None
     monkeypatch.setattr(cpu_adam, "operator_problem", lambda: "cannot be built without c++")
@@ -106,7 +106,7 @@ def make_cpu_adam() -> Callable[[list[torch.Tensor]], torch.optim.Optimizer]:
     if problem:
         pytest.skip(f"DeepSpeed's operator {problem}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.cuda, "is_available", lambda: True)
+        patch.setattr(cpu_adam, "has_gpu", lambda: True)
         patch.setattr(cpu_adam, "operator_problem", lambda: "")
         zero = {"stage": 2, "offload_optimizer": {"device": "cpu"}}
         make = cpu_adam.offloaded_adam(
