@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from idlm_ds.engine.json_check import OFFLOADS, ZERO, read_fields
+from idlm_ds.engine.json_check import OFFLOADS, ZERO, printable, read_fields
 from idlm_ds.engine.json_fields import DECIDED, HANDED_ON
 from idlm_ds.engine.json_values import shown
 from idlm_ds.errors import UserError
@@ -123,7 +123,7 @@ def read_engine_json(path: Path) -> EngineJson:
         UserError: The file is missing, not JSON, or has a field that is unknown, refused, out of
             range or without effect.
     """
-    return EngineJson(path.name, read_fields(path))
+    return EngineJson(printable(path.name)[-60:], read_fields(path))
 
 
 def check_agreement(engine: EngineJson, numerics: Numerics) -> None:

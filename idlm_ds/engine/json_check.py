@@ -32,13 +32,13 @@ def read_fields(path: Path) -> dict[str, Any]:
     try:
         return _checked(_parsed(path))
     except FileNotFoundError as error:
-        raise UserError(f"--config: no such file: {_printable(label)}") from error
+        raise UserError(printable(f"--config: no such file: {label}")) from error
     except (OSError, ValueError) as error:
         text = getattr(error, "strerror", None) or str(error)
-        raise UserError(_printable(f"--config {label}: {text}")) from error
+        raise UserError(printable(f"--config {label}: {text}")) from error
 
 
-def _printable(line: str) -> str:
+def printable(line: str) -> str:
     """Return at most 193 printable characters, which "error: " makes 200."""
     line = "".join(c if c.isprintable() else "?" for c in line)
     return line if len(line) <= 193 else line[:190] + "..."

@@ -182,6 +182,15 @@ def test_a_long_or_unprintable_path_still_makes_one_line(tmp_path: Path):
         assert len(str(error.value)) <= 193
 
 
+def test_the_name_of_a_file_is_printable():
+    path = Path("new\nline\x1b[31m" + "y" * 100 + ".json")
+    path.write_text(json.dumps(ZERO_3))
+    name = read_engine_json(path).name
+    assert name.isprintable()
+    assert name.endswith("yyy.json")
+    assert len(name) == 60
+
+
 def test_numbers_may_be_written_with_an_exponent(tmp_path: Path):
     path = tmp_path / "zero.json"
     path.write_text('{"zero_optimization": {"stage": 3.0, "reduce_bucket_size": 5e8}}')
