@@ -87,6 +87,8 @@ def operator_problem() -> str:
         Why it cannot be used on every rank; empty where it can.
     """
     is_first_of_node = os.environ.get("LOCAL_RANK", "0") == "0"
+    if dist.get_rank() == 0 and not _is_built() and not _missing():
+        say("optimizer on the CPU: building DeepSpeed's, once on this machine; a minute or more")
     problem = _first(build_operator() if is_first_of_node else "") or _first(_load())
     if dist.get_rank() == 0:
         used = f"torch's AdamW, as DeepSpeed's {problem}" if problem else "DeepSpeedCPUAdam"
@@ -96,12 +98,10 @@ def operator_problem() -> str:
 
 def build_operator() -> str:
     """Compile the operator where it is not yet; return what is wrong, if anything."""
-    if _is_prebuilt() or _file().exists():
+    if _is_built():
         return ""
-    compiler = os.environ.get("CXX", "c++")
-    for program in (compiler, "ninja"):
-        if shutil.which(program) is None:
-            return f"cannot be built without {program}"
+    if missing := _missing():
+        return f"cannot be built without {missing}"
     try:
         with tempfile.TemporaryDirectory(prefix=f"{_NAME}-") as folder:
             problem = _compile(folder)
@@ -110,6 +110,12 @@ def build_operator() -> str:
             return problem
     except OSError as error:
         return f"could not be built: {error.strerror}"
+
+
+def _missing() -> str:
+    """Return the first program that a build lacks."""
+    programs = (os.environ.get("CXX", "c++"), "ninja")
+    return next((name for name in programs if shutil.which(name) is None), "")
 
 
 def _compile(folder: str) -> str:
@@ -157,6 +163,10 @@ def _load() -> str:
     # Where its builder looks first.
     builder._loaded_ops[_NAME] = operator
     return ""
+
+
+def _is_built() -> bool:
+    return _is_prebuilt() or _file().exists()
 
 
 def _is_prebuilt() -> bool:

@@ -67,7 +67,7 @@ class Whole(Value):
     def rule(self) -> str:
         """See base class."""
         kind = "an even number" if self.multiple == 2 else "a whole number"
-        return f"{kind} from {self.least} to {self.most:.0e}".replace("e+", "e")
+        return f"{kind} from {self.least} to {self.most:g}".replace("e+", "e")
 
     def read(self, raw: object) -> int:
         """See base class."""
