@@ -91,16 +91,19 @@ def train(
 ) -> None:
     """Describe a run, or join the process group and run it.
 
-    Torch and DeepSpeed are imported here, after the recipe has been found good.
+    Torch and DeepSpeed are imported here, after recipe and DeepSpeed file have been found good;
+    ``run`` imports them when it is called.
     """
     from idlm_ds.build.engines import engine_setup
+
+    output = output_folder(args, recipe)
+    setup = engine_setup(args.config, recipe, world=world_size())
+
     from idlm_ds.console import say
     from idlm_ds.engine.dist import in_world
     from idlm_ds.runs.dry_run import describe
     from idlm_ds.runs.session import RunOptions, Session
 
-    output = output_folder(args, recipe)
-    setup = engine_setup(args.config, recipe, world=world_size())
     if args.dry_run:
         if is_first_rank():
             describe(recipe, setup, output)

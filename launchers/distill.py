@@ -5,10 +5,15 @@ deepspeed launchers/distill.py --config ds_configs/zero3.json --recipe PATH opti
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from idlm_ds.cli import launch, train, training_parser
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
+
+if TYPE_CHECKING:
+    from idlm_ds.build.engines import EngineSetup
+    from idlm_ds.runs.session import Session
 
 
 def main(argv: Sequence[str]) -> None:
@@ -21,9 +26,14 @@ def main(argv: Sequence[str]) -> None:
     teacher = [f"teacher.path={args.teacher}"] if args.teacher else []
     recipe = load_recipe(DistillRecipe, args.recipe, [*args.overrides, *teacher])
 
+    train(recipe, args, run)
+
+
+def run(recipe: DistillRecipe, setup: "EngineSetup", session: "Session") -> None:
+    """Run it; torch and DeepSpeed are imported only now."""
     from idlm_ds.runs.distill import run_distill
 
-    train(recipe, args, run_distill)
+    run_distill(recipe, setup, session)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,15 @@ deepspeed launchers/pretrain.py --config ds_configs/zero1.json --recipe pretrain
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from idlm_ds.cli import launch, train, training_parser
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import PretrainRecipe
+
+if TYPE_CHECKING:
+    from idlm_ds.build.engines import EngineSetup
+    from idlm_ds.runs.session import Session
 
 
 def main(argv: Sequence[str]) -> None:
@@ -16,9 +21,14 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_intermixed_args(argv)
     recipe = load_recipe(PretrainRecipe, args.recipe, args.overrides)
 
+    train(recipe, args, run)
+
+
+def run(recipe: PretrainRecipe, setup: "EngineSetup", session: "Session") -> None:
+    """Run it; torch and DeepSpeed are imported only now."""
     from idlm_ds.runs.pretrain import run_pretrain
 
-    train(recipe, args, run_pretrain)
+    run_pretrain(recipe, setup, session)
 
 
 if __name__ == "__main__":

@@ -8,14 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-import deepspeed
-import deepspeed.ops
 import torch
 import torch.distributed as dist
 
 from idlm_ds import rendezvous
 from idlm_ds.console import say
 from idlm_ds.engine import failure, meeting
+from idlm_ds.engine.backend import deepspeed
 from idlm_ds.errors import UserError
 
 TIMEOUT = timedelta(minutes=30)

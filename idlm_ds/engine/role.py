@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import Any, final
 
-import deepspeed
 from torch import Tensor, nn
 
 from idlm_ds.checkpoints.rank_files import RUNNING_MEAN
+from idlm_ds.engine.backend import deepspeed
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
+from idlm_ds.engine.cpu_adam import offloaded_adam
 from idlm_ds.engine.ema import Ema
 from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
@@ -89,14 +90,21 @@ class TrainedRole(Role):
     @contextmanager
     def learning(self) -> Iterator[Callable[..., Tensor]]:
         """Open the network for learning; outside this block no parameter takes a gradient."""
+        with self._taking_gradients():
+            self.module.train()
+            try:
+                yield self._forward
+            finally:
+                self.module.eval()
+
+    @contextmanager
+    def _taking_gradients(self) -> Iterator[None]:
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(name in self.trainable)
-        self.module.train()
         try:
-            yield self._forward
+            yield
         finally:
             self.module.requires_grad_(False)
-            self.module.eval()
 
     def _forward(self, *inputs: Any) -> Tensor:
         output = self._engine(*inputs)
@@ -123,7 +131,9 @@ class TrainedRole(Role):
         for group in self._engine.optimizer.param_groups:
             group["lr"] = lr
         skipped = self._engine.skipped_steps
-        self._engine.step()
+        with self._taking_gradients():
+            # At stage 2 with offloading DeepSpeed drops gradients of parameters that take none.
+            self._engine.step()
         was_applied = self._engine.skipped_steps == skipped
         self.updates += was_applied
         if was_applied and self._ema is not None:
@@ -184,7 +194,12 @@ def start_trained(
     learning = [p for p in module.parameters() if p.requires_grad]
     if not learning:
         raise ValueError(f"{name}: no parameter is trainable")
-    engine, *_ = deepspeed.initialize(model=module, config=fields, model_parameters=learning)
+    engine, *_ = deepspeed.initialize(
+        model=module,
+        config=fields,
+        model_parameters=learning,
+        optimizer=offloaded_adam(json, optimizer),
+    )
     return TrainedRole(name, engine, ema_decay=ema_decay)
 
 

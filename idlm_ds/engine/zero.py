@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
-import deepspeed
 import torch
 from torch import Tensor, nn
+
+from idlm_ds.engine.backend import deepspeed
 
 
 def whole_shape(parameter: Any) -> tuple[int, ...]:

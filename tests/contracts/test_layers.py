@@ -40,6 +40,7 @@ def tree(tmp_path: Path) -> Path:
         ("engine/ema.py", "metrics.entropy", "Engines take networks and losses as they come"),
         ("engine/ema.py", "models.dit", "Engines take networks and losses as they come"),
         ("engine/ema.py", "recipes.load", "Only what builds, evaluates or runs reads recipes"),
+        ("engine/json_check.py", "engine.zero", "DeepSpeed files are checked without torch"),
         ("metrics/entropy.py", "checkpoints.tensors", "metrics no files of models"),
         ("data/loader.py", "metrics.entropy", "Data and checkpoints compute no metric"),
         ("models/dit.py", "processes.base", "Models know nothing of diffusion"),

@@ -1,5 +1,6 @@
 """The main program, run as users run it."""
 
+import hashlib
 import json
 import random
 import time
@@ -65,6 +66,11 @@ def assert_same_run(one: Path, other: Path) -> None:
             assert not different, (file, different)
 
 
+def student_print(output: Path) -> str:
+    """SHA-256 of the student's weights."""
+    return hashlib.sha256((output / "student" / "model.safetensors").read_bytes()).hexdigest()
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(toy, tmp_path_factory):
     """One whole run of each kind, made when first asked for."""
@@ -84,14 +90,25 @@ def uninterrupted(toy, tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("ranks", "teacher"),
-    [pytest.param(1, "teacher", marks=pytest.mark.slow), (2, "dropout")],
+    ("ranks", "config", "teacher"),
+    [
+        pytest.param(1, "zero3.json", "teacher", marks=pytest.mark.slow),
+        (2, "zero3.json", "dropout"),
+        *[
+            pytest.param(ranks, config, "teacher", marks=pytest.mark.slow)
+            for config in ("zero2_offload.json", "zero3_offload.json")
+            for ranks in (1, 2)
+        ],
+    ],
 )
-def test_a_killed_and_resumed_run_is_the_same_run(ranks, teacher, toy, uninterrupted, tmp_path):
-    whole = uninterrupted(ranks, teacher=teacher)
+def test_a_killed_and_resumed_run_is_the_same_run(
+    ranks, config, teacher, toy, uninterrupted, tmp_path
+):
+    whole = uninterrupted(ranks, config, teacher)
     moment = random.Random(ranks)
     output = tmp_path / "run"
-    processes = start("distill.py", arguments(toy, output, teacher=teacher), ranks=ranks)
+    options = {"config": config, "teacher": teacher}
+    processes = start("distill.py", arguments(toy, output, **options), ranks=ranks)
     wanted = moment.randrange(3, 2 * UPDATES - 3)
     deadline = time.monotonic() + 200
     while len(_lines(output)) < wanted:
@@ -101,10 +118,11 @@ def test_a_killed_and_resumed_run_is_the_same_run(ranks, teacher, toy, uninterru
     kill(processes)
     assert not (output / "student").exists()
 
-    again = arguments(toy, output, "--resume", "auto", teacher=teacher)
+    again = arguments(toy, output, "--resume", "auto", **options)
     done = run("distill.py", again, ranks=ranks)
     assert done.code == 0, done.err
     assert_same_run(whole, output)
+    assert student_print(whole) == student_print(output)
 
 
 def _lines(output: Path) -> list[str]:
@@ -177,6 +195,8 @@ def test_a_full_disk_of_one_rank_is_one_line_and_leaves_the_last_checkpoint(
         (2, "zero3.json"),
         pytest.param(2, "zero2.json", marks=pytest.mark.slow),
         pytest.param(2, "zero1.json", marks=pytest.mark.slow),
+        pytest.param(2, "zero2_offload.json", marks=pytest.mark.slow),
+        pytest.param(2, "zero3_offload.json", marks=pytest.mark.slow),
     ],
 )
 def test_losses_do_not_depend_on_ranks_or_stage(ranks, config, uninterrupted):

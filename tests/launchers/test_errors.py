@@ -77,6 +77,21 @@ def test_a_bad_argument_is_named(more, words, toy, tmp_path, monkeypatch, capsys
             '{"zero_optimization": {"stage": 3}, "optimizer": {"type": "Adam"}}',
             ["optimizer", "optim.*"],
         ),
+        (
+            '{"zero_optimization": {"stage": 3}, "activation_checkpointing": {}}',
+            ["activation_checkpointing", "train.checkpoint_activations"],
+        ),
+        (
+            '{"zero_optimization": {"stage": 2, "offload_param": {"device": "cpu"}}}',
+            ["offload_param.device: does something at stage 3 only, and this is 2"],
+        ),
+        (
+            '{"zero_optimization": {"stage": 3, "offload_param": {"device": "nvme"}}}',
+            ["offload_param.device: must be cpu or none, got 'nvme'; NVMe is not supported"],
+        ),
+        ('{"zero_optimization": {"stage": 3}, "sparse_gradients": true}', ["removed"]),
+        ('{"zero_optimization": {"stage": 1e999}}', ["stage is inf", "allowed: 1, 2, 3"]),
+        ("[" * 100_000, ["nested too deeply"]),
     ],
 )
 def test_a_bad_engine_file_is_named(text, words, toy, tmp_path, monkeypatch, capsys):
