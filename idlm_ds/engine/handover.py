@@ -47,7 +47,7 @@ def copy_weights(source: Role, target: Role) -> None:
 
     Collective: every rank must call.
     """
-    target.release()
+    target.release_all()
     theirs = dict(source.module.named_parameters())
     for name, parameter in target.module.named_parameters():
         local_part(parameter).data.copy_(local_part(theirs[name]).data)

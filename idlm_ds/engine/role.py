@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.ema import Ema
+from idlm_ds.engine.gathers import Gathers, Use
 from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
-from idlm_ds.engine.zero import Shards, release_gathered
+from idlm_ds.engine.zero import Shards
 
 
 class Role:
@@ -24,6 +25,7 @@ class Role:
     def __init__(self, name: str, engine: Any) -> None:
         self.name = name
         self._engine = engine
+        self._gathers = Gathers(engine)
         engine.module.requires_grad_(False)
         engine.module.eval()
 
@@ -32,9 +34,27 @@ class Role:
         """The bare network."""
         return self._engine.module
 
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        """Lend the bare network to another one's loss."""
+        with self._used_to(Use.LEND):
+            yield self.module
+
     def release(self) -> None:
-        """Give back weights that were gathered for a forward whose backward never came."""
-        release_gathered(self._engine)
+        """Give back weights that a finished pass left whole."""
+        self._gathers.release()
+
+    def release_all(self) -> None:
+        """Give back every whole weight, before the shards change."""
+        self._gathers.release_all()
+
+    @contextmanager
+    def _used_to(self, use: Use) -> Iterator[None]:
+        self._gathers.begin(use)
+        try:
+            yield
+        finally:
+            self._gathers.begin(Use.SAMPLE)
 
 
 @final
@@ -43,7 +63,7 @@ class FrozenRole(Role):
 
     def reload(self, source: WeightSource) -> None:
         """Put other weights into it."""
-        self.release()
+        self.release_all()
         fill_weights(self.module, source)
 
 
@@ -71,7 +91,8 @@ class TrainedRole(Role):
             parameter.requires_grad_(name in self.trainable)
         self.module.train()
         try:
-            yield self._forward
+            with self._used_to(Use.LEARN):
+                yield self._forward
         finally:
             self.module.requires_grad_(False)
             self.module.eval()

@@ -1,8 +1,8 @@
 """ZeRO's insides: the only module that reads how DeepSpeed lays out what it shards.
 
-Parameters that stage 3 has cut, fp32 weights in flat buffers, Adam's state and the prefetcher are
-reached through the functions and classes here; EMA, checkpoints, exports and resharding are written
-in their terms.
+Parameters that stage 3 has cut, fp32 weights in flat buffers and Adam's state are reached through
+the functions and classes here; EMA, checkpoints, exports and resharding are written in their terms.
+The prefetcher is the business of ``gathers.py``.
 """
 
 from collections.abc import Collection, Iterator
@@ -47,18 +47,6 @@ def gathered(parameter: nn.Parameter) -> AbstractContextManager[None]:
     """
     is_cut = hasattr(parameter, "ds_id")
     return deepspeed.zero.GatheredParameters([parameter] if is_cut else [])
-
-
-def release_gathered(engine: Any) -> None:
-    """Give back weights that stage 3 gathered for a forward whose backward never came.
-
-    Its prefetcher fetches ahead into that backward and keeps what it skipped, so some weights
-    stay whole or in flight; whole ones would not follow a later change of the shards.
-    """
-    offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
-    if hasattr(offload, "release_backward_leftovers"):
-        offload.release_backward_leftovers()
-        offload.partition_all_parameters()
 
 
 @dataclass(frozen=True, slots=True)
