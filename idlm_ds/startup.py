@@ -15,10 +15,9 @@ def prepare_environment() -> None:
     microseconds, then sleep: on cores shared with other programs, spinning on makes training ten
     times slower, and on quiet cores sleeping at once costs small networks a fifth of their speed.
     """
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     defaults = {
-        "OMP_NUM_THREADS": str(max(1, (cores or 1) // local_world)),
+        "OMP_NUM_THREADS": str(max(1, (cores or 1) // local_world_size())),
         "OMP_WAIT_POLICY": "passive",
         "GOMP_SPINCOUNT": "2000",
         "TOKENIZERS_PARALLELISM": "true",
@@ -44,3 +43,8 @@ def is_first_rank() -> bool:
 def world_size() -> int:
     """Return the number of processes that the launcher set."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def local_world_size() -> int:
+    """Return the number of processes on this host that the launcher set."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))

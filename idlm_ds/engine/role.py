@@ -1,7 +1,7 @@
 """One network and the DeepSpeed engine around it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, final
 
 import deepspeed
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.ema import Ema
 from idlm_ds.engine.gathers import Gathers, Use
+from idlm_ds.engine.sharing import Groups, is_whole, own_group
 from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
 from idlm_ds.engine.zero import Shards
@@ -136,18 +137,24 @@ def start_frozen(
     source: WeightSource,
     json: EngineJson,
     numerics: Numerics,
+    groups: Groups | None = None,
 ) -> FrozenRole:
     """Build a network that never learns, load it and put an engine around it.
+
+    Collective: every rank must call.
 
     Args:
         name: The role, for messages.
         make: Builds the network; its values are overwritten.
         source: Where weights come from.
-        json: The engine file.
+        json: The engine file; below stage 3 every rank has the whole network.
         numerics: Batch and precision.
+        groups: At stage 3, ranks by the copy they share; None = all share one.
     """
     fields = json.frozen(numerics)
-    module = _loaded(make, source, fields).requires_grad_(False)
+    if is_whole(groups):
+        fields["zero_optimization"] = {"stage": 0}
+    module = _loaded(make, source, fields, groups).requires_grad_(False)
     engine, *_ = deepspeed.initialize(model=module, config=fields)
     return FrozenRole(name, engine)
 
@@ -188,15 +195,21 @@ def start_trained(
 
 
 def _loaded(
-    make: Callable[[], nn.Module], source: WeightSource, fields: dict[str, Any]
+    make: Callable[[], nn.Module],
+    source: WeightSource,
+    fields: dict[str, Any],
+    groups: Groups | None = None,
 ) -> nn.Module:
     """Build and fill a network.
 
     At stage 3 it is built already sharded and every rank reads only its own part of each tensor,
     so no process ever holds the whole.
     """
-    is_sharded = fields["zero_optimization"]["stage"] == 3
-    with deepspeed.zero.Init(config_dict_or_path=fields) if is_sharded else nullcontext():
+    if fields["zero_optimization"]["stage"] < 3:
         module = make()
+    else:
+        group = None if groups is None else own_group(groups)
+        with deepspeed.zero.Init(config_dict_or_path=fields, data_parallel_group=group):
+            module = make()
     fill_weights(module, source)
     return module

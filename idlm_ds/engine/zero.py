@@ -30,6 +30,17 @@ class LocalPart:
     start: int
     stop: int
 
+    @property
+    def range(self) -> tuple[int, int, int]:
+        """First and last element, and how many fit."""
+        return self.start, self.stop, self.data.numel()
+
+    def fill(self, values: Tensor) -> None:
+        """Set the elements; padding, which held whatever memory did, becomes zero."""
+        count = self.stop - self.start
+        self.data[:count].copy_(values)
+        self.data[count:].zero_()
+
 
 def local_part(parameter: Any) -> LocalPart:
     """Return what this rank holds of a parameter: all of it, but for stage 3."""

@@ -15,6 +15,7 @@ from idlm_ds.console import say
 from idlm_ds.objectives.self_distillation import SelfDistillation
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.startup import local_world_size
 
 GB = 1e9
 ADAM_AND_MASTER = 12
@@ -37,10 +38,11 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         fake = {} if is_in_rounds else {"fake": True}
         trained = {"teacher": False, **fake, "student": True}
         copies = 2 if is_in_rounds else 1
+        sharing = _sharing(recipe.teacher.sharding, setup)
     else:
         network = student = new_network(recipe, tokenizer)
         starting_weights(recipe, network)
-        trained, copies = {"model": True}, 1
+        trained, copies, sharing = {"model": True}, 1, setup.numerics.world
     size = count_parameters(network)
     say(to_yaml(recipe).rstrip())
     say()
@@ -50,7 +52,8 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     more = count_parameters(student) - size
     latent = f"; {more:,} more of the student's latent" if more else ""
     say(f"parameters  {size:,} a network: {', '.join(trained)}{latent}")
-    for name, amount in memory_estimate(size, setup, trained, copies=copies).items():
+    memory = memory_estimate(size, setup, trained, copies=copies, sharing=sharing)
+    for name, amount in memory.items():
         say(f"memory      {name:<8} {amount / GB:8.3f} GB a process")
     say("            weights, gradients, Adam, running mean and former teacher where there is one;")
     say("            activations come on top")
@@ -72,23 +75,30 @@ def count_parameters(network: Network) -> int:
         return sum(p.numel() for p in network.make().parameters())
 
 
+def _sharing(sharding: str, setup: EngineSetup) -> int:
+    """Count the processes that share a copy of the teacher; of a node, as the launcher set it."""
+    world = setup.numerics.world
+    return {"world": world, "node": min(local_world_size(), world), "none": 1}[sharding]
+
+
 def memory_estimate(
-    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int = 1
+    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int, sharing: int
 ) -> dict[str, float]:
     """Estimate the bytes each role holds on one process between steps.
 
     Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; the running
-    mean is always sharded, and so are other ``copies`` of a trained network's weights.
+    mean is always sharded, and so are other ``copies`` of a trained network's weights. Of a frozen
+    network ``sharing`` processes have a copy together.
     """
     world, stage = setup.numerics.world, setup.json.stage
     compute = 2 if setup.numerics.precision == "bf16" else 4
 
-    def shared(amount: float, from_stage: int) -> float:
-        return amount / world if stage >= from_stage else amount
+    def shared(amount: float, from_stage: int, ranks: int = world) -> float:
+        return amount / ranks if stage >= from_stage else amount
 
     memory = {}
     for name, learns in trained.items():
-        memory[name] = shared(compute * size, 3)
+        memory[name] = shared(compute * size, 3, world if learns else sharing)
         if learns:
             gradients = shared(4 * size, 2)
             memory[name] += gradients + shared(ADAM_AND_MASTER * size, 1)
