@@ -54,7 +54,8 @@ def _check_sharding(teacher: TeacherSection, file: EngineJson) -> None:
             f"teacher.sharding: node needs ZeRO-3, but {file.name} says stage {file.stage}, where "
             "every process holds the whole teacher; allowed with it: world, none"
         )
-    if teacher.sharding == "none" and "offload_param" in file.fields["zero_optimization"]:
+    offload = file.fields["zero_optimization"].get("offload_param") or {}
+    if teacher.sharding == "none" and offload.get("device", "none") != "none":
         raise UserError(
             "teacher.sharding: none keeps the whole teacher on every device, but "
             f"{file.name} offloads parameters (offload_param); allowed with it: world, node"

@@ -38,7 +38,7 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         fake = {} if is_in_rounds else {"fake": True}
         trained = {"teacher": False, **fake, "student": True}
         copies = 2 if is_in_rounds else 1
-        sharing = _sharing(recipe.teacher.sharding, setup)
+        sharing = sharing_processes(recipe.teacher.sharding, setup.numerics.world)
     else:
         network = student = new_network(recipe, tokenizer)
         starting_weights(recipe, network)
@@ -75,9 +75,8 @@ def count_parameters(network: Network) -> int:
         return sum(p.numel() for p in network.make().parameters())
 
 
-def _sharing(sharding: str, setup: EngineSetup) -> int:
-    """Count the processes that share a copy of the teacher; of a node, as the launcher set it."""
-    world = setup.numerics.world
+def sharing_processes(sharding: str, world: int) -> int:
+    """Count those that share a copy of the teacher; on a host, as many as the launcher says."""
     return {"world": world, "node": min(local_world_size(), world), "none": 1}[sharding]
 
 

@@ -47,10 +47,11 @@ def _distil(
     family: str,
     root: Path | None = None,
     resume: Path | None = None,
+    **zero: Any,
 ) -> dict[str, Any]:
     with toy.on_hosts(world, per_host):
         groups = groups_of(sharding, world)
-    program = toy.start_program(world, toy.engine_json(3), family=family, groups=groups)
+    program = toy.start_program(world, toy.engine_json(3, **zero), family=family, groups=groups)
     teacher = program.roles["teacher"]
     held = sum(local_part(p).data.numel() for p in teacher.module.parameters())
     start = int(load_checkpoint(resume, program.learners)["step"]) if resume else 0
@@ -112,4 +113,17 @@ def test_hosts_may_have_different_numbers_of_ranks():
     for rank, ours in enumerate(run_ranks(_distil, 4, "node", 3, "duo")):
         parts = 1 if rank == 3 else 3
         assert SIZE / parts <= ours["held"] < SIZE / parts * 1.1
+        _assert_same(ours, shared[0])
+
+
+def _offloaded(world: World, sharding: Sharding) -> dict[str, Any]:
+    cpu = {"device": "cpu"}
+    return _distil(world, sharding, 2, "mdlm", offload_param=cpu, offload_optimizer=cpu)
+
+
+@pytest.mark.slow
+def test_a_teacher_of_which_each_host_offloads_its_copy_gives_the_same_run():
+    shared = run_ranks(_offloaded, 4, "world")
+    for ours in run_ranks(_offloaded, 4, "node"):
+        assert SIZE / 2 <= ours["held"] < 0.55 * SIZE
         _assert_same(ours, shared[0])
