@@ -21,10 +21,9 @@ def prepare_environment() -> None:
         UserError: The variables of the process group are wrong or not enough.
     """
     os.environ.update(rendezvous.missing_variables(os.environ))
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("LOCAL_SIZE", "1")))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     defaults = {
-        "OMP_NUM_THREADS": str(max(1, (cores or 1) // local_world)),
+        "OMP_NUM_THREADS": str(max(1, (cores or 1) // local_world_size())),
         "OMP_WAIT_POLICY": "passive",
         "GOMP_SPINCOUNT": "2000",
         "TOKENIZERS_PARALLELISM": "true",
@@ -56,6 +55,11 @@ def is_first_rank() -> bool:
 def world_size() -> int:
     """Return the number of processes that the launcher set."""
     return _number("WORLD_SIZE", 1)
+
+
+def local_world_size() -> int:
+    """Return the number of processes on this host that the launcher set."""
+    return _number("LOCAL_WORLD_SIZE", _number("LOCAL_SIZE", 1))
 
 
 def batch_job() -> str | None:

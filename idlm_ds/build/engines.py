@@ -4,9 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics, check_agreement, read_engine_json
+from idlm_ds.errors import UserError
 from idlm_ds.recipes.batch import accumulation
-from idlm_ds.recipes.schema import Recipe
-from idlm_ds.recipes.sections import OptimSection
+from idlm_ds.recipes.schema import DistillRecipe, Recipe
+from idlm_ds.recipes.sections import OptimSection, TeacherSection
 from idlm_ds.train.lr import LearningRate
 
 
@@ -27,6 +28,8 @@ def engine_setup(config: Path, recipe: Recipe, *, world: int) -> EngineSetup:
         UserError: The file is bad, the batch does not divide, or the two contradict each other.
     """
     file = read_engine_json(config)
+    if isinstance(recipe, DistillRecipe):
+        _check_sharding(recipe.teacher, file)
     train = recipe.train
     json = file.in_world(world, train.precision)
     numerics = Numerics(
@@ -42,6 +45,21 @@ def engine_setup(config: Path, recipe: Recipe, *, world: int) -> EngineSetup:
     is_other = json.stage != file.stage
     note = f"{json.name}: ZeRO-{json.stage}: one process has nothing to shard" if is_other else ""
     return EngineSetup(json, numerics, note)
+
+
+def _check_sharding(teacher: TeacherSection, file: EngineJson) -> None:
+    """Refuse a teacher that cannot be shared as the recipe says, in a world of any size."""
+    if teacher.sharding == "node" and file.stage < 3:
+        raise UserError(
+            f"teacher.sharding: node needs ZeRO-3, but {file.name} says stage {file.stage}, where "
+            "every process holds the whole teacher; allowed with it: world, none"
+        )
+    offload = file.fields["zero_optimization"].get("offload_param") or {}
+    if teacher.sharding == "none" and offload.get("device", "none") != "none":
+        raise UserError(
+            "teacher.sharding: none keeps the whole teacher on every device, but "
+            f"{file.name} offloads parameters (offload_param); allowed with it: world, node"
+        )
 
 
 def adamw(section: OptimSection, *, scale: float = 1.0) -> AdamW:

@@ -14,6 +14,7 @@ from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.handover import Handover
 from idlm_ds.engine.role import FrozenRole, TrainedRole, start_frozen, start_trained
+from idlm_ds.engine.sharing import groups_of
 from idlm_ds.engine.trio import Borrowed
 from idlm_ds.engine.weights import WeightSource
 from idlm_ds.errors import UserError
@@ -114,7 +115,7 @@ def make_program(
     """
     method, updates = teacher.method, recipe.train.student_steps
     start = partial(_start, recipe, setup, teacher)
-    frozen = _start_teacher(setup, teacher)
+    frozen = _start_teacher(recipe, setup, teacher, world)
     roles: dict[str, Borrowed] = {"teacher": frozen}
     rates = {Phase.STUDENT: learning_rate(recipe.optim, updates)}
     # A fake only where the method has phases in which one learns.
@@ -129,9 +130,12 @@ def make_program(
     return program(prepare=Renewal(method.rounds, Handover(student, frozen)))
 
 
-def _start_teacher(setup: EngineSetup, teacher: Teacher) -> FrozenRole:
+def _start_teacher(
+    recipe: DistillRecipe, setup: EngineSetup, teacher: Teacher, world: World
+) -> FrozenRole:
     make, source = teacher.network.make, teacher.model.weights
-    return start_frozen("teacher", make, source, setup.json, setup.numerics)
+    groups = groups_of(recipe.teacher.sharding, world)
+    return start_frozen("teacher", make, source, setup.json, setup.numerics, groups)
 
 
 def _start(

@@ -3,7 +3,7 @@
 import torch
 
 from idlm_ds.engine.role import FrozenRole, Role, TrainedRole
-from idlm_ds.engine.zero import local_part
+from idlm_ds.engine.zero import gathered, local_part
 
 
 class Handover:
@@ -43,11 +43,17 @@ class Handover:
 def copy_weights(source: Role, target: Role) -> None:
     """Copy the weights one network computes with into another of the same shape.
 
-    Both are cut alike or not at all, so every rank copies what it holds.
+    Where both are cut alike, or not at all, every rank copies what it holds; otherwise one tensor
+    after the other is gathered.
 
     Collective: every rank must call.
     """
-    target.release()
+    target.release_all()
     theirs = dict(source.module.named_parameters())
     for name, parameter in target.module.named_parameters():
-        local_part(parameter).data.copy_(local_part(theirs[name]).data)
+        here, there = local_part(parameter), local_part(theirs[name])
+        if here.range == there.range:
+            here.data.copy_(there.data)
+            continue
+        with gathered(theirs[name]):
+            here.fill(theirs[name].detach().view(-1)[here.start : here.stop])

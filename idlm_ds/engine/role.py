@@ -1,7 +1,7 @@
 """One network and the DeepSpeed engine around it."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, final
 
 from torch import Tensor, nn
@@ -11,9 +11,11 @@ from idlm_ds.engine.backend import deepspeed
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.cpu_adam import offloaded_adam
 from idlm_ds.engine.ema import Ema
+from idlm_ds.engine.gathers import Gathers, Use
+from idlm_ds.engine.sharing import Groups, is_whole, own_group
 from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
-from idlm_ds.engine.zero import Shards, release_gathered
+from idlm_ds.engine.zero import Shards
 
 
 class Role:
@@ -26,6 +28,7 @@ class Role:
     def __init__(self, name: str, engine: Any) -> None:
         self.name = name
         self._engine = engine
+        self._gathers = Gathers(engine)
         engine.module.requires_grad_(False)
         engine.module.eval()
 
@@ -34,9 +37,27 @@ class Role:
         """The bare network."""
         return self._engine.module
 
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        """Lend the bare network to another one's loss."""
+        with self._used_to(Use.LEND):
+            yield self.module
+
     def release(self) -> None:
-        """Give back weights that were gathered for a forward whose backward never came."""
-        release_gathered(self._engine)
+        """Give back weights that a finished pass left whole."""
+        self._gathers.release()
+
+    def release_all(self) -> None:
+        """Give back every whole weight, before the shards change."""
+        self._gathers.release_all()
+
+    @contextmanager
+    def _used_to(self, use: Use) -> Iterator[None]:
+        self._gathers.begin(use)
+        try:
+            yield
+        finally:
+            self._gathers.begin(Use.SAMPLE)
 
 
 @final
@@ -45,7 +66,7 @@ class FrozenRole(Role):
 
     def reload(self, source: WeightSource) -> None:
         """Put other weights into it."""
-        self.release()
+        self.release_all()
         fill_weights(self.module, source)
 
 
@@ -93,7 +114,8 @@ class TrainedRole(Role):
         with self._taking_gradients():
             self.module.train()
             try:
-                yield self._forward
+                with self._used_to(Use.LEARN):
+                    yield self._forward
             finally:
                 self.module.eval()
 
@@ -147,18 +169,24 @@ def start_frozen(
     source: WeightSource,
     json: EngineJson,
     numerics: Numerics,
+    groups: Groups | None = None,
 ) -> FrozenRole:
     """Build a network that never learns, load it and put an engine around it.
+
+    Collective: every rank must call.
 
     Args:
         name: The role, for messages.
         make: Builds the network; its values are overwritten.
         source: Where weights come from.
-        json: The engine file.
+        json: The engine file; below stage 3 every rank has the whole network.
         numerics: Batch and precision.
+        groups: At stage 3, ranks by the copy they share; None = all share one.
     """
     fields = json.frozen(numerics)
-    module = _loaded(make, source, fields).requires_grad_(False)
+    if is_whole(groups):
+        fields["zero_optimization"] = {"stage": 0}
+    module = _loaded(make, source, fields, groups).requires_grad_(False)
     engine, *_ = deepspeed.initialize(model=module, config=fields)
     return FrozenRole(name, engine)
 
@@ -204,15 +232,21 @@ def start_trained(
 
 
 def _loaded(
-    make: Callable[[], nn.Module], source: WeightSource, fields: dict[str, Any]
+    make: Callable[[], nn.Module],
+    source: WeightSource,
+    fields: dict[str, Any],
+    groups: Groups | None = None,
 ) -> nn.Module:
     """Build and fill a network.
 
     At stage 3 it is built already sharded and every rank reads only its own part of each tensor,
     so no process ever holds the whole.
     """
-    is_sharded = fields["zero_optimization"]["stage"] == 3
-    with deepspeed.zero.Init(config_dict_or_path=fields) if is_sharded else nullcontext():
+    if fields["zero_optimization"]["stage"] < 3:
         module = make()
+    else:
+        group = None if groups is None else own_group(groups)
+        with deepspeed.zero.Init(config_dict_or_path=fields, data_parallel_group=group):
+            module = make()
     fill_weights(module, source)
     return module

@@ -5,7 +5,7 @@ the place of a DeepSpeed engine.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -24,8 +24,11 @@ class Borrowed(Protocol):
     def module(self) -> nn.Module:
         """The bare network; gradients pass to its input and reach none of its parameters."""
 
+    def lent(self) -> AbstractContextManager[Denoiser]:
+        """Lend the bare network to another one's loss."""
+
     def release(self) -> None:
-        """Give back what was gathered for it."""
+        """Give back what a finished pass left gathered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,10 +75,18 @@ def one_learns(roles: Mapping[str, Borrowed], learner: str) -> Iterator[Mapping[
     """
     active = roles[learner]
     assert isinstance(active, Learner), f"{learner} does not learn"
-    with active.learning() as forward:
-        try:
-            idle = {name: role.module for name, role in roles.items()}
-            yield {**idle, learner: forward}
-        finally:
-            for role in roles.values():
-                role.release()
+    with ExitStack() as stack:
+        idle = {n: stack.enter_context(r.lent()) for n, r in roles.items() if n != learner}
+        yield {**idle, learner: stack.enter_context(active.learning())}
+
+
+def end_pass(roles: Mapping[str, Borrowed], learner: str) -> None:
+    """End a pass: after the backward of a micro-batch nothing that was lent stays gathered.
+
+    Args:
+        roles: All networks of the run, by role.
+        learner: The one that learns.
+    """
+    for name, role in roles.items():
+        if name != learner:
+            role.release()

@@ -43,10 +43,8 @@ def fill_weights(module: nn.Module, source: WeightSource) -> None:
     parameters: dict[str, Any] = dict(module.named_parameters())
     for name, parameter in parameters.items():
         part = local_part(parameter)
-        count = part.stop - part.start
         values = source.read(name, whole_shape(parameter), part.start, part.stop)
-        part.data[:count].copy_(values.flatten())
-        part.data[count:].zero_()  # the last rank's is padded with whatever memory held
+        part.fill(values.flatten())
 
 
 def _check(name: str, wanted: tuple[int, ...], source: WeightSource) -> None:

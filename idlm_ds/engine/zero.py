@@ -1,8 +1,8 @@
 """ZeRO's insides: the only module that reads how DeepSpeed lays out what it shards.
 
-Parameters that stage 3 has cut, fp32 weights in flat buffers, Adam's state and the prefetcher are
-reached through the functions and classes here; EMA, checkpoints, exports and resharding are written
-in their terms.
+Parameters that stage 3 has cut, fp32 weights in flat buffers and Adam's state are reached through
+the functions and classes here; EMA, checkpoints, exports and resharding are written in their terms.
+The prefetcher is the business of ``gathers.py``.
 """
 
 from collections.abc import Collection, Iterator
@@ -31,6 +31,17 @@ class LocalPart:
     start: int
     stop: int
 
+    @property
+    def range(self) -> tuple[int, int, int]:
+        """First and last element, and how many fit."""
+        return self.start, self.stop, self.data.numel()
+
+    def fill(self, values: Tensor) -> None:
+        """Set the elements; padding, which held whatever memory did, becomes zero."""
+        count = self.stop - self.start
+        self.data[:count].copy_(values)
+        self.data[count:].zero_()
+
 
 def local_part(parameter: Any) -> LocalPart:
     """Return what this rank holds of a parameter: all of it, but for stage 3."""
@@ -48,18 +59,6 @@ def gathered(parameter: nn.Parameter) -> AbstractContextManager[None]:
     """
     is_cut = hasattr(parameter, "ds_id")
     return deepspeed.zero.GatheredParameters([parameter] if is_cut else [])
-
-
-def release_gathered(engine: Any) -> None:
-    """Give back weights that stage 3 gathered for a forward whose backward never came.
-
-    Its prefetcher fetches ahead into that backward and keeps what it skipped, so some weights
-    stay whole or in flight; whole ones would not follow a later change of the shards.
-    """
-    offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
-    if hasattr(offload, "release_backward_leftovers"):
-        offload.release_backward_leftovers()
-        offload.partition_all_parameters()
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from idlm_ds.registry.table import OneOf, default
 Precision = Literal["fp32", "bf16"]
 Reduction = Literal["mean", "sum"]
 Kernels = Literal["auto", "reference", "triton"]
+TeacherSharding = Literal["world", "node", "none"]
 TrainedNetwork = Annotated[str, OneOf(NETWORKS, lambda name: bool(NETWORKS[name].objective))]
 
 
@@ -127,6 +128,9 @@ class TeacherSection(Section):
     path: str = "assets:teacher"
     """A model folder or file, hf:OWNER/NAME[@REVISION] of the Hugging Face hub, or assets:NAME for
     one that ships with the package."""
+    sharding: TeacherSharding = "world"
+    """Who shares a copy of it under ZeRO-3: world = all processes, node = those of one host, none =
+    each has it whole. Fewer gathers over the network for more memory; the numbers are the same."""
 
     def __post_init__(self) -> None:
         self._require_text("path")

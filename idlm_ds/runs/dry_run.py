@@ -15,6 +15,7 @@ from idlm_ds.console import say
 from idlm_ds.objectives.self_distillation import SelfDistillation
 from idlm_ds.recipes.load import to_yaml
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
+from idlm_ds.startup import local_world_size
 
 GB = 1e9
 ADAM_AND_MASTER = 12
@@ -38,10 +39,11 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         fake = {} if is_in_rounds else {"fake": True}
         trained = {"teacher": False, **fake, "student": True}
         copies = 2 if is_in_rounds else 1
+        sharing = sharing_processes(recipe.teacher.sharding, setup.numerics.world)
     else:
         network = student = new_network(recipe, tokenizer)
         starting_weights(recipe, network)
-        trained, copies = {"model": True}, 1
+        trained, copies, sharing = {"model": True}, 1, setup.numerics.world
     size = count_parameters(network)
     say(to_yaml(recipe).rstrip())
     say()
@@ -51,7 +53,8 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     more = count_parameters(student) - size
     latent = f"; {more:,} more of the student's latent" if more else ""
     say(f"parameters  {size:,} a network: {', '.join(trained)}{latent}")
-    for name, amount in memory_estimate(size, setup, trained, copies=copies).items():
+    memory = memory_estimate(size, setup, trained, copies=copies, sharing=sharing)
+    for name, amount in memory.items():
         say(f"memory      {name:<8} {amount / GB:8.3f} GB a process")
     say("            weights, gradients, Adam, running mean and former teacher where there is one;")
     say("            activations come on top")
@@ -73,23 +76,29 @@ def count_parameters(network: Network) -> int:
         return sum(p.numel() for p in network.make().parameters())
 
 
+def sharing_processes(sharding: str, world: int) -> int:
+    """Count those that share a copy of the teacher; on a host, as many as the launcher says."""
+    return {"world": world, "node": min(local_world_size(), world), "none": 1}[sharding]
+
+
 def memory_estimate(
-    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int = 1
+    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int, sharing: int
 ) -> dict[str, float]:
     """Estimate the bytes each role holds on one process between steps.
 
     Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; the running
-    mean is always sharded, and so are other ``copies`` of a trained network's weights.
+    mean is always sharded, and so are other ``copies`` of a trained network's weights. Of a frozen
+    network ``sharing`` processes have a copy together.
     """
     world, stage = setup.numerics.world, setup.json.stage
     compute = 2 if setup.numerics.precision == "bf16" else 4
 
-    def shared(amount: float, from_stage: int) -> float:
-        return amount / world if stage >= from_stage else amount
+    def shared(amount: float, from_stage: int, ranks: int = world) -> float:
+        return amount / ranks if stage >= from_stage else amount
 
     memory = {}
     for name, learns in trained.items():
-        memory[name] = shared(compute * size, 3)
+        memory[name] = shared(compute * size, 3, world if learns else sharing)
         if learns:
             gradients = shared(4 * size, 2)
             memory[name] += gradients + shared(ADAM_AND_MASTER * size, 1)

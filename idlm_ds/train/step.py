@@ -10,7 +10,7 @@ from torch import Tensor
 
 from idlm_ds.data.loader import Batch, MicroBatch
 from idlm_ds.engine.seeds import seed_dropout
-from idlm_ds.engine.trio import Borrowed, Learner, StepReport, one_learns
+from idlm_ds.engine.trio import Borrowed, Learner, StepReport, end_pass, one_learns
 from idlm_ds.errors import NumericsError
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.objectives.alternation import Phase
@@ -136,6 +136,7 @@ def train_step(
             step_loss = method.loss(phase, networks, given)
             loss = settings.reduce(step_loss.nats)
             learner.backward(loss)
+            end_pass(program.roles, phase.learner)
             is_value &= step_loss.is_value
             parts.append((loss.detach(), step_loss.metrics))
     # Total over micro-batches and ranks, checked before any weight moves.

@@ -14,6 +14,7 @@ from idlm_ds.engine.checkpoint import load_checkpoint, save_checkpoint
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.handover import Handover
 from idlm_ds.engine.role import Role
+from idlm_ds.engine.sharing import Sharding, groups_of
 from idlm_ds.noise import Noise, stratified_times
 from idlm_ds.objectives.alternation import Phase
 from idlm_ds.objectives.self_distillation import DCD, SDTT, Rounds, SelfDistillation
@@ -62,11 +63,14 @@ def _start(
     method: str = "sdtt",
     precision: str = "fp32",
     dropout: float = 0.0,
+    sharding: Sharding = "world",
 ) -> tuple[Program, Handover]:
-    """A teacher and a student with its weights."""
+    """A teacher and a student with its weights; hosts have two ranks."""
     json, network = toy.engine_json(stage), dataclasses.replace(toy.NETWORK, dropout=dropout)
     numerics = toy.numerics_of(world, precision=precision)
-    teacher = toy.start_teacher(json, numerics, network)
+    with toy.on_hosts(world, 2):
+        groups = groups_of(sharding, world)
+    teacher = toy.start_teacher(json, numerics, network, groups)
     weights = toy.weights_of("teacher")
     student = toy.start_learner("student", json, numerics, network, weights=weights)
     handover, objective = Handover(student, teacher), _objective(method)
@@ -160,8 +164,8 @@ def _untouched(program: Program, action: Callable[[], None]) -> None:
     toy.assert_same(_everything(program.roles["student"]), before, "student")
 
 
-def _hand_over(world: World, stage: int, precision: str) -> None:
-    program, handover = _start(world, stage, precision=precision)
+def _hand_over(world: World, stage: int, precision: str, sharding: Sharding = "world") -> None:
+    program, handover = _start(world, stage, precision=precision, sharding=sharding)
     teacher, student = program.roles["teacher"], program.roles["student"]
     batches = list(toy.make_loader(world).batches(0, 3))
     for batch in batches[:2]:
@@ -194,6 +198,20 @@ def test_the_teacher_computes_what_the_student_did_when_it_was_taken(
     stage: int, size: int, precision: str
 ):
     run_ranks(_hand_over, size, stage, precision)
+
+
+@pytest.mark.parametrize(
+    ("size", "precision", "sharding"),
+    [
+        (2, "bf16", "none"),
+        pytest.param(2, "fp32", "none", marks=pytest.mark.slow),
+        pytest.param(4, "fp32", "node", marks=pytest.mark.slow),
+    ],
+)
+def test_a_teacher_that_is_not_cut_like_the_student_takes_over_its_weights_as_well(
+    size: int, precision: str, sharding: Sharding
+):
+    run_ranks(_hand_over, size, 3, precision, sharding)
 
 
 def _run(

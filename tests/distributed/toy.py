@@ -1,8 +1,10 @@
 """A distillation small enough for a test: three DiTs of 17 words, four sequences of six tokens."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -13,6 +15,7 @@ from idlm_ds.data.windows import Windows
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.dist import World
 from idlm_ds.engine.role import FrozenRole, Role, TrainedRole, start_frozen, start_trained
+from idlm_ds.engine.sharing import Groups
 from idlm_ds.engine.zero import gathered
 from idlm_ds.models.dit import DiT, DiTConfig
 from idlm_ds.models.init import InitialWeights
@@ -113,6 +116,13 @@ def rate_of(role: str) -> LearningRate:
     return LearningRate(peak=PEAK[role], total=100, warmup_steps=WARMUP)
 
 
+@contextmanager
+def on_hosts(world: World, ranks: int) -> Iterator[None]:
+    """Let ranks believe that each so many of them are on one host."""
+    with patch("socket.gethostname", return_value=f"host-{world.rank // ranks}"):
+        yield
+
+
 def make_windows() -> Windows:
     stream = np.random.default_rng(0).integers(0, VOCAB - 1, 40 * LENGTH).astype(np.int32)
     return Windows(stream, LENGTH, SEED)
@@ -149,8 +159,14 @@ def settings_of(world: World) -> StepSettings:
     )
 
 
-def start_teacher(json: EngineJson, numerics: Numerics, network: DiTConfig = NETWORK) -> FrozenRole:
-    return start_frozen("teacher", lambda: DiT(network), weights_of("teacher"), json, numerics)
+def start_teacher(
+    json: EngineJson,
+    numerics: Numerics,
+    network: DiTConfig = NETWORK,
+    groups: Groups | None = None,
+) -> FrozenRole:
+    source = weights_of("teacher")
+    return start_frozen("teacher", lambda: DiT(network), source, json, numerics, groups)
 
 
 def start_learner(
@@ -185,10 +201,11 @@ def start_program(
     network: DiTConfig = NETWORK,
     latent: int = 0,
     trainable: Callable[[str], bool] = lambda name: True,
+    groups: Groups | None = None,
 ) -> Program:
     """Three engines and the real program around them; the student may have a latent."""
     numerics = numerics_of(world, accumulation=accumulation, clip=clip, precision=precision)
-    teacher = start_teacher(json, numerics, network)
+    teacher = start_teacher(json, numerics, network, groups)
     fake = start_learner("fake", json, numerics, network, trainable=trainable)
     student = start_learner(
         "student", json, numerics, with_latent(network, latent), trainable=trainable

@@ -125,6 +125,14 @@ def test_a_killed_and_resumed_run_is_the_same_run(
     assert student_print(whole) == student_print(output)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("sharding", ["none", "node"])
+def test_who_shares_a_copy_of_the_teacher_changes_nothing(sharding, toy, uninterrupted, tmp_path):
+    done = run("distill.py", arguments(toy, tmp_path, f"teacher.sharding={sharding}"), ranks=2)
+    assert done.code == 0, done.err
+    assert_same_run(uninterrupted(2), tmp_path)
+
+
 def _lines(output: Path) -> list[str]:
     path = output / "metrics.jsonl"
     return path.read_text().splitlines() if path.exists() else []

@@ -102,6 +102,58 @@ def test_a_bad_engine_file_is_named(text, words, toy, tmp_path, monkeypatch, cap
         assert word in err
 
 
+CPU = {"device": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("sharding", "zero", "words"),
+    [
+        ("nodes", {"stage": 3}, "teacher.sharding: expected one of world, node, none, got 'nodes'"),
+        ("node", {"stage": 2}, "teacher.sharding: node needs ZeRO-3, but own.json says stage 2"),
+        ("node", {"stage": 1}, "teacher.sharding: node needs ZeRO-3, but own.json says stage 1"),
+        (
+            "none",
+            {"stage": 3, "offload_param": CPU, "offload_optimizer": CPU},
+            "own.json offloads parameters (offload_param); allowed with it: world, node",
+        ),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_a_teacher_that_cannot_be_shared_as_asked_is_refused(
+    sharding, zero, words, more, toy, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "own.json").write_text(json.dumps({"zero_optimization": zero}))
+    arguments = ["--config", tmp_path / "own.json", "--output", tmp_path / "run", *more]
+    arguments += [*toy.overrides, f"teacher.sharding={sharding}"]
+    err = error_of(distill, arguments, monkeypatch, capsys)
+    assert words in err
+    assert len(err) <= 200
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("sharding", "zero"),
+    [
+        *[("none", {"stage": stage}) for stage in (1, 2, 3)],
+        ("none", {"stage": 3, "offload_optimizer": CPU}),
+        ("none", {"stage": 3, "offload_param": {"device": "none"}}),
+        ("node", {"stage": 3}),
+        ("node", {"stage": 3, "offload_param": CPU, "offload_optimizer": CPU}),
+        *[("world", {"stage": stage}) for stage in (1, 2, 3)],
+    ],
+)
+def test_a_teacher_that_can_be_shared_as_asked_is_taken(
+    sharding, zero, toy, tmp_path, monkeypatch, capsys
+):
+    """On one process too, so that a recipe for a cluster can be looked at anywhere."""
+    (tmp_path / "own.json").write_text(json.dumps({"zero_optimization": zero}))
+    arguments = ["launcher", "--config", str(tmp_path / "own.json"), "--dry-run", *toy.overrides]
+    monkeypatch.setattr(sys, "argv", [*arguments, f"teacher.sharding={sharding}"])
+    with pytest.raises(SystemExit) as ended:
+        launch(distill.main)
+    assert ended.value.code == 0, capsys.readouterr().err
+
+
 @pytest.fixture
 def retold(toy, tmp_path):
     """The toy teacher with another configuration."""

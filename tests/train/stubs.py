@@ -23,7 +23,16 @@ class Frozen:
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module.requires_grad_(False).eval()
+        self.is_lent = False
         self.releases = 0
+
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        self.is_lent = True
+        try:
+            yield self.module
+        finally:
+            self.is_lent = False
 
     def release(self) -> None:
         self.releases += 1

@@ -28,6 +28,7 @@ def weights_of(program: Program) -> dict[str, list[torch.Tensor]]:
 @pytest.mark.parametrize(("name", "family"), METHODS)
 def test_a_phase_moves_its_own_network_and_leaves_no_gradient(name, family):
     program = program_of(name, family)
+    passes = dict.fromkeys(program.roles, 0)
     for step, batch in enumerate(batches(4)):
         learner, before = program.method.plan.phase(step).learner, weights_of(program)
         result = train_step(program, step, batch)
@@ -36,10 +37,13 @@ def test_a_phase_moves_its_own_network_and_leaves_no_gradient(name, family):
             is_same = all(map(torch.equal, weights, before[role]))
             # The student's first gradient is zero only while the fake equals the teacher.
             assert is_same == (role != learner), f"step {step}: {role}"
-        for role in program.roles.values():
+        for other, role in program.roles.items():
             assert all(p.grad is None and not p.requires_grad for p in role.module.parameters())
             assert not role.module.training
-            assert role.releases == step + 1
+            # What was lent is given back after every pass.
+            passes[other] += len(batch.micro_batches) if other != learner else 0
+            assert role.releases == passes[other]
+            assert not role.is_lent
 
 
 @pytest.mark.parametrize("family", ["mdlm", "sedd", "udlm", "duo"])
@@ -62,6 +66,7 @@ def test_blocks_give_the_gradient_of_one_graph_from_the_student_to_the_gap(famil
         stratified_times(3, use, 1, count=GLOBAL_BATCH, t_min=0.1) for use in ("t-input", "t")
     )
     with one_learns(program.roles, "student") as networks:
+        assert [n for n, role in program.roles.items() if role.is_lent] == ["teacher", "fake"]
         given = method.student_input(micro.tokens, t_input, noise=noise)
         x_0 = method.process.relax(plain_idlm.generate(networks["student"], given), given)
         nats = plain_idlm.gap(method, networks["teacher"], networks["fake"], x_0, t, noise=noise)

@@ -37,6 +37,11 @@ class Frozen:
     def __init__(self, module: nn.Module) -> None:
         self.module = module.requires_grad_(False).eval()
 
+    @contextmanager
+    def lent(self) -> Iterator[nn.Module]:
+        """See ``Borrowed``."""
+        yield self.module
+
     def release(self) -> None:
         """See ``Borrowed``; nothing was gathered."""
 
