@@ -92,6 +92,7 @@ def make_method(recipe: DistillRecipe, process: Process) -> Method:
         "plan": Alternation(objective.fake_steps),
         "input_t_min": t_min if objective.input_t_min is None else objective.input_t_min,
         "full_noise_fraction": objective.full_noise_fraction,
+        "noisings": objective.noisings,
         "latent": recipe.student.latent.size,
     }
     if "rounds" in row.takes:

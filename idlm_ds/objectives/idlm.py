@@ -1,6 +1,6 @@
 """Inverse distillation (IDLM, arXiv:2602.19066)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, final
 
@@ -54,6 +54,9 @@ class IDLM(Method):
     full_noise_fraction: float = 0.0
     """Share of the texts the student is given that are at time 1; in [0, 1)."""
 
+    noisings: int = 1
+    """Times a student's sample is noised again in the student's phase; the gap is their mean."""
+
     latent: int = 0
     """Entries of the student's latent at every position; 0 for none."""
 
@@ -62,7 +65,12 @@ class IDLM(Method):
     @property
     def smallest_times(self) -> Mapping[str, float]:
         """See base class."""
-        return {INPUT: self.input_t_min, SAMPLE: self.t_min}
+        return {INPUT: self.input_t_min} | dict.fromkeys(self.sample_uses, self.t_min)
+
+    @property
+    def sample_uses(self) -> list[str]:
+        """Uses of times at which one sample is noised again; the fake learns from the first."""
+        return [SAMPLE, *(f"{SAMPLE}-{number}" for number in range(2, self.noisings + 1))]
 
     def loss(self, phase: Phase, networks: Mapping[str, Denoiser], batch: StepInput) -> StepLoss:
         """See base class."""
@@ -81,7 +89,7 @@ class IDLM(Method):
 
         def judge(answer: ScoreRows) -> Tensor:
             # Student sample: soft at (P,) positions, drawn only where a token stays visible.
-            noisy = self._noise_again(answer, given, batch)
+            noisy = self._noise_again(answer, given, batch, SAMPLE)
             scored = Scored.of(noisy, with_hard=True)
             loss = FakeLoss(self.process, scored, answer)
 
@@ -101,45 +109,60 @@ class IDLM(Method):
         self, networks: Mapping[str, Denoiser], given: Noisy, batch: StepInput
     ) -> StepLoss:
         """Move the student along the gap (eq. 10 of arXiv:2602.19066v1)."""
-        judges, metrics = (networks["teacher"], networks["fake"]), {}
+        judges = networks["teacher"], networks["fake"]
+        metrics: dict[str, Tensor] = {}
 
         def learn(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-            noisy = self._noise_again(ScoreRows(hidden, weight, bias), given, batch)
-            opened = self._opened(noisy)
-            # Rows (S,) that carry a gradient; all of them where the value is wanted.
-            scored = Scored.of(noisy, with_hard=batch.is_logged)
-            answer = hidden[scored.answer_rows], weight, bias
-            nats: list[Tensor] = []
-            squares: list[Tensor] = []
-
-            def descend(teacher: ScoreRows, fake: ScoreRows) -> Tensor:
-                kind = Gap if opened is None else GapWithInput
-                gap = kind(self.process, scored, teacher, fake, batch.is_logged)
-                if batch.is_logged:
-                    metrics.update(gap.metrics(batch.tokens.numel()))
-                with torch.enable_grad():
-                    nats.append(learn_rows(*answer, scored.soft_pieces, gap) + gap.of_hard())
-                squares.append(gap.squares)
-                return gap.transmitted()
-
-            x_in, sigma = opened or noisy.x_in, noisy.at_t.sigma
-            with torch.set_grad_enabled(opened is not None):
-                sent = read_together(judges, x_in, sigma, scored.positions, descend)
-            if opened is not None:
-                # Through what teacher and fake were shown, back to the student's answer.
-                (slope,) = torch.autograd.grad(sent, opened.scores)
-                logged = batch.is_logged
-                path = InputPath(self.process, scored, opened, slope, is_measured=logged)
-                nats.append(learn_rows(*answer, scored.soft_pieces, path))
-                if batch.is_logged:
-                    metrics["input_share"] = share_of_norm(path.squares, *squares)
-            return torch.stack(nats).sum()
+            answer = ScoreRows(hidden, weight, bias)
+            gaps: list[Tensor] = []
+            for use in self.sample_uses:
+                noisy = self._noise_again(answer, given, batch, use)
+                nats, own_metrics = self._gap(judges, answer, noisy, batch)
+                gaps.append(nats / self.noisings)
+                for name, sums in own_metrics.items():
+                    metrics[name] = metrics[name] + sums if name in metrics else sums
+            return torch.stack(gaps).sum()
 
         def read(head: Head) -> Tensor:
             return head.fused(learn, given.positions)
 
         nats = networks["student"](given.x_in, given.at_t.sigma, read)
         return StepLoss(nats, metrics, is_value=batch.is_logged)
+
+    def _gap(
+        self, judges: Sequence[Denoiser], answer: ScoreRows, noisy: Noisy, batch: StepInput
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Judge one noising of the student's sample; the total gap, and metrics of it."""
+        opened = self._opened(noisy)
+        # Rows (S,) that carry a gradient; all of them where the value is wanted.
+        scored = Scored.of(noisy, with_hard=batch.is_logged)
+        own = answer.hidden[scored.answer_rows], answer.weight, answer.bias
+        metrics: dict[str, Tensor] = {}
+        nats: list[Tensor] = []
+        squares: list[Tensor] = []
+
+        def descend(teacher: ScoreRows, fake: ScoreRows) -> Tensor:
+            kind = Gap if opened is None else GapWithInput
+            gap = kind(self.process, scored, teacher, fake, batch.is_logged)
+            if batch.is_logged:
+                metrics.update(gap.metrics(batch.tokens.numel()))
+            with torch.enable_grad():
+                nats.append(learn_rows(*own, scored.soft_pieces, gap) + gap.of_hard())
+            squares.append(gap.squares)
+            return gap.transmitted()
+
+        x_in, sigma = opened or noisy.x_in, noisy.at_t.sigma
+        with torch.set_grad_enabled(opened is not None):
+            sent = read_together(judges, x_in, sigma, scored.positions, descend)
+        if opened is not None:
+            # Through what teacher and fake were shown, back to the student's answer.
+            (slope,) = torch.autograd.grad(sent, opened.scores)
+            logged = batch.is_logged
+            path = InputPath(self.process, scored, opened, slope, is_measured=logged)
+            nats.append(learn_rows(*own, scored.soft_pieces, path))
+            if batch.is_logged:
+                metrics["input_share"] = share_of_norm(path.squares, *squares)
+        return torch.stack(nats).sum(), metrics
 
     def input_times(self, t: Time) -> Time:
         """Move the last ``full_noise_fraction`` of stratified times to 1, and stretch the rest."""
@@ -158,10 +181,10 @@ class IDLM(Method):
         return replace(noisy, x_in=x_in)
 
     @torch.no_grad()
-    def _noise_again(self, answer: ScoreRows, given: Noisy, batch: StepInput) -> Noisy:
-        """Noise the student's sample to its second time."""
+    def _noise_again(self, answer: ScoreRows, given: Noisy, batch: StepInput, use: str) -> Noisy:
+        """Noise the student's sample to one of its second times."""
         x_0 = self.process.lazily(answer, given)
-        return self.process.corrupt(x_0, batch.times[SAMPLE], noise=batch.noise)
+        return self.process.corrupt(x_0, batch.times[use], noise=batch.noise)
 
     def _opened(self, noisy: Noisy) -> SoftInput | None:
         """Return an input through which a gradient is wanted, where there is one."""

@@ -258,6 +258,8 @@ class DistillObjective(Section):
     """Smallest time of the text the student is given (idlm, dmd); null takes objective.t_min."""
     full_noise_fraction: float = 0.0
     """Share of the texts the student is given that are at time 1 (idlm, dmd); in [0, 1)."""
+    noisings: int = 1
+    """Times a sample is noised again and judged for the student (idlm, dmd); at least 1."""
     reduction: Reduction = "mean"
     """Over the positions of a sequence: mean or sum; over the batch it is always the mean."""
 
@@ -267,7 +269,7 @@ class DistillObjective(Section):
         return "rounds" in METHODS[self.name].takes
 
     def __post_init__(self) -> None:
-        self._require_at_least(1, "fake_steps", "rounds", "grid")
+        self._require_at_least(1, "fake_steps", "rounds", "grid", "noisings")
         for field in ("t_min", "input_t_min"):
             time = getattr(self, field)
             self._require(field, time is None or 0 <= time < 1, "null or in [0, 1)")
@@ -275,6 +277,7 @@ class DistillObjective(Section):
         if self.is_in_rounds:
             is_none = self.full_noise_fraction == 0
             self._require("full_noise_fraction", is_none, f"0 with objective.name {self.name}")
+            self._require("noisings", self.noisings == 1, f"1 with objective.name {self.name}")
             self._require("rounds", self.rounds <= 20, "at most 20")
             least = 2**self.rounds
             self._require("grid", self.grid >= least, f"at least 2 ** objective.rounds, {least}")

@@ -25,7 +25,7 @@ class MethodRow(NamedRow):
         return tuple(f.name for f in rows if self.is_masked in (None, f.is_masked))
 
 
-WITH_FAKE = ("plan", "input_t_min", "full_noise_fraction", "latent")
+WITH_FAKE = ("plan", "input_t_min", "full_noise_fraction", "noisings", "latent")
 """Arguments of methods in which a student answers noised data and a fake learns from it."""
 
 METHODS = by_name(

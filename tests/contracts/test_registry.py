@@ -164,6 +164,7 @@ ARGUMENTS = {
     "plan": Alternation(2),
     "input_t_min": 0.1,
     "full_noise_fraction": 0.2,
+    "noisings": 2,
     "latent": 3,
     "rounds": Rounds(updates=4, count=1, grid=2),
 }

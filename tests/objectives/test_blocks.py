@@ -14,6 +14,7 @@ from idlm_ds.objectives.alternation import Phase
 from idlm_ds.objectives.base import StepInput
 from idlm_ds.objectives.idlm import IDLM, INPUT, SAMPLE
 from tests import plain_idlm
+from tests.tolerances import assert_close
 from tests.train.toy import GLOBAL_BATCH, LENGTH, VOCAB, method_of, network
 
 CLOSE = {torch.float64: 1e-10, torch.float32: 2e-6}
@@ -25,6 +26,7 @@ FAMILIES = [
     *[("idlm", "duo word"), ("idlm", "duo straight_through"), ("idlm", "duo unbiased")],
     ("dmd", "duo"),
 ]
+HEAD = "output_layer.linear.weight"
 UNSTEADY = ("duo word", "duo straight_through", "duo unbiased")
 """Families with states at which plain float32 itself is up to 1e-5 from float64."""
 
@@ -39,7 +41,8 @@ def step_input(objective: IDLM, *, is_logged: bool = True) -> StepInput:
     generator = torch.Generator().manual_seed(5)
     tokens = torch.randint(0, VOCAB - 1, (GLOBAL_BATCH, LENGTH), generator=generator)
     t = torch.linspace(0.2, 0.9, GLOBAL_BATCH, dtype=torch.float64)
-    return StepInput(tokens, {INPUT: t.flip(0), SAMPLE: t}, noise(), step=0, is_logged=is_logged)
+    times = {use: t.roll(number) for number, use in enumerate(objective.sample_uses)}
+    return StepInput(tokens, {INPUT: t.flip(0), **times}, noise(), step=0, is_logged=is_logged)
 
 
 def noise() -> Noise:
@@ -62,11 +65,13 @@ def whole(objective: IDLM, nets: dict[str, Any], phase: Phase, batch: StepInput)
     same = noise()
     given = objective.student_input(batch.tokens, batch.times[INPUT], noise=same)
     raw = plain_idlm.generate(nets["student"], given)
-    x_0, t = objective.process.relax(raw, given), batch.times[SAMPLE]
+    x_0, t = objective.process.relax(raw, given), batch.times
     if phase is Phase.FAKE:
-        return plain_idlm.fake_loss(objective, nets["fake"], x_0, t, noise=same).sum()
+        return plain_idlm.fake_loss(objective, nets["fake"], x_0, t[SAMPLE], noise=same).sum()
     judges = nets["teacher"], nets["fake"]
-    return plain_idlm.gap(objective, *judges, x_0, t, noise=same).sum()
+    uses = objective.sample_uses
+    gaps = [plain_idlm.gap(objective, *judges, x_0, t[use], noise=same).sum() for use in uses]
+    return torch.stack(gaps).mean()
 
 
 def in_blocks(objective: IDLM, nets: dict[str, Any], phase: Phase, batch: StepInput) -> Tensor:
@@ -84,14 +89,17 @@ def gradient(
     return {"loss": loss.detach(), **dict(zip(parameters, slopes, strict=True))}
 
 
+@pytest.mark.parametrize("noisings", [1, pytest.param(3, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", CLOSE, ids=str)
 @pytest.mark.parametrize("phase", [Phase.FAKE, Phase.STUDENT], ids=lambda phase: phase.value)
 @pytest.mark.parametrize(("name", "family"), FAMILIES)
-def test_blocks_give_the_loss_and_the_gradient_of_whole_rows(name, family, phase, dtype, rows):
-    objective = method_of(name, family)
+def test_blocks_give_the_loss_and_the_gradient_of_whole_rows(
+    name, family, phase, dtype, noisings, rows
+):
+    objective = replace(method_of(name, family), noisings=noisings)
     got = gradient(in_blocks, objective, phase, dtype)
     wanted = gradient(whole, objective, phase, dtype)
-    assert wanted["output_layer.linear.weight"].abs().max() > 1e-3
+    assert wanted[HEAD].abs().max() > 1e-3
     exact = wanted
     if family in UNSTEADY and dtype is torch.float32:
         exact = gradient(whole, objective, phase, torch.float64)
@@ -103,6 +111,21 @@ def test_blocks_give_the_loss_and_the_gradient_of_whole_rows(name, family, phase
             # No further apart than CLOSE, or than twice what plain float32 is from float64.
             plain_off = (value - exact[key]).norm() / size
             assert off < max(CLOSE[dtype], 2 * plain_off), f"{key} is off by {off:.1e}"
+
+
+@pytest.mark.parametrize("family", ["mdlm", "duo"])
+def test_the_gap_is_the_mean_over_noisings_and_the_fake_learns_from_one(family, rows):
+    once = method_of("idlm", family)
+    thrice = replace(once, noisings=3)
+    gap, wanted = (
+        gradient(form, thrice, Phase.STUDENT, torch.float64) for form in (in_blocks, whole)
+    )
+    assert gap["loss"] == pytest.approx(wanted["loss"].item())
+    assert_close(gap[HEAD], wanted[HEAD])
+    alone = gradient(in_blocks, once, Phase.STUDENT, torch.float64)
+    assert (gap[HEAD] - alone[HEAD]).norm() > 0.1 * alone[HEAD].norm()
+    fakes = [gradient(in_blocks, method, Phase.FAKE, torch.float64) for method in (once, thrice)]
+    assert fakes[0][HEAD].equal(fakes[1][HEAD])
 
 
 @pytest.mark.parametrize("family", ["duo", "duo straight_through"])

@@ -17,7 +17,7 @@ optim:
   clip: 1.0
   warmup_steps: 5
   decay_fraction: 0.25
-objective: {name: idlm, fake_steps: 3, full_noise_fraction: 0.25, reduction: sum}
+objective: {name: idlm, fake_steps: 3, full_noise_fraction: 0.25, noisings: 2, reduction: sum}
 ema: {decay: 0.99}
 eval:
   when: never

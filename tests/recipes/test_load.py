@@ -282,11 +282,15 @@ def test_a_recipe_of_the_other_kind_names_the_program_that_runs_it(write):
 
 
 @pytest.mark.parametrize("name", ["sdtt", "dcd"])
-def test_methods_without_a_fake_take_no_latent_and_no_share_of_full_noise(name, write):
+def test_methods_without_a_fake_take_nothing_that_is_for_its_samples(name, write):
     path, method = write(DISTILL), f"objective.name={name}"
-    none = {"student.latent.size": 0, "objective.full_noise_fraction": 0.0}
-    for key, value in (("student.latent.size", 8), ("objective.full_noise_fraction", 0.5)):
+    none = {
+        "student.latent.size": 0,
+        "objective.full_noise_fraction": 0.0,
+        "objective.noisings": 1,
+    }
+    for key, value in zip(none, (8, 0.5, 3), strict=True):
         changes = [f"{k}={v}" for k, v in (none | {key: value}).items()]
         line = refusal(DistillRecipe, path, [method, *changes])
-        assert line == f"{key}: must be 0 with objective.name {name}, got {value}"
+        assert line == f"{key}: must be {none[key]:.0f} with objective.name {name}, got {value}"
     load_recipe(DistillRecipe, path, [method, *(f"{k}={v}" for k, v in none.items())])

@@ -72,6 +72,7 @@ RANGES = [
     (sections.OptimSection, "warmup_steps", (0,), (-1,)),
     (sections.OptimSection, "decay_fraction", (0.0, 1.0), (-0.1, 1.1, math.nan)),
     (sections.DistillObjective, "fake_steps", (1,), (0,)),
+    (sections.DistillObjective, "noisings", (1, 8), (0,)),
     (sections.EmaSection, "decay", (0.0, 0.99999), (-0.1, 1.0, math.nan)),
     (evaluation.EvalSection, "num_samples", (2,), (1,)),
     (evaluation.EvalSection, "steps", ((1,), (1, 2)), (*STEPS, ())),
