@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -44,6 +44,17 @@ def build(cls: type[T], raw: object, key: str = "") -> T:
         if not optional and field.name not in raw:
             raise RecipeError(f"{_join(key, field.name)}: missing required key")
     return cls(**{name: _convert(hints[name], raw[name], _join(key, name)) for name in raw})
+
+
+def is_text(cls: type, path: Sequence[str]) -> bool:
+    """Tell whether the value under a dotted key, given as its parts, is free text.
+
+    A key that does not exist holds none.
+    """
+    hint: Any = cls
+    for name in path:
+        hint = get_type_hints(hint, include_extras=True).get(name) if is_dataclass(hint) else None
+    return hint is str
 
 
 def _convert(hint: Any, value: object, key: str) -> object:
