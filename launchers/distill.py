@@ -23,8 +23,8 @@ def main(argv: Sequence[str]) -> None:
         "--teacher", help="in place of the recipe's teacher.path: folder, file, hf:OWNER/NAME"
     )
     args = parser.parse_intermixed_args(argv)
-    teacher = [f"teacher.path={args.teacher}"] if args.teacher else []
-    recipe = load_recipe(DistillRecipe, args.recipe, [*args.overrides, *teacher])
+    texts = {} if args.teacher is None else {"teacher.path": args.teacher}
+    recipe = load_recipe(DistillRecipe, args.recipe, args.overrides, texts=texts)
 
     train(recipe, args, run)
 

@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 from idlm_ds.recipes.errors import RecipeError, shorten
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe, Recipe
 from idlm_ds.recipes.strict_yaml import read_yaml, write_yaml
-from idlm_ds.recipes.typed import build
+from idlm_ds.recipes.typed import build, is_text
 
 AnyRecipe = TypeVar("AnyRecipe", bound=Recipe)
 
@@ -27,6 +28,7 @@ def load_recipe(
     source: str | Path,
     overrides: Sequence[str] = (),
     *,
+    texts: Mapping[str, str] = MappingProxyType({}),
     folder: Path = RECIPES,
 ) -> AnyRecipe:
     """Read a recipe of kind ``cls``.
@@ -34,7 +36,9 @@ def load_recipe(
     Args:
         cls: ``DistillRecipe`` or ``PretrainRecipe``.
         source: Path of a YAML file, or the bare name of a recipe in ``folder``.
-        overrides: ``dotted.key=value`` each, the value in YAML; the last of equal keys counts.
+        overrides: ``dotted.key=value`` each; the last of equal keys counts. The value is YAML, but
+            for keys that are text: there it is the text as it stands, quoted or not.
+        texts: Values of dotted keys that are text, to the letter; they count after ``overrides``.
         folder: Where bare names are looked up.
 
     Raises:
@@ -46,7 +50,9 @@ def load_recipe(
     if not isinstance(raw, dict):
         raise RecipeError(f"{label}: expected a mapping of keys at the top of the file")
     for override in overrides:
-        _apply(raw, override)
+        _apply(cls, raw, override)
+    for dotted, value in texts.items():
+        _set(raw, dotted.split("."), value)
     _refuse_other_kinds(cls, raw, label)
     return build(cls, raw)
 
@@ -89,22 +95,38 @@ def _text(path: Path, label: str) -> str:
         raise RecipeError(f"{label}: cannot be read: {error.strerror}") from error
 
 
-def _apply(raw: dict[str, object], override: str) -> None:
-    """Set one dotted key in ``raw``; whether it exists is for ``build`` to say."""
+def _apply(cls: type, raw: dict[str, object], override: str) -> None:
+    """Set the key of one ``dotted.key=value``."""
     label = f"override {shorten(override)!r}"
     dotted, equals, text = override.partition("=")
-    *sections, last = (name.strip() for name in dotted.split("."))
-    if not (equals and last and all(sections)):
+    names = [name.strip() for name in dotted.split(".")]
+    if not (equals and all(names)):
         raise RecipeError(f"{label}: expected dotted.key=value")
-    value = read_yaml(text, label)
+    value = _unquoted(text) if is_text(cls, names) else read_yaml(text, label)
     if isinstance(value, dict):
         raise RecipeError(f"{label}: a value is a scalar or a list; set the keys one by one")
+    _set(raw, names, value)
+
+
+def _set(raw: dict[str, object], names: Sequence[str], value: object) -> None:
+    """Set one key, given as its parts; whether it exists is for ``build`` to say."""
     place: object = raw
-    for name in sections:
+    for name in names[:-1]:
         place = place.setdefault(name, {}) if isinstance(place, dict) else None
     if not isinstance(place, dict):
-        raise RecipeError(f"{dotted.strip()}: {'.'.join(sections)} is not a section of keys")
-    place[last] = value
+        raise RecipeError(f"{'.'.join(names)}: {'.'.join(names[:-1])} is not a section of keys")
+    place[names[-1]] = value
+
+
+def _unquoted(text: str) -> str:
+    """Return text as it was meant: quotes around the whole, as recipes need them, go away."""
+    if len(text) < 2 or text[0] != text[-1] or text[0] not in "\"'":
+        return text
+    try:
+        value = read_yaml(text, "")
+    except RecipeError:
+        return text
+    return value if isinstance(value, str) else text
 
 
 def _refuse_other_kinds(cls: type, raw: Mapping[str, object], label: str) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from types import NoneType, UnionType
@@ -59,6 +59,17 @@ def default_of(cls: Any, key: str) -> object:
     if field.default is MISSING:
         raise KeyError(key)
     return field.default
+
+
+def is_text(cls: type, path: Sequence[str]) -> bool:
+    """Tell whether the value under a dotted key, given as its parts, is free text.
+
+    A key that does not exist holds none.
+    """
+    hint: Any = cls
+    for name in path:
+        hint = get_type_hints(hint, include_extras=True).get(name) if is_dataclass(hint) else None
+    return hint is str
 
 
 def _convert(hint: Any, value: object, key: str) -> object:

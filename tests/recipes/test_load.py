@@ -168,8 +168,7 @@ def test_a_required_key_left_out_is_named(cls, text, write):
         ("student.latent=3", "student.latent: expected a section of keys, got 3"),
         ("student.latent.sise=3", "student.latent.sise: unknown key; did you mean size?"),
         ("student.latent.size=-1", "student.latent.size: must be at least 0, got -1"),
-        ("name=1", "name: expected text, got 1"),
-        ("name=", "name: expected text, got nothing"),
+        ("name=", "name: must be non-empty text, got ''"),
         ('name=""', "name: must be non-empty text, got ''"),
         ("seed=-1", "seed: must be at least 0, got -1"),
         ("optim=3", "optim: expected a section of keys, got 3"),
@@ -198,8 +197,8 @@ def test_a_required_key_left_out_is_named(cls, text, write):
         ("optim={lr: 1}", "override 'optim={lr: 1}': a value is a scalar or a list;"),
         ("eval.steps=[4", "override 'eval.steps=[4': line 1: "),
         (
-            "name=!!python/name:os.system x",
-            "override 'name=!!python/name:os.system x': line 1: tag",
+            "seed=!!python/name:os.system x",
+            "override 'seed=!!python/name:os.system x': line 1: tag",
         ),
     ],
 )
@@ -216,6 +215,54 @@ def test_overrides_replace_add_and_the_last_one_counts(write):
     assert recipe.optim.lr == 1e-5
     assert (recipe.log.wandb, recipe.log.project) == ("off", "a=b")
     assert recipe.ema.decay == 0.0
+
+
+TEXTS = [
+    *(
+        "run #2",
+        "#2",
+        "1",
+        "010",
+        "1e-3",
+        "true",
+        "null",
+        "~",
+        "C:\\runs\\x",
+        "a: b",
+        "{a: 1}",
+        "[x",
+    ),
+    *(
+        "*x",
+        "&x",
+        "!!str x",
+        "%x",
+        "@x",
+        "`x`",
+        "- x",
+        "? x",
+        "x,",
+        "it's",
+        "'a' or 'b'",
+        '"',
+        "'x",
+    ),
+    *("a=b", " x ", "x\ty", "ünï", "--x", "|", ">-", "<<"),
+]
+
+
+@pytest.mark.parametrize("key", ["data.corpus", "data.tokenizer", "eval.judge", "teacher.path"])
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_is_taken_as_it_stands_quoted_or_not(key, text, write):
+    section, field = key.split(".")
+    path = write(MINIMAL)
+    single = text.replace("'", "''")
+    double = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t")
+    for typed in (text, f"'{single}'", f'"{double}"'):
+        recipe = load_recipe(DistillRecipe, path, [f"{key}={typed}"])
+        assert getattr(getattr(recipe, section), field) == text
+    recipe = load_recipe(DistillRecipe, path, [f"{key}=other"], texts={key: f"'{text}'"})
+    assert getattr(getattr(recipe, section), field) == f"'{text}'"
 
 
 def test_what_may_be_absent_takes_a_value_or_null(write):
