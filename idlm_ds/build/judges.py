@@ -80,11 +80,9 @@ def find_judge(spec: str, key: str = "eval.judge") -> JudgeFolder:
 
 @contextmanager
 def _one_line(key: str, folder: Path) -> Iterator[None]:
-    """Turn whatever a damaged folder makes libraries raise into one line."""
+    """Turn whatever a damaged folder, or too little memory, makes libraries raise into a line."""
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:  # parsers and model classes raise all kinds
         lines = str(error).replace(f"{folder}/", "").replace(str(folder), "").split("\n")
         reason = " ".join((lines[0] or type(error).__name__).split())

@@ -130,3 +130,14 @@ def test_the_hash_of_a_folder_is_that_of_what_scores_depend_on_beside_weights(fo
     path = folder / "tokenizer.json"
     path.write_text(path.read_text() + "\n")
     assert find_judge(str(folder)).fingerprint != before
+
+
+def test_a_judge_that_does_not_fit_into_memory_costs_a_line(folder, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.\nMore")
+
+    monkeypatch.setattr(judges, "open_judge", full)
+    with pytest.raises(
+        UserError, match=r"^eval\.judge: cannot load .*Tried to allocate 9\.00 GiB\.$"
+    ):
+        find_judge(str(folder)).load("cpu")
