@@ -1,15 +1,13 @@
 """Description of a run without running it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import torch
 
 from idlm_ds.build.data import find_corpus
 from idlm_ds.build.engines import EngineSetup
 from idlm_ds.build.locate import locate
-from idlm_ds.build.methods import find_teacher
-from idlm_ds.build.networks import Network, new_network, starting_weights
+from idlm_ds.build.methods import find_teacher, keeps_mean_of_fake
+from idlm_ds.build.networks import count_parameters, new_network, starting_weights
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.console import say
 from idlm_ds.objectives.self_distillation import SelfDistillation
@@ -27,6 +25,7 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     Raises:
         UserError: A file the run needs is missing or does not fit the others.
     """
+    others: list[str] = []
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     find_corpus(recipe.data.corpus)
     if isinstance(recipe, DistillRecipe):
@@ -34,13 +33,13 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         network, student = teacher.network, teacher.student
         locate(recipe.eval.judge, "eval.judge")
         is_in_rounds = isinstance(teacher.method, SelfDistillation)
-        fake = {} if is_in_rounds else {"fake": True}
-        trained = {"teacher": False, **fake, "student": True}
-        copies = 2 if is_in_rounds else 1
+        fake = {} if is_in_rounds else {"fake": int(keeps_mean_of_fake(recipe, network))}
+        copies = {**fake, "student": 2 if is_in_rounds else 1}
+        others = ["teacher"]
     else:
         network = student = new_network(recipe, tokenizer)
         starting_weights(recipe, network)
-        trained, copies = {"model": True}, 1
+        copies = {"model": 1}
     size = count_parameters(network)
     say(to_yaml(recipe).rstrip())
     say()
@@ -49,11 +48,16 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     say(f"batch       {batch_arithmetic(recipe, setup)}")
     more = count_parameters(student) - size
     latent = f"; {more:,} more of the student's latent" if more else ""
-    say(f"parameters  {size:,} a network: {', '.join(trained)}{latent}")
-    for name, amount in memory_estimate(size, setup, trained, copies=copies).items():
+    say(f"parameters  {size:,} a network: {', '.join([*others, *copies])}{latent}")
+    for name, amount in memory_estimate(size, setup, copies, others=others).items():
         say(f"memory      {name:<8} {amount / GB:8.3f} GB a process")
     say("            weights, gradients, Adam, running mean and former teacher where there is one;")
     say("            activations come on top")
+    stored = sum((ADAM_AND_MASTER + 4 * count) * size for count in copies.values())
+    say(f"disk        {stored / GB:8.3f} GB a checkpoint; {checkpoints_kept(recipe)}")
+    if recipe.checkpoint.asynchronous:
+        share = stored / setup.numerics.world / GB
+        say(f"host memory {share:8.3f} GB a process while one is written beside training")
 
 
 def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup) -> str:
@@ -66,19 +70,27 @@ def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup)
     )
 
 
-def count_parameters(network: Network) -> int:
-    """Count the parameters without allocating them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in network.make().parameters())
+def checkpoints_kept(recipe: DistillRecipe | PretrainRecipe) -> str:
+    """Say how many checkpoints are on disk at once."""
+    section = recipe.checkpoint
+    hours = section.keep_every_hours
+    more = f", beside one for every {hours:g} hours" if hours else ""
+    return f"{section.keep} kept and one being written{more}"
 
 
 def memory_estimate(
-    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int = 1
+    size: int, setup: EngineSetup, copies: Mapping[str, int], *, others: Sequence[str] = ()
 ) -> dict[str, float]:
     """Estimate the bytes each role holds on one process between steps.
 
-    Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; the running
-    mean is always sharded, and so are other ``copies`` of a trained network's weights.
+    Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; running
+    means and a former teacher are always sharded.
+
+    Args:
+        size: Parameters of a network.
+        setup: Engine file and batch.
+        copies: Of each trained network, how many further sets of weights there are.
+        others: Networks that do not learn.
     """
     world, stage = setup.numerics.world, setup.json.stage
     compute = 2 if setup.numerics.precision == "bf16" else 4
@@ -86,11 +98,9 @@ def memory_estimate(
     def shared(amount: float, from_stage: int) -> float:
         return amount / world if stage >= from_stage else amount
 
-    memory = {}
-    for name, learns in trained.items():
-        memory[name] = shared(compute * size, 3)
-        if learns:
-            gradients = shared(4 * size, 2)
-            memory[name] += gradients + shared(ADAM_AND_MASTER * size, 1)
-            memory[name] += copies * 4 * size / world
+    memory = {name: shared(compute * size, 3) for name in others}
+    for name, count in copies.items():
+        gradients = shared(4 * size, 2)
+        memory[name] = shared(compute * size, 3) + gradients + shared(ADAM_AND_MASTER * size, 1)
+        memory[name] += count * 4 * size / world
     return memory | {"together": sum(memory.values())}
