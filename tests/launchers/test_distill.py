@@ -6,9 +6,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from idlm_ds.checkpoints import transaction
+from idlm_ds.checkpoints.formats.content import whole
+from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.train.loop import CLOCK_FIELDS
 from tests.launchers.conftest import ROOT, Toy, finish, kill, run, start
 
@@ -222,6 +225,34 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
     assert (output / "frontier.png").stat().st_size > 5000
     kept = sorted(p.name for p in (output / "checkpoints").iterdir())
     assert kept == ["step-16", "step-20"]
+
+
+def assert_is_running_mean(student: Path, checkpoint: Path) -> None:
+    """The student's weights are the float32 mean that the ranks keep, bit for bit."""
+    mean, stored = RankFiles(checkpoint / "student"), load_file(student / "model.safetensors")
+    assert stored.keys() == mean.names()
+    for name, weight in stored.items():
+        assert weight.equal(whole(mean, name, torch.float32))
+
+
+def test_the_student_is_the_float32_running_mean(uninterrupted):
+    output = uninterrupted(1)
+    assert_is_running_mean(output / "student", newest(output))
+
+
+@pytest.mark.slow
+def test_a_finished_run_writes_its_student_again_and_one_in_bfloat16_is_not_rounded(toy, tmp_path):
+    asked = [*arguments(toy, tmp_path, config="zero2.json"), "train.precision=bf16"]
+    done = run("distill.py", asked, ranks=2)
+    assert done.code == 0, done.err
+    assert_is_running_mean(tmp_path / "student", newest(tmp_path))
+    weights = load_file(tmp_path / "student" / "model.safetensors").values()
+    assert not all(w.equal(w.bfloat16().float()) for w in weights)
+    (tmp_path / "student" / "model.safetensors").unlink()
+    again = run("distill.py", [*asked, "--resume"], ranks=2)
+    assert again.code == 0, again.err
+    assert f"resume: {newest(tmp_path)}, phase {2 * UPDATES}\n" in again.out
+    assert_is_running_mean(tmp_path / "student", newest(tmp_path))
 
 
 def test_the_saved_student_speaks(uninterrupted, tmp_path):
