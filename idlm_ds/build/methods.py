@@ -7,7 +7,7 @@ from typing import Any
 from idlm_ds.build.data import step_settings
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
 from idlm_ds.build.latent import WithProjection, with_latent
-from idlm_ds.build.networks import Network
+from idlm_ds.build.networks import Network, count_parameters
 from idlm_ds.build.processes import make_sampler_config
 from idlm_ds.build.saved_model import SavedModel, find_model
 from idlm_ds.data.tokenizer import Tokenizer
@@ -28,6 +28,9 @@ from idlm_ds.registry.table import load
 from idlm_ds.samplers.block_config import AnySampler
 from idlm_ds.train.renewal import Renewal
 from idlm_ds.train.step import Program
+
+LARGEST_WITH_MEAN = 1e9
+"""Parameters of the largest fake that has a running mean where the recipe does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +125,21 @@ def make_program(
     # A fake only where the method has phases in which one learns.
     if fake_updates := updates * (method.plan.cycle - 1):
         scale = recipe.optim.fake_lr_scale
-        roles["fake"] = start("fake", scale=scale)
+        has_mean = keeps_mean_of_fake(recipe, teacher.network)
+        roles["fake"] = start("fake", scale=scale, has_mean=has_mean)
         rates[Phase.FAKE] = learning_rate(recipe.optim, fake_updates, scale=scale)
     roles["student"] = student = start("student", has_latent=True)
     program = partial(Program, method, roles, rates, step_settings(recipe, world))
     if not isinstance(method, SelfDistillation):
         return program()
     return program(prepare=Renewal(method.rounds, Handover(student, frozen)))
+
+
+def keeps_mean_of_fake(recipe: DistillRecipe, network: Network) -> bool:
+    """Tell whether the fake has a running mean: as the recipe says, else by its size."""
+    if recipe.ema.fake is not None:
+        return recipe.ema.fake
+    return count_parameters(network) <= LARGEST_WITH_MEAN
 
 
 def _start_teacher(
@@ -147,6 +158,7 @@ def _start(
     *,
     scale: float = 1.0,
     has_latent: bool = False,
+    has_mean: bool = True,
 ) -> TrainedRole:
     network, section = teacher.student if has_latent else teacher.network, recipe.student.latent
     source: WeightSource = teacher.model.weights
@@ -159,5 +171,5 @@ def _start(
         setup.json,
         setup.numerics,
         adamw(recipe.optim, scale=scale),
-        ema_decay=recipe.ema.decay,
+        ema_decay=recipe.ema.decay if has_mean else None,
     )

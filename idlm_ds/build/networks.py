@@ -60,6 +60,12 @@ def new_network(recipe: PretrainRecipe, tokenizer: Tokenizer) -> Network:
     return known_network(card, checkpoint_activations=recipe.train.checkpoint_activations)
 
 
+def count_parameters(network: Network) -> int:
+    """Count the parameters without allocating them."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in network.make().parameters())
+
+
 def starting_weights(recipe: PretrainRecipe, network: Network) -> WeightSource:
     """Random weights, or those of the model the recipe names.
 

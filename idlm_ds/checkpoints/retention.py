@@ -88,7 +88,7 @@ def _time_of(folder: Path) -> float:
     """Return when a checkpoint was written, in seconds since 1970."""
     try:
         return float(json.loads((folder / STATE).read_text("utf-8"))["time"])
-    except KeyError:
+    except (KeyError, TypeError, ValueError):
         return (folder / STATE).stat().st_mtime  # of a run that did not note the time
 
 

@@ -72,16 +72,25 @@ def commit(
     for inner in [folder, *(p for p in folder.rglob("*") if p.is_dir())]:
         flush(inner)
     final = folder.parent / f"{PREFIX}{step}"
-    if os.path.lexists(final):
-        if (may_replace or holds_nothing_else)(final):
-            discard(final)
-        else:
-            aside = _aside(final)
-            final.rename(aside)
-            say(f"checkpoints: {final} is not of this run; it is {aside.name} now")
+    # Nothing but a rename comes between the old folder and the new one.
+    trash = _make_room(final, may_replace or holds_nothing_else)
     folder.rename(final)
     flush(final.parent)
+    if trash is not None:
+        shutil.rmtree(trash, ignore_errors=True)
     return final
+
+
+def _make_room(final: Path, may_replace: Callable[[Path], bool]) -> Path | None:
+    """Rename what has the name of a new folder; return it where it is to be deleted."""
+    if not os.path.lexists(final):
+        return None
+    if may_replace(final):
+        return _to_trash(final)
+    aside = _aside(final)
+    final.rename(aside)
+    say(f"checkpoints: {final} is not of this run; it is {aside.name} now")
+    return None
 
 
 def problem_with(folder: Path) -> str | None:
@@ -162,10 +171,14 @@ def holds_nothing_else(folder: Path) -> bool:
 
 def discard(folder: Path) -> None:
     """Delete a folder, which vanishes in one rename first."""
+    shutil.rmtree(_to_trash(folder))
+
+
+def _to_trash(folder: Path) -> Path:
     trash = folder.with_name(f".trash-{folder.name}")
     shutil.rmtree(trash, ignore_errors=True)
     folder.rename(trash)
-    shutil.rmtree(trash)
+    return trash
 
 
 def _aside(folder: Path) -> Path:

@@ -68,7 +68,8 @@ class World:
 
         Collective: every rank must call.
         """
-        return replace(self, device=torch.device("cpu"), group=dist.new_group(backend="gloo"))
+        group = dist.new_group(timeout=TIMEOUT, backend="gloo")
+        return replace(self, device=torch.device("cpu"), group=group)
 
     def share(self, sizes: Mapping[str, int]) -> list[str]:
         """Return the names that this rank takes care of, so that all have about as much to do.

@@ -16,10 +16,17 @@ class Ema:
     the number of ranks.
     """
 
-    def __init__(self, shards: Shards, decay: float) -> None:
+    def __init__(self, shards: Shards, decay: float | None) -> None:
+        """Start at the present weights.
+
+        Args:
+            shards: The weights.
+            decay: Share of the mean that an update keeps; None for no mean, which takes no memory.
+        """
         self.decay = decay
         self._shards = shards
-        self.buffers: list[Tensor] = [w.detach().clone() for w in shards.weights]
+        kept = [] if decay is None else shards.weights
+        self.buffers: list[Tensor] = [weight.detach().clone() for weight in kept]
 
     @torch.no_grad()
     def restart(self) -> None:
@@ -35,6 +42,8 @@ class Ema:
             count: Updates made so far, this one included; early on the mean is shorter, with
                 decay at most ``(1 + count) / (10 + count)``.
         """
+        if self.decay is None:
+            return
         decay = min(self.decay, (1 + count) / (10 + count))
         torch._foreach_lerp_(self.buffers, self._shards.weights, 1.0 - decay)
 
@@ -43,7 +52,12 @@ class Ema:
         """Let the network compute with the averaged weights.
 
         Collective: every rank must enter and leave.
+
+        Raises:
+            RuntimeError: There is no mean.
         """
+        if self.decay is None:
+            raise RuntimeError("no running mean of these weights is kept")
         self._shards.exchange(self.buffers)
         try:
             yield

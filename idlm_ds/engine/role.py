@@ -81,31 +81,20 @@ class TrainedRole(Role):
         self.shards = Shards(engine, self.trainable)
         super().__init__(name, engine)
         self.updates = 0
-        self._ema = None if ema_decay is None else Ema(self.shards, ema_decay)
+        self.ema = Ema(self.shards, ema_decay)
         self.kept: dict[str, list[Tensor]] = {}
         """What checkpoints carry beside weights, moments and mean, laid out like the weights."""
 
         self._open_graphs = 0
 
     @property
-    def ema(self) -> Ema:
-        """The running mean of its weights.
-
-        Raises:
-            RuntimeError: None is kept.
-        """
-        if self._ema is None:
-            raise RuntimeError(f"{self.name}: no running mean is kept")
-        return self._ema
-
-    @property
     def has_mean(self) -> bool:
         """Whether a running mean is kept."""
-        return self._ema is not None
+        return self.ema.decay is not None
 
     def stored(self) -> dict[str, list[Tensor]]:
         """Return all that checkpoints carry, by kind, laid out like the weights; by reference."""
-        mean = {} if self._ema is None else {RUNNING_MEAN: self._ema.buffers}
+        mean = {RUNNING_MEAN: self.ema.buffers} if self.has_mean else {}
         return {"weight": self.shards.weights, **self.shards.moments(), **mean, **self.kept}
 
     @contextmanager
@@ -158,8 +147,8 @@ class TrainedRole(Role):
             self._engine.step()
         was_applied = self._engine.skipped_steps == skipped
         self.updates += was_applied
-        if was_applied and self._ema is not None:
-            self._ema.update(self.updates)
+        if was_applied:
+            self.ema.update(self.updates)
         return StepReport(float(self._engine.get_global_grad_norm() or 0.0), lr, was_applied)
 
 

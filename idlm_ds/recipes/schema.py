@@ -63,6 +63,8 @@ class DistillRecipe(Section):
                 f"student.latent.size: must be 0 with objective.name {method.name}, got {size}"
             )
         self.eval.check_length(self.data.length)
+        if self.objective.is_in_rounds:
+            self.ema.refuse_fake(f"with objective.name {method.name}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +97,7 @@ class PretrainRecipe(Section):
     def __post_init__(self) -> None:
         self._require_text("name")
         self._require_at_least(0, "seed")
+        self.ema.refuse_fake("in pretraining")
 
 
 Recipe = DistillRecipe | PretrainRecipe

@@ -296,14 +296,25 @@ class PretrainObjective(Section):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EmaSection(Section):
-    """Running average of the weights; in distillation, of student and fake alike."""
+    """Running average of the weights."""
 
     prefix: ClassVar[str] = "ema"
     decay: float = 0.9999
     """Share of the average kept at each update; in [0, 1)."""
+    fake: bool | None = None
+    """Whether the fake has one too (idlm, dmd); null = where it has at most 1e9 parameters. A run
+    stores it and reads it never: 4 bytes a parameter, of 32 that a checkpoint has."""
 
     def __post_init__(self) -> None:
         self._require("decay", 0 <= self.decay < 1, "in [0, 1)")
+
+    def refuse_fake(self, where: str) -> None:
+        """Refuse a choice about a fake where there is none.
+
+        Raises:
+            RecipeError: There is such a choice.
+        """
+        self._require("fake", self.fake is None, f"null {where}, which has no fake")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,13 +3,11 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-
 from idlm_ds.build.data import find_corpus
 from idlm_ds.build.engines import EngineSetup
 from idlm_ds.build.judges import find_judge
-from idlm_ds.build.methods import find_teacher
-from idlm_ds.build.networks import Network, new_network, starting_weights
+from idlm_ds.build.methods import find_teacher, keeps_mean_of_fake
+from idlm_ds.build.networks import count_parameters, new_network, starting_weights
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.console import say
 from idlm_ds.objectives.self_distillation import SelfDistillation
@@ -28,6 +26,7 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     Raises:
         UserError: A file the run needs is missing or does not fit the others.
     """
+    frozen: dict[str, int] = {}
     tokenizer = load_tokenizer(recipe.data.tokenizer)
     find_corpus(recipe.data.corpus)
     if isinstance(recipe, DistillRecipe):
@@ -36,14 +35,13 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
         if recipe.eval.is_measured:
             find_judge(recipe.eval.judge)
         is_in_rounds = isinstance(teacher.method, SelfDistillation)
-        fake = {} if is_in_rounds else {"fake": True}
-        trained = {"teacher": False, **fake, "student": True}
-        copies = 2 if is_in_rounds else 1
-        sharing = sharing_processes(recipe.teacher.sharding, setup.numerics.world)
+        fake = {} if is_in_rounds else {"fake": int(keeps_mean_of_fake(recipe, network))}
+        copies = {**fake, "student": 2 if is_in_rounds else 1}
+        frozen = {"teacher": sharing_processes(recipe.teacher.sharding, setup.numerics.world)}
     else:
         network = student = new_network(recipe, tokenizer)
         starting_weights(recipe, network)
-        trained, copies, sharing = {"model": True}, 1, setup.numerics.world
+        copies = {"model": 1}
     size = count_parameters(network)
     say(to_yaml(recipe).rstrip())
     say()
@@ -52,12 +50,16 @@ def describe(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup, output:
     say(f"batch       {batch_arithmetic(recipe, setup)}")
     more = count_parameters(student) - size
     latent = f"; {more:,} more of the student's latent" if more else ""
-    say(f"parameters  {size:,} a network: {', '.join(trained)}{latent}")
-    memory = memory_estimate(size, setup, trained, copies=copies, sharing=sharing)
-    for name, amount in memory.items():
+    say(f"parameters  {size:,} a network: {', '.join([*frozen, *copies])}{latent}")
+    for name, amount in memory_estimate(size, setup, copies, frozen=frozen).items():
         say(f"memory      {name:<8} {amount / GB:8.3f} GB a process")
     say("            weights, gradients, Adam, running mean and former teacher where there is one;")
     say("            activations come on top")
+    stored = sum((ADAM_AND_MASTER + 4 * count) * size for count in copies.values())
+    say(f"disk        {stored / GB:8.3f} GB a checkpoint; {checkpoints_kept(recipe)}")
+    if recipe.checkpoint.asynchronous:
+        share = stored / setup.numerics.world / GB
+        say(f"host memory {share:8.3f} GB a process while one is written beside training")
 
 
 def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup) -> str:
@@ -70,10 +72,12 @@ def batch_arithmetic(recipe: DistillRecipe | PretrainRecipe, setup: EngineSetup)
     )
 
 
-def count_parameters(network: Network) -> int:
-    """Count the parameters without allocating them."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in network.make().parameters())
+def checkpoints_kept(recipe: DistillRecipe | PretrainRecipe) -> str:
+    """Say how many checkpoints are on disk at once."""
+    section = recipe.checkpoint
+    hours = section.keep_every_hours
+    more = f", beside one for every {hours:g} hours" if hours else ""
+    return f"{section.keep} kept and one being written{more}"
 
 
 def sharing_processes(sharding: str, world: int) -> int:
@@ -82,13 +86,18 @@ def sharing_processes(sharding: str, world: int) -> int:
 
 
 def memory_estimate(
-    size: int, setup: EngineSetup, trained: Mapping[str, bool], *, copies: int, sharing: int
+    size: int, setup: EngineSetup, copies: Mapping[str, int], *, frozen: Mapping[str, int]
 ) -> dict[str, float]:
     """Estimate the bytes each role holds on one process between steps.
 
-    Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; the running
-    mean is always sharded, and so are other ``copies`` of a trained network's weights. Of a frozen
-    network ``sharing`` processes have a copy together.
+    Weights are sharded from stage 3, gradients from stage 2, Adam's state from stage 1; running
+    means and a former teacher are always sharded.
+
+    Args:
+        size: Parameters of a network.
+        setup: Engine file and batch.
+        copies: Of each trained network, how many further sets of weights there are.
+        frozen: Of each network that does not learn, how many processes share a copy.
     """
     world, stage = setup.numerics.world, setup.json.stage
     compute = 2 if setup.numerics.precision == "bf16" else 4
@@ -96,11 +105,9 @@ def memory_estimate(
     def shared(amount: float, from_stage: int, ranks: int = world) -> float:
         return amount / ranks if stage >= from_stage else amount
 
-    memory = {}
-    for name, learns in trained.items():
-        memory[name] = shared(compute * size, 3, world if learns else sharing)
-        if learns:
-            gradients = shared(4 * size, 2)
-            memory[name] += gradients + shared(ADAM_AND_MASTER * size, 1)
-            memory[name] += copies * 4 * size / world
+    memory = {name: shared(compute * size, 3, sharing) for name, sharing in frozen.items()}
+    for name, count in copies.items():
+        gradients = shared(4 * size, 2)
+        memory[name] = shared(compute * size, 3) + gradients + shared(ADAM_AND_MASTER * size, 1)
+        memory[name] += count * 4 * size / world
     return memory | {"together": sum(memory.values())}

@@ -182,9 +182,13 @@ class Session:
         """
         if folder is None:
             return 0
-        step = int(load_checkpoint(folder, program.learners)["step"])
+        state = load_checkpoint(folder, program.learners)
+        step = int(state["step"])
         if self.world.is_first:
             say(f"resume: {folder}, phase {step}")
+            for name, role in program.learners.items():
+                if role.has_mean and name not in state.get("means", program.learners):
+                    say(f"resume: no running mean of the {name} there; it starts at its weights")
         return step
 
 
@@ -197,7 +201,8 @@ def _identity(recipe: Mapping[str, Any]) -> dict[str, Any]:
     for section, part in parts.items():
         for key, value in part.items():
             flat[f"{section}.{key}"] = _as_json(value)
-    flat.pop("data.prefetch")
+    for key in ("data.prefetch", "ema.fake"):
+        flat.pop(key)
     return flat
 
 

@@ -185,6 +185,22 @@ def test_inverse_distillation_starts_three_networks_of_which_two_learn(method, p
     }
 
 
+@pytest.mark.parametrize(
+    ("fake", "of_small", "of_large"),
+    [("null", 0.9, None), ("true", 0.9, 0.9), ("false", None, None)],
+)
+def test_a_fake_has_a_running_mean_where_it_is_small_or_the_recipe_says_so(
+    fake, of_small, of_large, program, monkeypatch
+):
+    assert methods.LARGEST_WITH_MEAN == 1e9
+    asked = f"ema.fake={fake}"
+    for largest, wanted in ((1e9, of_small), (10, of_large)):
+        monkeypatch.setattr(methods, "LARGEST_WITH_MEAN", largest)
+        roles = started(program("mdlm", "idlm", asked))
+        decays = {name: decay for name, (_, decay) in roles.items()}
+        assert decays == {"teacher": None, "fake": wanted, "student": 0.9}
+
+
 @pytest.mark.parametrize(("family", "method"), [("mdlm", SDTT), ("duo", DCD)])
 def test_self_distillation_starts_a_student_and_who_it_was(family, method, program):
     made = program(family, method.__name__.lower())

@@ -1,6 +1,7 @@
 """Checkpoints stay by number and by time, and only a run's own ever go."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,14 @@ def test_a_run_keeps_by_the_time_its_checkpoints_note(tmp_path: Path):
     for step in range(1, 8):
         write(tmp_path, step)
     assert kept(tmp_path, 7, 2, 3.0) == ["step-1", "step-4", "step-6", "step-7"]
+
+
+@pytest.mark.parametrize("time", [None, "noon"])
+def test_a_checkpoint_that_notes_no_time_is_as_old_as_its_file(time, tmp_path: Path):
+    for step in range(1, 6):
+        state = write(tmp_path, step, time=time) / "loop.json"
+        os.utime(state, (HOUR * step, HOUR * step))
+    assert kept(tmp_path, 5, 1, 2.0) == ["step-1", "step-3", "step-5"]
 
 
 def note(folder: Path) -> None:

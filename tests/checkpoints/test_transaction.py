@@ -106,6 +106,21 @@ def test_a_step_saved_again_replaces_the_earlier_one(tmp_path: Path):
     assert contents(folder) == again
 
 
+def test_a_kill_while_an_earlier_one_is_deleted_leaves_the_new_one(tmp_path: Path, monkeypatch):
+    write(tmp_path, 3)
+    again = {"loop.json": b"other", "fake/rank-00000": b"new"}
+
+    def killed(path: Path, **_: object) -> None:
+        if path.exists():
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(transaction.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, 3, again)
+    assert transaction.problem_with(tmp_path / "step-3") is None
+    assert contents(tmp_path / "step-3") == again
+
+
 def test_steps_are_ordered_as_numbers(tmp_path: Path):
     for name in ("step-10", "step-9", "step-x", "other-3", ".tmp-step-11"):
         (tmp_path / name).mkdir()

@@ -44,11 +44,17 @@ def _distil(
     save_at: tuple[int, ...] = (),
     stop: int = PHASES,
     is_adapted: bool = False,
+    has_fake_mean: bool = True,
 ) -> dict[str, Any]:
     network = dataclasses.replace(toy.NETWORK, dropout=dropout)
     trainable = toy.is_adapted if is_adapted else lambda name: True
     program = toy.start_program(
-        world, toy.engine_json(stage), precision=precision, network=network, trainable=trainable
+        world,
+        toy.engine_json(stage),
+        precision=precision,
+        network=network,
+        trainable=trainable,
+        has_fake_mean=has_fake_mean,
     )
     start = int(load_checkpoint(resume, program.learners)["step"]) if resume else 0
     losses = []
@@ -197,6 +203,37 @@ def test_what_is_written_beside_training_is_the_state_when_it_was_saved(
         for path in (tmp_path / "at once" / step).rglob("*.safetensors"):
             relative = path.relative_to(tmp_path / "at once")
             toy.assert_same(load_file(tmp_path / "beside" / relative), load_file(path), str(path))
+
+
+def _change_mean(world: World, root: Path) -> list[dict[str, Any]]:
+    """A run that keeps the fake's mean, one that does not, and each resumed as the other."""
+    with_it, without = root / "with", root / "without"
+    at, folder = (MID_CYCLE,), f"step-{MID_CYCLE}"
+    return [
+        _distil(world, 3, save_in=with_it, save_at=at),
+        _distil(world, 3, save_in=without, save_at=at, has_fake_mean=False),
+        _distil(world, 3, resume=with_it / folder, has_fake_mean=False),
+        _distil(world, 3, resume=without / folder),
+        _distil(world, 3, resume=without / folder, stop=MID_CYCLE),
+    ]
+
+
+def test_a_run_is_the_same_with_a_mean_of_the_fake_without_it_and_with_a_change(tmp_path: Path):
+    whole, without, dropped, added, loaded = run_ranks(_change_mean, 2, tmp_path)[0]
+    assert without["losses"] == whole["losses"]
+    assert dropped["losses"] == added["losses"] == whole["losses"][MID_CYCLE:]
+    rest = {k: v for k, v in whole["state"].items() if not k.startswith("fake/ema/")}
+    assert len(rest) < len(whole["state"])
+    toy.assert_same(without["state"], rest, "without")
+    toy.assert_same(dropped["state"], rest, "dropped")
+    toy.assert_same({k: added["state"][k] for k in rest}, rest, "added")
+    # A mean that is new starts at the weights.
+    for name, weight in loaded["state"].items():
+        if name.startswith("fake/weight/"):
+            assert loaded["state"][name.replace("weight", "ema", 1)].equal(weight)
+    for run, kinds in (("with", 4), ("without", 3)):
+        stored = load_file(tmp_path / run / f"step-{MID_CYCLE}" / "fake" / "rank-00000.safetensors")
+        assert len({key.partition(":")[0] for key in stored}) == kinds
 
 
 def _save_three(world: World, root: Path) -> None:

@@ -177,6 +177,7 @@ def start_learner(
     *,
     weights: InitialWeights | None = None,
     trainable: Callable[[str], bool] = lambda name: True,
+    has_mean: bool = True,
 ) -> TrainedRole:
     return start_trained(
         role,
@@ -185,7 +186,7 @@ def start_learner(
         json,
         numerics,
         optimizer_of(role),
-        ema_decay=EMA_DECAY,
+        ema_decay=EMA_DECAY if has_mean else None,
         trainable=trainable,
     )
 
@@ -202,11 +203,14 @@ def start_program(
     latent: int = 0,
     trainable: Callable[[str], bool] = lambda name: True,
     groups: Groups | None = None,
+    has_fake_mean: bool = True,
 ) -> Program:
     """Three engines and the real program around them; the student may have a latent."""
     numerics = numerics_of(world, accumulation=accumulation, clip=clip, precision=precision)
     teacher = start_teacher(json, numerics, network, groups)
-    fake = start_learner("fake", json, numerics, network, trainable=trainable)
+    fake = start_learner(
+        "fake", json, numerics, network, trainable=trainable, has_mean=has_fake_mean
+    )
     student = start_learner(
         "student", json, numerics, with_latent(network, latent), trainable=trainable
     )
@@ -222,7 +226,9 @@ def state_of(world: World, roles: Mapping[str, TrainedRole]) -> dict[str, Tensor
     """Collective: whole fp32 weights, moments and running means of trained roles, by name."""
     parts: dict[str, Tensor] = {}
     for role_name, role in roles.items():
-        kinds = {"weight": role.shards.weights, **role.shards.moments(), "ema": role.ema.buffers}
+        kinds = {"weight": role.shards.weights, **role.shards.moments()}
+        if role.has_mean:
+            kinds["ema"] = role.ema.buffers
         for kind, buffers in kinds.items():
             for fragment in role.shards.fragments:
                 key = f"{role_name}/{kind}/{fragment.name}"

@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from idlm_ds.checkpoints import transaction
+from idlm_ds.checkpoints.formats.content import whole
+from idlm_ds.checkpoints.rank_files import RankFiles
 from idlm_ds.train.loop import CLOCK_FIELDS
 from tests.launchers.conftest import ROOT, Toy, finish, kill, run, start
 
@@ -160,11 +163,14 @@ def test_a_kill_during_a_write_beside_training_costs_what_came_after_the_last_ch
     whole, output, moment = uninterrupted(2, teacher="dropout"), tmp_path / "run", random.Random(5)
     more = ["checkpoint.asynchronous=true", "--resume", "auto"]
     asked = arguments(toy, output, *more, teacher="dropout")
+    last = 2 * UPDATES - 8  # with one to come that is not the end of the run
     for number in range(kills):
+        if (before := _written(output)) > last:
+            assert number >= 3
+            break
         processes = start(SLOW_DISK, [SLOWLY, NOWHERE_FULL, *asked], ranks=2)
-        # Where there is one checkpoint more than at the last kill, and another on its way.
-        wanted, deadline = min(_written(output) + 1, 2 * UPDATES - 4), time.monotonic() + 200
-        while _written(output) < wanted or not _overtaken(output):
+        deadline = time.monotonic() + 200
+        while _written(output) < max(1, before) or not _overtaken(output):
             assert time.monotonic() < deadline, "no checkpoint was overtaken"
             assert all(p.poll() is None for p in processes), finish(processes).err
             time.sleep(moment.random() * 0.02)
@@ -250,6 +256,34 @@ def test_a_run_leaves_what_it_promises(uninterrupted):
     assert (output / "frontier.png").stat().st_size > 5000
     kept = sorted(p.name for p in (output / "checkpoints").iterdir())
     assert kept == ["step-16", "step-20"]
+
+
+def assert_is_running_mean(student: Path, checkpoint: Path) -> None:
+    """The student's weights are the float32 mean that the ranks keep, bit for bit."""
+    mean, stored = RankFiles(checkpoint / "student"), load_file(student / "model.safetensors")
+    assert stored.keys() == mean.names()
+    for name, weight in stored.items():
+        assert weight.equal(whole(mean, name, torch.float32))
+
+
+def test_the_student_is_the_float32_running_mean(uninterrupted):
+    output = uninterrupted(1)
+    assert_is_running_mean(output / "student", newest(output))
+
+
+@pytest.mark.slow
+def test_a_finished_run_writes_its_student_again_and_one_in_bfloat16_is_not_rounded(toy, tmp_path):
+    asked = [*arguments(toy, tmp_path, config="zero2.json"), "train.precision=bf16"]
+    done = run("distill.py", asked, ranks=2)
+    assert done.code == 0, done.err
+    assert_is_running_mean(tmp_path / "student", newest(tmp_path))
+    weights = load_file(tmp_path / "student" / "model.safetensors").values()
+    assert not all(w.equal(w.bfloat16().float()) for w in weights)
+    (tmp_path / "student" / "model.safetensors").unlink()
+    again = run("distill.py", [*asked, "--resume"], ranks=2)
+    assert again.code == 0, again.err
+    assert f"resume: {newest(tmp_path)}, phase {2 * UPDATES}\n" in again.out
+    assert_is_running_mean(tmp_path / "student", newest(tmp_path))
 
 
 def test_the_saved_student_speaks(uninterrupted, tmp_path):

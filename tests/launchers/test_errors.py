@@ -248,6 +248,7 @@ def test_a_dry_run_says_everything_and_writes_nothing(toy, tmp_path, monkeypatch
     assert "8 sequences = 2 micro-batch x 4 accumulation x 1 processes" in out
     assert re.search(r"^parameters  [\d,]+ a network: teacher, fake, student$", out, re.MULTILINE)
     assert re.search("^memory      fake ", out, re.MULTILINE)
+    assert "host memory" not in out
     assert list(Path(tmp_path).iterdir()) == []
 
 
@@ -276,3 +277,26 @@ def test_pretraining_looks_at_its_starting_weights_before_it_writes(
     err = error_of(pretrain, [*arguments, "model.init=/nowhere"], monkeypatch, capsys)
     assert "model.init: no such file or folder: /nowhere" in err
     assert not output.exists()
+
+
+def test_a_dry_run_says_what_checkpoints_take(toy, monkeypatch, capsys):
+    monkeypatch.setattr("idlm_ds.runs.dry_run.GB", 1.0)
+
+    def said(*overrides: str) -> tuple[list[str], int]:
+        arguments = ["x", "--config", ZERO3, "--dry-run", *toy.overrides, *overrides]
+        monkeypatch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit):
+            launch(distill.main)
+        out = capsys.readouterr().out
+        (size,) = re.findall(r"^parameters +([\d,]+)", out, re.MULTILINE)
+        lines = re.findall("^(?:disk|host memory) .*$", out, re.MULTILINE)
+        return [" ".join(line.split()) for line in lines], int(size.replace(",", ""))
+
+    lines, size = said("checkpoint.asynchronous=true", "checkpoint.keep_every_hours=6")
+    amount = f"{32 * size:.3f} GB"
+    assert lines == [
+        f"disk {amount} a checkpoint; 2 kept and one being written, beside one for every 6 hours",
+        f"host memory {amount} a process while one is written beside training",
+    ]
+    lines, _ = said("ema.fake=false")
+    assert lines == [f"disk {28 * size:.3f} GB a checkpoint; 2 kept and one being written"]

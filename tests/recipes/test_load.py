@@ -341,3 +341,14 @@ def test_methods_without_a_fake_take_nothing_that_is_for_its_samples(name, write
         line = refusal(DistillRecipe, path, [method, *changes])
         assert line == f"{key}: must be {none[key]:.0f} with objective.name {name}, got {value}"
     load_recipe(DistillRecipe, path, [method, *(f"{k}={v}" for k, v in none.items())])
+
+
+def test_what_has_no_fake_has_no_mean_of_one():
+    for value in ("true", "false"):
+        with pytest.raises(RecipeError, match=r"^ema\.fake: must be null with objective.name sdtt"):
+            load_recipe(DistillRecipe, "quickstart", ["objective.name=sdtt", f"ema.fake={value}"])
+        with pytest.raises(RecipeError, match=r"^ema\.fake: must be null in pretraining, which "):
+            load_recipe(PretrainRecipe, "pretrain_teacher", [f"ema.fake={value}"])
+        assert load_recipe(DistillRecipe, "quickstart", [f"ema.fake={value}"]).ema.fake is (
+            value == "true"
+        )

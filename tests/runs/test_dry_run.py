@@ -6,7 +6,6 @@ import pytest
 
 from idlm_ds.runs.dry_run import memory_estimate, sharing_processes
 
-ROLES = {"teacher": False, "student": True}
 SIZE, WORLD = 1000, 8
 
 
@@ -32,8 +31,8 @@ def test_a_teacher_takes_its_weights_divided_by_those_who_share_it(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     setup = _setup(stage, precision)
     sharing = sharing_processes(sharding, WORLD)
-    memory = memory_estimate(SIZE, setup, ROLES, copies=1, sharing=sharing)
-    shared_by_all = memory_estimate(SIZE, setup, ROLES, copies=1, sharing=WORLD)
+    memory = memory_estimate(SIZE, setup, {"student": 1}, frozen={"teacher": sharing})
+    shared_by_all = memory_estimate(SIZE, setup, {"student": 1}, frozen={"teacher": WORLD})
     assert memory["teacher"] == teacher
     assert memory["student"] == shared_by_all["student"]
     assert memory["together"] == memory["teacher"] + memory["student"]
