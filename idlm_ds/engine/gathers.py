@@ -21,7 +21,7 @@ CHECKED = ("0.19.8",)
 """Releases of DeepSpeed whose traces can be exchanged as it is done here."""
 
 
-class Use(Enum):
+class Purpose(Enum):
     """What a network is run for."""
 
     LEARN = "learn"
@@ -40,30 +40,32 @@ class Gathers:
 
     def __init__(self, engine: Any) -> None:
         offload = getattr(engine.optimizer, "parameter_offload", engine.optimizer)
-        self._offload = offload if hasattr(offload, "param_coordinator") else None
-        self._coordinators: dict[Use, Any] = {}
+        self._offload: Any = offload if hasattr(offload, "release_backward_leftovers") else None
+        self._coordinators: dict[Purpose, Any] = {}
         if self._offload is not None and _is_checked(deepspeed.__version__):
             own = self._offload.param_coordinator
-            others = {use: _another(own, self._offload) for use in (Use.LEARN, Use.LEND)}
-            self._coordinators = {Use.SAMPLE: own, **others}
+            learn, lend = _another(own, self._offload), _another(own, self._offload)
+            self._coordinators = {Purpose.SAMPLE: own, Purpose.LEARN: learn, Purpose.LEND: lend}
 
-    def begin(self, use: Use) -> None:
+    def begin(self, purpose: Purpose) -> None:
         """Gather by the trace of a use from now on; no graph of another use may be open.
 
         With a release of DeepSpeed that has not been checked, all uses share one trace.
         """
         self.release()
-        if self._offload is not None and self._coordinators:
-            self._offload.param_coordinator = self._coordinators[use]
-            _forget_decisions(self._coordinators[use])
+        if self._coordinators:
+            self._offload.param_coordinator = self._coordinators[purpose]
+            _forget_decisions(self._coordinators[purpose])
 
     def release(self) -> None:
         """Give back what a finished pass left whole or in flight, but for what stage 3 keeps.
 
         That is little where each use has a trace of its own. With one trace the prefetcher fetches
-        ahead into a backward pass that never comes and keeps what it skipped.
+        ahead into a backward pass that never comes and keeps what it skipped; there all is given
+        back.
         """
-        if self._offload is None:
+        if not self._coordinators:
+            self.release_all()
             return
         self._offload.release_backward_leftovers()
         in_flight = self._offload.module.ds_inflight_param_registry
@@ -76,8 +78,8 @@ class Gathers:
 
     def release_all(self) -> None:
         """Give back every whole weight; one that stays would not follow a change of the shards."""
-        self.release()
         if self._offload is not None:
+            self._offload.release_backward_leftovers()
             self._offload.partition_all_parameters()
 
 

@@ -11,7 +11,7 @@ from idlm_ds.engine.backend import deepspeed
 from idlm_ds.engine.config import AdamW, EngineJson, Numerics
 from idlm_ds.engine.cpu_adam import offloaded_adam
 from idlm_ds.engine.ema import Ema
-from idlm_ds.engine.gathers import Gathers, Use
+from idlm_ds.engine.gathers import Gathers, Purpose
 from idlm_ds.engine.sharing import Groups, is_whole, own_group
 from idlm_ds.engine.trio import StepReport
 from idlm_ds.engine.weights import WeightSource, fill_weights
@@ -40,7 +40,7 @@ class Role:
     @contextmanager
     def lent(self) -> Iterator[nn.Module]:
         """Lend the bare network to another one's loss."""
-        with self._used_to(Use.LEND):
+        with self._used_for(Purpose.LEND):
             yield self.module
 
     def release(self) -> None:
@@ -52,12 +52,12 @@ class Role:
         self._gathers.release_all()
 
     @contextmanager
-    def _used_to(self, use: Use) -> Iterator[None]:
-        self._gathers.begin(use)
+    def _used_for(self, purpose: Purpose) -> Iterator[None]:
+        self._gathers.begin(purpose)
         try:
             yield
         finally:
-            self._gathers.begin(Use.SAMPLE)
+            self._gathers.begin(Purpose.SAMPLE)
 
 
 @final
@@ -103,7 +103,7 @@ class TrainedRole(Role):
         with self._taking_gradients():
             self.module.train()
             try:
-                with self._used_to(Use.LEARN):
+                with self._used_for(Purpose.LEARN):
                     yield self._forward
             finally:
                 self.module.eval()

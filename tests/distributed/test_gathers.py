@@ -43,7 +43,7 @@ UNKNOWN = "0.0.1"
 
 
 def _json() -> EngineJson:
-    """Limits in the proportion to the network that the shipped file has to a large one."""
+    """Limits of less than a block ahead and less than two live, so that order matters."""
     return toy.engine_json(
         3,
         stage3_prefetch_bucket_size=SIZE * 23 // 100,
