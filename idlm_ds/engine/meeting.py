@@ -136,7 +136,7 @@ def _within(limit: float, make: Callable[[], dist.Store]) -> dist.Store | None:
 
     thread = Thread(target=call, name="store", daemon=True)
     thread.start()
-    thread.join(limit + 5.0)
+    thread.join(limit + 1.0)
     match results:
         case [dist.DistError() as error]:
             raise error

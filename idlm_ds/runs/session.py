@@ -18,6 +18,7 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
 from idlm_ds.runs.output import prepare_output
+from idlm_ds.runs.shared_folder import require_shared
 from idlm_ds.train.flops import Meter, peak_flops
 from idlm_ds.train.hooks.checkpointing import Checkpointer
 from idlm_ds.train.hooks.console import Progress, say
@@ -67,6 +68,7 @@ class Session:
 
         Collective: every rank must call.
         """
+        require_shared(self.options.output, self.world)
         problem = None
         if self.world.is_first:
             try:

@@ -27,7 +27,7 @@ def fail(error: str) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    who, when, error = argv[0].split(":")
+    who, when, error = argv[-1].split(":")
     is_it = who in ("all", os.environ["RANK"])
     if is_it and when == "before":
         fail(error)
