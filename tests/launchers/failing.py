@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> None:
 
     with in_world() as world:
         world.barrier()
+        sys.stdout.write(f"rank {world.rank} of {world.size}\n")
         if is_it and when == "alone":
             sys.stderr.write(f"fails at {time.time()}\n")
             fail(error)
