@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -93,8 +94,10 @@ def _fetch(spec: str, key: str, *, wants_weights: bool) -> Path:
 
 
 def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    where = {"local_files_only": True} if _is_cached.get() else {}
-    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns), **where))
+    fetch = (
+        partial(snapshot_download, local_files_only=True) if _is_cached.get() else snapshot_download
+    )
+    return Path(fetch(name, revision=revision, allow_patterns=list(patterns)))
 
 
 def revision_of(spec: str, folder: Path) -> str | None:
