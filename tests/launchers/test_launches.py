@@ -143,6 +143,13 @@ def test_an_environment_that_does_not_fit_is_one_line(variables, words):
     assert words in ended.err
 
 
+def test_a_mistake_that_all_ranks_find_before_they_meet_is_one_line():
+    first, second = by_srun("all:before:user")
+    assert first.err == f"error: {LINE}\n"
+    assert second.err == ""
+    assert (first.code, second.code) == (2, 2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "code", "lines"),
