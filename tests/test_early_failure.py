@@ -50,7 +50,9 @@ def test_a_first_rank_that_is_well_says_nothing(environ):
         assert early_failure.ask_for_error(environ, seconds=5) is None
 
 
-@pytest.mark.parametrize("answer", [b"", b"5", b"HTTP/1.1 400\r\n", b"idlm_ds ", b"idlm_ds [2]", b"\xff"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"5", b"HTTP/1.1 400\r\n", b"idlm_ds ", b"idlm_ds [2]", b"\xff"]
+)
 def test_what_another_program_says_is_no_failure(answer, environ):
     with socket.create_server(("127.0.0.1", int(environ["MASTER_PORT"]))) as other:
 
