@@ -16,6 +16,7 @@ from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows, in_order, pack
 from idlm_ds.engine.dist import World
+from idlm_ds.engine.turns import first_makes
 from idlm_ds.errors import UserError
 from idlm_ds.recipes.schema import Recipe
 from idlm_ds.train.step import StepSettings
@@ -56,7 +57,8 @@ def load_windows(
     Without ``reads_heldout`` there are none of these, and the training data is the same.
 
     Collective: every rank must call. Together they read all of prepared data once and compare it
-    with its hashes.
+    with its hashes; of text the first one reads and tokenizes all, and sends the tokens to the
+    others.
 
     Raises:
         UserError: The corpus is missing, unreadable, altered or too short, or was prepared with
@@ -68,12 +70,17 @@ def load_windows(
     if is_prepared(path):
         rows, index = _prepared(recipe, path, tokenizer, world)
         return rows, heldout_rows(index, path, num_heldout) if reads_heldout else _no_rows(length)
-    documents = read_corpus(path)
-    train, heldout = split_documents(documents, heldout_every=recipe.data.heldout_every)
-    windows = Windows(pack(train, tokenizer), length, recipe.seed)
+
+    def read() -> tuple[npt.NDArray[np.int32], ...]:
+        documents = read_corpus(path)
+        parts = split_documents(documents, heldout_every=recipe.data.heldout_every)
+        return tuple(pack(part, tokenizer) for part in parts[: 1 + reads_heldout])
+
+    train, *others = first_makes(world, read)
+    windows = Windows(train, length, recipe.seed)
     if not reads_heldout:
         return windows, _no_rows(length)
-    return windows, in_order(pack(heldout, tokenizer), length, num_heldout)
+    return windows, in_order(others[0], length, num_heldout)
 
 
 def _no_rows(length: int) -> npt.NDArray[np.int64]:

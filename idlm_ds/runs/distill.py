@@ -7,11 +7,13 @@ from pathlib import Path
 from idlm_ds.build.data import load_windows, make_loader
 from idlm_ds.build.engines import EngineSetup
 from idlm_ds.build.judges import find_judge
+from idlm_ds.build.locate import from_cache
 from idlm_ds.build.methods import Teacher, find_teacher, make_program
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.role import TrainedRole
+from idlm_ds.engine.turns import host_first
 from idlm_ds.errors import UserError
 from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.processes.base import Process
@@ -43,10 +45,12 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     """
     world = session.world
     session.choose_kernels()
-    tokenizer = load_tokenizer(recipe.data.tokenizer)
-    teacher = find_teacher(recipe, tokenizer)
     is_measured, count = recipe.eval.is_measured, recipe.eval.num_samples
-    judge = find_judge(recipe.eval.judge) if is_measured else None
+    # One rank of each host fetches what comes from the hub.
+    with host_first(world) as is_leader, from_cache(not is_leader):
+        tokenizer = load_tokenizer(recipe.data.tokenizer)
+        teacher = find_teacher(recipe, tokenizer)
+        judge = find_judge(recipe.eval.judge) if is_measured else None
     windows, heldout = load_windows(
         recipe, tokenizer, num_heldout=count, world=world, reads_heldout=is_measured
     )
