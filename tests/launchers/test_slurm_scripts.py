@@ -26,7 +26,10 @@ with open(os.environ["CALLS"], "a") as file:
 STUBS = {
     "srun": 'eval "${STEP:-}"',
     "squeue": 'echo "${STATE:-RUNNING}"',
-    "scontrol": '[ "$1" != show ] || printf "n1\\nn2\\n"',
+    "scontrol": """case "$1 $2" in
+"show hostnames") printf "n1\\nn2\\n" ;;
+"show node") printf "NodeName=%s CPUTot=4\\n   NodeAddr=10.1.1.1 NodeHostName=%s\\n" "$3" "$3" ;;
+esac""",
     "torchrun": ":",
 }
 
@@ -174,7 +177,13 @@ def test_torchrun_meets_on_the_first_node(batch):
     code, said, calls = batch("torchrun", "--output", "a b", STEP=step, **environment)
     assert (code, said) == (0, "")
     assert calls[-1] == [
-        *("torchrun", "--nnodes=2", "--node-rank=1", "--nproc-per-node=8", "--master-addr=n1"),
+        *(
+            "torchrun",
+            "--nnodes=2",
+            "--node-rank=1",
+            "--nproc-per-node=8",
+            "--master-addr=10.1.1.1",
+        ),
         *("--master-port=20017", "launchers/distill.py", "--output", "a b"),
     ]
 
