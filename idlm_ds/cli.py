@@ -3,16 +3,20 @@
 import argparse
 import atexit
 import os
+import socket
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
+from idlm_ds.console import Message, prefixed
 from idlm_ds.errors import NumericsError, Preempted, UnsafeCheckpointError, UserError
 from idlm_ds.options import add_options, read_options
 from idlm_ds.recipes.load import AnyRecipe
-from idlm_ds.startup import is_first_rank, prepare_environment, world_size
+from idlm_ds.startup import is_first_rank, prepare_environment, rank, world_size
 from idlm_ds.train import signals
 
 if TYPE_CHECKING:
@@ -23,8 +27,15 @@ T = TypeVar("T")
 
 EXIT_CODES = {UnsafeCheckpointError: 4, UserError: 2, NumericsError: 6}
 """Of an error of several of these classes, the first counts."""
+EXIT_UNEXPECTED = 1
 EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
+
+EXIT_HANDLERS_S = 5.0
+"""How long exit handlers of a rank may take after a failure."""
+
+SILENCE_S = 3.0
+"""How long a rank may keep its error to itself while it asks whether the first one has the same."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -106,28 +117,75 @@ def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = Fals
     A preemptible one ends in order on the signals of ``train/signals.py``.
     """
     with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
-        code = _exit_code_of(main)
+        try:
+            code = _exit_code_of(main)
+        except Preempted as ending:
+            # It came to all ranks, or ended this one because another one has failed.
+            says = is_first_rank() and str(ending)
+            code = _fail(EXIT_PREEMPTED, f"{ending}\n" if says else None, is_expected=True)
+        signals.ending(code)
         if world_size() > 1:
             _leave(code)
     sys.exit(code)
 
 
 def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
-    """Run ``main`` and say what is wrong, if something is."""
-    code = 0
+    """Run ``main`` and say what is wrong, if something is.
+
+    Raises:
+        Exception: Something unexpected, in a run of one process.
+    """
     try:
         prepare_environment()
+    except UserError as error:
+        # Each process has an environment of its own, and without a good one knows no others.
+        sys.stderr.write(f"error: {error}\n")
+        return EXIT_CODES[UserError]
+    try:
         main(sys.argv[1:])
     except (UserError, NumericsError) as error:
         code = next(c for kind, c in EXIT_CODES.items() if isinstance(error, kind))
-        if is_first_rank():
-            sys.stderr.write(f"error: {error}\n")
-    except Preempted as ending:
-        code = EXIT_PREEMPTED
-        if is_first_rank() and str(ending):
-            sys.stderr.write(f"{ending}\n")
+        return _fail(code, f"error: {error}\n", is_expected=True)
     except KeyboardInterrupt:
-        code = EXIT_INTERRUPTED
+        return _fail(EXIT_INTERRUPTED, None)
+    except Exception:
+        if world_size() == 1:
+            raise
+        return _fail(EXIT_UNEXPECTED, traceback.format_exc())
+    return 0
+
+
+def _fail(code: int, text: str | None, *, is_expected: bool = False) -> int:
+    """Say what is wrong, end the other ranks, and return the exit code of all.
+
+    The first rank says what is wrong with its input at once; another rank says it if the first one
+    does not say the same.
+
+    Args:
+        code: Exit code of this rank's error.
+        text: What this rank has to say, if anything.
+        is_expected: Whether it is an error that the program knows, rather than one in it.
+    """
+    signals.ending(code)
+    message = Message(text if is_first_rank() else prefixed(text, rank(), socket.gethostname()))
+    if world_size() == 1:
+        message.show()
+        return code
+    if is_first_rank() and is_expected:
+        message.show()
+    elif is_expected:
+        # Torch may have to be imported to ask the first rank, which can take long.
+        message.show_after(SILENCE_S)
+
+    from idlm_ds.engine import failure
+
+    code, has_own_error = failure.announce(code, text, is_expected=is_expected)
+    if has_own_error:
+        message.show()
+    message.drop()
+    if has_own_error or (is_first_rank() and is_expected):
+        failure.record(message.text)
+    failure.leave()
     return code
 
 
@@ -135,8 +193,13 @@ def _leave(code: int) -> NoReturn:
     """End one of several ranks at once, after its exit handlers.
 
     A thread that a library still runs can abort the interpreter while it is taken down. The job
-    would then report as failed a run whose files are all written.
+    would then report as failed a run whose files are all written. After a failure an exit handler
+    may wait for something that will never come.
     """
+    if code:
+        end = Timer(EXIT_HANDLERS_S, os._exit, [code])
+        end.daemon = True
+        end.start()
     atexit._run_exitfuncs()
     with suppress(OSError):
         sys.stdout.flush()

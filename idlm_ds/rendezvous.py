@@ -80,7 +80,7 @@ def missing_variables(environ: Environment) -> dict[str, str]:
     starter = _starter(environ)
     if starter is None:
         return {}
-    rank, size = _number(environ, starter.rank), _number(environ, starter.size)
+    rank, size = number(environ, starter.rank), number(environ, starter.size)
     if "WORLD_SIZE" in environ and int(environ["WORLD_SIZE"]) != size:
         if "RANK" in environ:  # started by a launcher inside the job, which knows better
             return {}
@@ -205,7 +205,7 @@ def _in_host(environ: Environment, starter: Starter, rank: int, size: int) -> di
     local_size = next((n for n in starter.local_size if n in environ), None)
     found = {}
     if local_rank is not None:
-        found["LOCAL_RANK"] = str(_number(environ, local_rank))
+        found["LOCAL_RANK"] = str(number(environ, local_rank))
     elif size == 1:
         found["LOCAL_RANK"] = "0"
     elif "LOCAL_RANK" not in environ:
@@ -214,9 +214,9 @@ def _in_host(environ: Environment, starter: Starter, rank: int, size: int) -> di
             f"({' or '.join(starter.local_rank)}); set LOCAL_RANK in every process"
         )
     if local_size is not None:
-        count = _number(environ, local_size, least=1)
+        count = number(environ, local_size, least=1)
     elif starter is SRUN and "SLURM_STEP_TASKS_PER_NODE" in environ:
-        node = _number(environ, "SLURM_NODEID")
+        node = number(environ, "SLURM_NODEID")
         count = tasks_of_node(environ["SLURM_STEP_TASKS_PER_NODE"], node)
     else:
         return found
@@ -279,10 +279,15 @@ def _port(environ: Environment, starter: Starter) -> int:
 
 
 def _optional(environ: Environment, name: str, *, least: int, most: int = MANY) -> int | None:
-    return _number(environ, name, least=least, most=most) if name in environ else None
+    return number(environ, name, least=least, most=most) if name in environ else None
 
 
-def _number(environ: Environment, name: str, *, least: int = 0, most: int = MANY) -> int:
+def number(environ: Environment, name: str, *, least: int = 0, most: int = MANY) -> int:
+    """Read a variable that must be set.
+
+    Raises:
+        UserError: It is no whole number, or out of range.
+    """
     value = environ.get(name, "")
     if not re.fullmatch(r"[0-9]{1,10}", value) or not least <= int(value) <= most:
         allowed = f"{least} or more" if most == MANY else f"{least} to {most}"

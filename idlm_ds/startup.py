@@ -30,6 +30,7 @@ def prepare_environment() -> None:
         "TOKENIZERS_PARALLELISM": "true",
         "TRANSFORMERS_VERBOSITY": "error",
         "DEEPSPEED_LOG_LEVEL": "error",
+        "TORCH_CPP_LOG_LEVEL": "ERROR",
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

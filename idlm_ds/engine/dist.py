@@ -15,6 +15,8 @@ import torch.distributed as dist
 
 from idlm_ds import rendezvous
 from idlm_ds.console import say
+from idlm_ds.engine import failure, meeting
+from idlm_ds.errors import UserError
 
 TIMEOUT = timedelta(minutes=30)
 """DeepSpeed's own default is ten minutes, less than a long evaluation on one rank takes."""
@@ -69,12 +71,18 @@ class World:
         return box[0]
 
 
-def join_world() -> World:
+def join_world(*, is_watched: bool = False) -> World:
     """Join the process group described by the environment, or start one of size 1.
 
     On CPU DeepSpeed would compile a shared-memory operator here. That takes minutes, needs a
     compiler, and a killed build leaves a lock on which every later run waits for ever; training
     does not use the operator, so it is declared unavailable first.
+
+    Args:
+        is_watched: Whether the failure of another rank ends this process; see ``failure.py``.
+
+    Raises:
+        UserError: The other processes cannot be met.
     """
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     rendezvous.require_meeting_point(os.environ)
@@ -82,31 +90,56 @@ def join_world() -> World:
         say(note)
     os.environ.setdefault("RANK", "0")
     os.environ.setdefault("WORLD_SIZE", "1")
-    os.environ.setdefault("LOCAL_RANK", "0")
-    os.environ.setdefault("LOCAL_SIZE", os.environ["WORLD_SIZE"])
-    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
-    if os.environ["WORLD_SIZE"] == "1":
-        os.environ["MASTER_PORT"] = str(_free_port())
-    local_rank = int(os.environ["LOCAL_RANK"])
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = _device(local_rank)
-    has_cuda = device.type == "cuda"
+    # DeepSpeed takes it for the number of the device.
+    os.environ["LOCAL_RANK"] = str(local_rank if device.index is None else device.index)
+    os.environ.setdefault("LOCAL_SIZE", os.environ["WORLD_SIZE"])
+    backend = "gloo" if device.type == "cpu" else "nccl"
+    if os.environ["WORLD_SIZE"] == "1":
+        os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+        os.environ["MASTER_PORT"] = str(_free_port())
+    else:
+        _meet(backend, device, is_watched=is_watched)
     deepspeed.init_distributed(
-        dist_backend="nccl" if has_cuda else "gloo",
-        auto_mpi_discovery=False,
-        timeout=TIMEOUT,
-        verbose=False,
+        dist_backend=backend, auto_mpi_discovery=False, timeout=TIMEOUT, verbose=False
     )
     return World(dist.get_rank(), dist.get_world_size(), local_rank, device)
 
 
 @contextmanager
 def in_world() -> Iterator[World]:
-    """Join the process group, and take it down at the end so that the interpreter exits quietly."""
-    world = join_world()
+    """Join the process group, and take it down at the end so that the interpreter exits quietly.
+
+    Where one of several ranks fails, the group stays: the others would take closed connections for
+    an error of their own. ``cli.launch`` tells them, and ends the process.
+    """
+    world = join_world(is_watched=True)
     try:
         yield world
-    finally:
-        dist.destroy_process_group()
+    except BaseException:
+        if world.size == 1:
+            dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+    failure.stop_watching(TIMEOUT.total_seconds())
+
+
+def _meet(backend: str, device: torch.device, *, is_watched: bool) -> None:
+    """Form the process group once all processes are there."""
+    patience = meeting.patience_s()
+    store = failure.meet(patience)
+    if is_watched:
+        failure.start_watching(patience)
+    meeting.wait_for_all(store, patience=patience)
+    dist.init_process_group(
+        backend,
+        store=store,
+        rank=meeting.rank(),
+        world_size=meeting.size(),
+        timeout=TIMEOUT,
+        device_id=None if device.index is None else device,
+    )
 
 
 def _device(local_rank: int) -> torch.device:
@@ -116,7 +149,13 @@ def _device(local_rank: int) -> torch.device:
     """
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank % torch.cuda.device_count())
+    count = torch.cuda.device_count()
+    if count > 1 and "LOCAL_RANK" not in os.environ and os.environ["WORLD_SIZE"] != "1":
+        raise UserError(
+            f"LOCAL_RANK is not set, and {socket.gethostname()} has {count} GPUs; set LOCAL_RANK "
+            "to the number of the process in its host"
+        )
+    device = torch.device("cuda", local_rank % count)
     torch.cuda.set_device(device)
     return device
 
