@@ -110,6 +110,12 @@ def test_another_step_is_not_and_one_line_says_why(step, code, line, batch, tmp_
     assert [call for call in calls if call[0] == "scontrol"] == []
 
 
+@pytest.mark.parametrize("mistake", ["optim.lr=fast", "--outptu", "--recipe=nowhere"])
+def test_a_mistake_is_not_said_twice(mistake, batch):
+    code, said, _ = batch("distill", *CONFIG, mistake, STEP="exit 2")
+    assert (code, said) == (2, "not started again: exit code 2\n")
+
+
 def test_a_cancelled_job_is_not_started_again(batch, tmp_path):
     step = leaves_note(tmp_path / "run") + "exit 75"
     arguments = [*CONFIG, "--output", str(tmp_path / "run")]
