@@ -16,6 +16,7 @@ from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.data.windows import Windows, in_order, pack
 from idlm_ds.engine.dist import World
+from idlm_ds.engine.turns import first_makes
 from idlm_ds.errors import UserError
 from idlm_ds.recipes.schema import Recipe
 from idlm_ds.train.step import StepSettings
@@ -47,7 +48,7 @@ def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, worl
     """Open the training data, and read some held-out rows.
 
     Collective: every rank must call. The first rank reads all of prepared data and compares it
-    with its hashes.
+    with its hashes; of text it reads and tokenizes all, and sends the tokens to the others.
 
     Raises:
         UserError: The corpus is missing, unreadable, altered or too short, or was prepared with
@@ -58,10 +59,14 @@ def load_windows(recipe: Recipe, tokenizer: Tokenizer, *, num_heldout: int, worl
         return _streamed(recipe, tokenizer, num_heldout)
     if is_prepared(path):
         return _prepared(recipe, path, tokenizer, num_heldout, world)
-    documents = read_corpus(path)
-    train, heldout = split_documents(documents, heldout_every=recipe.data.heldout_every)
-    windows = Windows(pack(train, tokenizer), length, recipe.seed)
-    return windows, in_order(pack(heldout, tokenizer), length, num_heldout)
+
+    def read() -> tuple[npt.NDArray[np.int32], ...]:
+        documents = read_corpus(path)
+        parts = split_documents(documents, heldout_every=recipe.data.heldout_every)
+        return tuple(pack(part, tokenizer) for part in parts)
+
+    train, heldout = first_makes(world, read)
+    return Windows(train, length, recipe.seed), in_order(heldout, length, num_heldout)
 
 
 def _prepared(

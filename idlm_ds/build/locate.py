@@ -1,6 +1,9 @@
 """Locate models, tokenizers and corpora: paths, assets, repositories of the hub."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
@@ -22,6 +25,8 @@ DESCRIPTIONS = ("*.json", "*.txt", "*.model")
 
 WEIGHTS = ("*.safetensors", "pytorch_model.bin")
 """Weight files in order of preference; the first kind that a repository has is fetched."""
+
+_is_cached: ContextVar[bool] = ContextVar("_is_cached", default=False)
 
 
 def locate(spec: str, key: str, *, wants_weights: bool = True) -> Path:
@@ -52,6 +57,16 @@ def locate(spec: str, key: str, *, wants_weights: bool = True) -> Path:
     return path
 
 
+@contextmanager
+def from_cache(is_cached: bool) -> Iterator[None]:
+    """Take repositories from the local cache within the block, if another process filled it."""
+    before = _is_cached.set(is_cached)
+    try:
+        yield
+    finally:
+        _is_cached.reset(before)
+
+
 def _fetch(spec: str, key: str, *, wants_weights: bool) -> Path:
     name, _, revision = spec.removeprefix(HUB).partition("@")
     try:
@@ -79,7 +94,10 @@ def _fetch(spec: str, key: str, *, wants_weights: bool) -> Path:
 
 
 def _snapshot(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
-    return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))
+    fetch = (
+        partial(snapshot_download, local_files_only=True) if _is_cached.get() else snapshot_download
+    )
+    return Path(fetch(name, revision=revision, allow_patterns=list(patterns)))
 
 
 def revision_of(spec: str, folder: Path) -> str | None:

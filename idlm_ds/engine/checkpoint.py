@@ -6,6 +6,7 @@ or JSON.
 """
 
 import json
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def save_checkpoint(
     entries = {}
     for name, role in roles.items():
         path = folder / name / f"rank-{world.rank:05d}.safetensors"
-        path.parent.mkdir(exist_ok=True)
+        _make_folder(path.parent)
         _write_shard(path, role)
         entries[str(path.relative_to(folder))] = transaction.describe(path)
     if world.is_first:
@@ -104,6 +105,16 @@ def load_checkpoint(folder: Path, roles: Mapping[str, TrainedRole]) -> dict[str,
         role.shards.set_update_count(role.updates)
         role.shards.publish()
     return state
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder inside a checkpoint that the first rank has begun."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output: cannot write {folder} on {socket.gethostname()}: {error.strerror}"
+        ) from error
 
 
 def _buffers(role: TrainedRole) -> dict[str, list[Tensor]]:

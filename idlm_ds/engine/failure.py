@@ -160,6 +160,12 @@ def meet(patience: float) -> dist.Store:
     return _store
 
 
+def store() -> dist.Store:
+    """Return the store of a process that has met the others."""
+    assert _store is not None
+    return _store
+
+
 def announce(code: int, text: str | None, *, is_expected: bool) -> tuple[int, bool]:
     """Tell the other ranks that this one fails, also where it fails before it has met them.
 

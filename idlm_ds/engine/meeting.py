@@ -100,6 +100,8 @@ def wait_for_all(store: dist.Store, *, patience: float) -> None:
     while store.add("here", 0) < size():
         if time.monotonic() > deadline:
             missing = [r for r in range(size()) if not store.check([f"here/{r}"])]
+            if is_server():
+                store.add("left", len(missing))  # nobody waits for them to leave
             named = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
             raise UserError(
                 f"{len(missing)} of {size()} processes did not come within {patience:g} s "
@@ -136,7 +138,7 @@ def _within(limit: float, make: Callable[[], dist.Store]) -> dist.Store | None:
 
     thread = Thread(target=call, name="store", daemon=True)
     thread.start()
-    thread.join(limit + 5.0)
+    thread.join(limit + 1.0)
     match results:
         case [dist.DistError() as error]:
             raise error

@@ -9,6 +9,7 @@ import torch
 from idlm_ds.build.data import load_windows, make_loader
 from idlm_ds.build.engines import EngineSetup
 from idlm_ds.build.judges import load_judge
+from idlm_ds.build.locate import from_cache
 from idlm_ds.build.methods import Teacher, find_teacher, make_program
 from idlm_ds.build.tokenizers import load_tokenizer
 from idlm_ds.checkpoints.model_folder import write_network
@@ -17,6 +18,7 @@ from idlm_ds.data.rows import Rows
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import FrozenRole, TrainedRole
+from idlm_ds.engine.turns import host_first
 from idlm_ds.errors import UserError
 from idlm_ds.evaluation.controls import RunEvaluation
 from idlm_ds.evaluation.report import report
@@ -48,9 +50,11 @@ def run_distill(recipe: DistillRecipe, setup: EngineSetup, session: Session) -> 
     """
     world = session.world
     session.choose_kernels()
-    tokenizer = load_tokenizer(recipe.data.tokenizer)
-    teacher = find_teacher(recipe, tokenizer)
-    judge = load_judge(recipe.eval.judge, world.device)
+    # One rank of each host fetches what comes from the hub.
+    with host_first(world) as is_leader, from_cache(not is_leader):
+        tokenizer = load_tokenizer(recipe.data.tokenizer)
+        teacher = find_teacher(recipe, tokenizer)
+        judge = load_judge(recipe.eval.judge, world.device)
     count = recipe.eval.num_samples
     windows, heldout = load_windows(recipe, tokenizer, num_heldout=count, world=world)
     _check_unmasked(windows, teacher.process)

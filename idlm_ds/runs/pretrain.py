@@ -5,6 +5,7 @@ from pathlib import Path
 
 from idlm_ds.build.data import load_windows, make_loader, step_settings
 from idlm_ds.build.engines import EngineSetup, adamw, learning_rate
+from idlm_ds.build.locate import from_cache
 from idlm_ds.build.networks import Network, new_network, starting_weights
 from idlm_ds.build.processes import vocabulary_of
 from idlm_ds.build.tokenizers import load_tokenizer
@@ -13,6 +14,7 @@ from idlm_ds.console import say
 from idlm_ds.data.tokenizer import Tokenizer
 from idlm_ds.engine.export import gather_weights
 from idlm_ds.engine.role import TrainedRole, start_trained
+from idlm_ds.engine.turns import host_first
 from idlm_ds.objectives.alternation import Phase
 from idlm_ds.objectives.pretrain import NextToken, PretrainMethod
 from idlm_ds.processes.by_name import make_process
@@ -39,13 +41,15 @@ def run_pretrain(recipe: PretrainRecipe, setup: EngineSetup, session: Session) -
     """
     world = session.world
     session.choose_kernels()
-    tokenizer = load_tokenizer(recipe.data.tokenizer)
-    network = new_network(recipe, tokenizer)
+    # One rank of each host fetches what comes from the hub.
+    with host_first(world) as is_leader, from_cache(not is_leader):
+        tokenizer = load_tokenizer(recipe.data.tokenizer)
+        network = new_network(recipe, tokenizer)
+        source = starting_weights(recipe, network)
     count = recipe.train.validation_windows
     windows, heldout = load_windows(recipe, tokenizer, num_heldout=count, world=world)
     state = session.state(windows)
     checkpoint = session.find_start(state)
-    source = starting_weights(recipe, network)
     session.open_output()
 
     model = start_trained(

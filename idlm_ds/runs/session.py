@@ -19,6 +19,7 @@ from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
 from idlm_ds.runs.output import belongs_to_this_job, prepare_output
 from idlm_ds.runs.requeue import write_note
+from idlm_ds.runs.shared_folder import require_shared
 from idlm_ds.startup import batch_restarts
 from idlm_ds.train import signals
 from idlm_ds.train.flops import Meter, peak_flops
@@ -83,6 +84,7 @@ class Session:
 
         Collective: every rank must call.
         """
+        require_shared(self.options.output, self.world)
         problem = None
         if self.world.is_first:
             try:

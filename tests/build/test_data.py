@@ -33,6 +33,7 @@ class Ranks:
     """A process group as one rank sees it; the first one's word is ``verdict``."""
 
     is_first: bool = True
+    size: int = 1
     verdict: str | None = None
 
     def agree(self, value: object) -> object:

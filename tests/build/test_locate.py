@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from idlm_ds.build.locate import ASSETS, locate, revision_of
+from idlm_ds.build.locate import ASSETS, from_cache, locate, revision_of
 from idlm_ds.errors import UserError
 
 COMMIT, OLDER = "c0ffee" + "0" * 34, "0ddba11" + "1" * 33
@@ -91,3 +91,18 @@ def test_code_and_weights_that_are_not_wanted_are_not_fetched(hub, monkeypatch):
     requests.clear()
     locate("hf:lab/model", "teacher.path")
     assert [patterns for _, patterns in requests[1:]] == [["*.safetensors"]]
+
+
+def test_what_another_rank_has_fetched_is_taken_from_the_cache(hub, monkeypatch):
+    requests = []
+
+    def download(name: str, **options: object) -> str:
+        requests.append(options.get("local_files_only", False))
+        return str(folder)
+
+    folder = cache(hub, "lab/model", COMMIT, "model.safetensors")
+    monkeypatch.setattr("idlm_ds.build.locate.snapshot_download", download)
+    for is_cached in (True, False):
+        with from_cache(is_cached):
+            locate("hf:lab/model", "teacher.path")
+    assert requests == [True, True, False, False]

@@ -27,7 +27,7 @@ def fail(error: str) -> None:
 
 
 def main(argv: Sequence[str]) -> None:
-    who, when, error = argv[0].split(":")
+    who, when, error = argv[-1].split(":")
     is_it = who in ("all", os.environ["RANK"])
     if is_it and when == "before":
         fail(error)
@@ -36,6 +36,7 @@ def main(argv: Sequence[str]) -> None:
 
     with in_world() as world:
         world.barrier()
+        sys.stdout.write(f"rank {world.rank} of {world.size}\n")
         if is_it and when == "alone":
             sys.stderr.write(f"fails at {time.time()}\n")
             fail(error)

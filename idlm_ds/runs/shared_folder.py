@@ -1,0 +1,67 @@
+"""The folder of a run must be one folder to all ranks."""
+
+import secrets
+import socket
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from idlm_ds.engine.dist import World
+from idlm_ds.errors import UserError
+
+SEEN_WITHIN_S = 15.0
+"""A network file system may show new files to other hosts a little later."""
+
+
+def require_shared(folder: Path, world: World) -> None:
+    """Check that every rank sees the folder that the first rank makes, and can write into it.
+
+    Collective: every rank must call. Nothing stays but the folder; not even that if it was made
+    here and some rank does not see it.
+
+    Raises:
+        UserError: The folder cannot be made, or is not one folder to all ranks.
+    """
+    is_new, token, problem = False, "", None
+    if world.is_first:
+        token = f".shared-{secrets.token_hex(8)}"
+        try:
+            is_new = not folder.exists()
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / token).touch()
+        except OSError as error:
+            problem = f"--output: cannot write {folder}: {error.strerror}"
+    token, problem = world.agree((token, problem))
+    if problem is None:
+        found = world.gather(_problem(folder, token, world.rank))
+        problem = next((p for p in found if p is not None), None)
+    if world.is_first:
+        with suppress(OSError):
+            (folder / token).unlink(missing_ok=True)
+        if problem is not None and is_new:
+            with suppress(OSError):
+                folder.rmdir()
+    if problem is not None:
+        raise UserError(problem)
+
+
+def _problem(folder: Path, token: str, rank: int) -> str | None:
+    """Say what keeps this rank from sharing the folder."""
+    deadline = time.monotonic() + SEEN_WITHIN_S
+    while not (folder / token).exists():
+        if time.monotonic() > deadline:
+            return (
+                f"--output: rank {rank} on {socket.gethostname()} does not see {folder} of rank 0; "
+                "name a folder on a file system that all hosts share"
+            )
+        time.sleep(0.2)
+    probe = folder / f"{token}-{rank}"
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        return (
+            f"--output: rank {rank} on {socket.gethostname()} cannot write {folder}: "
+            f"{error.strerror}"
+        )
+    return None
