@@ -35,8 +35,8 @@ T = TypeVar("T")
 
 EXIT_CODES = {UnsafeCheckpointError: 4, UserError: 2, NumericsError: 6}
 """Of an error of several of these classes, the first counts."""
-EXIT_PREEMPTED = 75
 EXIT_UNEXPECTED = 1
+EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 
 EXIT_HANDLERS_S = 5.0
@@ -131,7 +131,13 @@ def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = Fals
     A preemptible one ends in order on the signals of ``train/signals.py``.
     """
     with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
-        code = _exit_code_of(main)
+        try:
+            code = _exit_code_of(main)
+        except Preempted as ending:
+            # It came to all ranks, or ended this one because another one has failed.
+            says = is_first_rank() and str(ending)
+            code = _fail(EXIT_PREEMPTED, f"{ending}\n" if says else None, is_expected=True)
+        signals.ending(code)
         if world_size() > 1:
             _leave(code)
     sys.exit(code)
@@ -182,6 +188,7 @@ def _fail(code: int, text: str | None, *, is_expected: bool = False) -> int:
         text: What this rank has to say, if anything.
         is_expected: Whether it is an error that the program knows, rather than one in it.
     """
+    signals.ending(code)
     message = Message(text if is_first_rank() else prefixed(text, rank(), socket.gethostname()))
     if world_size() == 1:
         message.show()

@@ -35,7 +35,7 @@ class SignalWatch:
     def __init__(self, exit_code: int) -> None:
         """Take over the signals; only the main thread can."""
         self._exit_code = exit_code
-        self._is_training = False
+        self._is_training = self._is_ending = False
         self._received: set[int] = set()
         self._late = threading.Timer(LOADING_S, self._give_up_loading)
         self._late.daemon = True
@@ -61,6 +61,11 @@ class SignalWatch:
         if self._received:
             self._leave_loading()
 
+    def ending(self, exit_code: int) -> None:
+        """From here on, signals change nothing but how soon the process leaves with its code."""
+        self._exit_code = exit_code
+        self._is_ending = True
+
     def close(self) -> None:
         """Give the signals back to whoever had them."""
         for number, handler in self._handlers.items():
@@ -74,7 +79,7 @@ class SignalWatch:
     def _note(self, number: int, frame: FrameType | None) -> None:
         is_first = not self._received
         self._received.add(number)
-        if is_first and not self._is_training:
+        if is_first and not (self._is_training or self._is_ending):
             self._leave_loading()
 
     def _leave_loading(self) -> None:
@@ -121,6 +126,15 @@ def training_begins() -> None:
     """
     if _watch is not None:
         _watch.training_begins()
+
+
+def ending(exit_code: int) -> None:
+    """Tell the watch that the run is over, and with which exit code.
+
+    Whoever started the ranks may end the others with a signal once one has left.
+    """
+    if _watch is not None:
+        _watch.ending(exit_code)
 
 
 def received() -> tuple[bool, ...]:

@@ -26,7 +26,10 @@ with open(os.environ["CALLS"], "a") as file:
 STUBS = {
     "srun": 'eval "${STEP:-}"',
     "squeue": 'echo "${STATE:-RUNNING}"',
-    "scontrol": '[ "$1" != show ] || printf "n1\\nn2\\n"',
+    "scontrol": """case "$1 $2" in
+"show hostnames") printf "n1\\nn2\\n" ;;
+"show node") printf "NodeName=%s CPUTot=4\\n   NodeAddr=10.1.1.1 NodeHostName=%s\\n" "$3" "$3" ;;
+esac""",
     "torchrun": ":",
 }
 
@@ -107,6 +110,12 @@ def test_another_step_is_not_and_one_line_says_why(step, code, line, batch, tmp_
     assert [call for call in calls if call[0] == "scontrol"] == []
 
 
+@pytest.mark.parametrize("mistake", ["optim.lr=fast", "--outptu", "--recipe=nowhere"])
+def test_a_mistake_is_not_said_twice(mistake, batch):
+    code, said, _ = batch("distill", *CONFIG, mistake, STEP="exit 2")
+    assert (code, said) == (2, "not started again: exit code 2\n")
+
+
 def test_a_cancelled_job_is_not_started_again(batch, tmp_path):
     step = leaves_note(tmp_path / "run") + "exit 75"
     arguments = [*CONFIG, "--output", str(tmp_path / "run")]
@@ -174,7 +183,13 @@ def test_torchrun_meets_on_the_first_node(batch):
     code, said, calls = batch("torchrun", "--output", "a b", STEP=step, **environment)
     assert (code, said) == (0, "")
     assert calls[-1] == [
-        *("torchrun", "--nnodes=2", "--node-rank=1", "--nproc-per-node=8", "--master-addr=n1"),
+        *(
+            "torchrun",
+            "--nnodes=2",
+            "--node-rank=1",
+            "--nproc-per-node=8",
+            "--master-addr=10.1.1.1",
+        ),
         *("--master-port=20017", "launchers/distill.py", "--output", "a b"),
     ]
 

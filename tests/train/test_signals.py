@@ -9,7 +9,7 @@ import time
 import pytest
 
 from idlm_ds.errors import Preempted
-from idlm_ds.train.signals import SIGNALS, names, received, training_begins, watched
+from idlm_ds.train.signals import SIGNALS, ending, names, received, training_begins, watched
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -38,6 +38,13 @@ def test_a_signal_that_something_swallowed_ends_the_run_before_it_trains():
             training_begins()
 
 
+def test_a_signal_does_not_change_how_a_run_ends():
+    with watched(75):
+        ending(2)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert names(received()) == "SIGTERM"
+
+
 def test_the_signals_are_given_back():
     before = [signal.getsignal(number) for number in SIGNALS]
     wakeup = signal.set_wakeup_fd(-1)
@@ -61,6 +68,8 @@ signals.SAME_EVENT_S, signals.LOADING_S = map(float, sys.argv[2:])
 with signals.watched(75):
     if sys.argv[1] == "training":
         signals.training_begins()
+    if sys.argv[1] == "ending":
+        signals.ending(2)
     mutex = ctypes.create_string_buffer(64)
     lock = ctypes.CDLL(None).pthread_mutex_lock
     lock(mutex)
@@ -96,6 +105,12 @@ def test_a_second_signal_leaves_where_no_handler_can_run(stuck):
         process.wait(0.5)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 75
+
+
+def test_a_run_that_has_failed_leaves_with_its_own_code(stuck):
+    process = stuck("ending", same_event_s=60.0, loading_s=0.1)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) == 2
 
 
 def test_one_event_that_arrives_twice_is_one_signal(stuck):
