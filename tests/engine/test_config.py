@@ -1,5 +1,6 @@
 """The user's DeepSpeed JSON is read strictly, and the recipe decides what is computed."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -28,9 +29,10 @@ def numerics(*, precision: str = "bf16", clip: float = 0.0) -> Numerics:
 
 
 def refusal(folder: Path, text: str) -> str:
-    path = folder / "zero.json"
-    path.write_text(text, "utf-8")
-    with pytest.raises(UserError) as error:
+    # A short path, since a line has room for 200 characters.
+    path = Path("zero.json")
+    (folder / path).write_text(text, "utf-8")
+    with contextlib.chdir(folder), pytest.raises(UserError) as error:
         read_engine_json(path)
     message = str(error.value)
     assert "\n" not in message
