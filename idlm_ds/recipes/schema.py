@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
+from idlm_ds.recipes.checkpoint import CheckpointSection
 from idlm_ds.recipes.errors import RecipeError
 from idlm_ds.recipes.evaluation import EvalSection
 from idlm_ds.recipes.sections import (
-    CheckpointSection,
     DataSection,
     DistillObjective,
     DistillTrain,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from idlm_ds.recipes import evaluation, sections, student
+from idlm_ds.recipes import checkpoint, evaluation, sections, student
 from idlm_ds.recipes.errors import RecipeError
 
 GOOD = {
@@ -22,7 +22,7 @@ GOOD = {
     sections.EmaSection: {},
     evaluation.EvalSection: {},
     sections.LogSection: {},
-    sections.CheckpointSection: {},
+    checkpoint.CheckpointSection: {},
 }
 STEPS = ((4, 4), (8, 4), (0, 4), (-1,))
 # Section, field, values inside the range and at its ends, values just outside.
@@ -49,8 +49,13 @@ RANGES = [
     (sections.ModelSection, "cond", (1,), (0,)),
     (sections.ModelSection, "mlp_ratio", (1,), (0,)),
     (sections.ModelSection, "dropout", (0.0, 0.99), (-0.1, 1.0, math.nan)),
-    (sections.CheckpointSection, "every_minutes", (0.0, 0.5, 90.0), (-1.0, math.inf, math.nan)),
-    (sections.CheckpointSection, "keep_every_hours", (0.0, 0.5, 24.0), (-1.0, math.inf, math.nan)),
+    (checkpoint.CheckpointSection, "every_minutes", (0.0, 0.5, 90.0), (-1.0, math.inf, math.nan)),
+    (
+        checkpoint.CheckpointSection,
+        "keep_every_hours",
+        (0.0, 0.5, 24.0),
+        (-1.0, math.inf, math.nan),
+    ),
     (sections.TeacherSection, "path", ("x",), ("", " ")),
     (sections.DataSection, "corpus", ("x",), ("",)),
     (sections.DataSection, "tokenizer", ("x",), ("",)),
@@ -86,8 +91,8 @@ RANGES = [
     (sections.LogSection, "every", (1,), (0,)),
     (sections.LogSection, "sample_every", (0,), (-1,)),
     (sections.LogSection, "project", ("x",), ("",)),
-    (sections.CheckpointSection, "every", (0,), (-1,)),
-    (sections.CheckpointSection, "keep", (1,), (0,)),
+    (checkpoint.CheckpointSection, "every", (0,), (-1,)),
+    (checkpoint.CheckpointSection, "keep", (1,), (0,)),
 ]
 IDS = [f"{section.prefix}.{field}" for section, field, _, _ in RANGES]
 
