@@ -114,12 +114,29 @@ def train(
         run(recipe, setup, Session(recipe, options, world))
 
 
-def launch(main: Callable[[Sequence[str]], None]) -> NoReturn:
-    """Run a launcher's ``main`` and leave with the right exit code."""
-    code = _exit_code_of(main)
+def launch(main: Callable[[Sequence[str]], None], *, is_alone: bool = False) -> NoReturn:
+    """Run a launcher's ``main`` and leave with the right exit code.
+
+    One that ``is_alone`` does all of its work in one process: several would do it several times.
+    """
+    code = _exit_code_of(_alone(main) if is_alone else main)
     if world_size() > 1:
         _leave(code)
     sys.exit(code)
+
+
+def _alone(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+    """Make a program of one process refuse to be one of several."""
+
+    def checked(argv: Sequence[str]) -> None:
+        if world_size() > 1:
+            raise UserError(
+                f"{Path(sys.argv[0]).name} runs as one process, but {world_size()} were started "
+                "(WORLD_SIZE, or srun or mpiexec); start one"
+            )
+        main(argv)
+
+    return checked
 
 
 def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:

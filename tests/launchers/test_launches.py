@@ -143,6 +143,26 @@ def test_an_environment_that_does_not_fit_is_one_line(variables, words):
     assert words in ended.err
 
 
+def test_a_program_of_one_process_is_not_run_twice():
+    port = free_port()
+    first, second = finish(
+        *(
+            start(
+                [sys.executable, str(ROOT / "launchers" / "sample.py"), "--checkpoint", "/nowhere"],
+                PMI_RANK=str(rank),
+                PMI_SIZE="2",
+                MPI_LOCALRANKID=str(rank),
+                MPI_LOCALNRANKS="2",
+                MASTER_PORT=port,
+            )
+            for rank in range(2)
+        )
+    )
+    assert first.err.startswith("error: sample.py runs as one process, but 2 were started")
+    assert (first.err.count("\n"), second.err) == (1, "")
+    assert (first.code, second.code) == (2, 2)
+
+
 def test_a_mistake_that_all_ranks_find_before_they_meet_is_one_line():
     first, second = by_srun("all:before:user")
     assert first.err == f"error: {LINE}\n"
