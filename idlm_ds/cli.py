@@ -125,14 +125,17 @@ def train(
         run(recipe, setup, Session(recipe, options.after_restart(), world))
 
 
-def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = False) -> NoReturn:
+def launch(
+    main: Callable[[Sequence[str]], None], *, is_preemptible: bool = False, is_alone: bool = False
+) -> NoReturn:
     """Run a launcher's ``main`` and leave with the right exit code.
 
-    A preemptible one ends in order on the signals of ``train/signals.py``.
+    A preemptible one ends in order on the signals of ``train/signals.py``. One that ``is_alone``
+    does all of its work in one process: several would do it several times.
     """
     with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
         try:
-            code = _exit_code_of(main)
+            code = _exit_code_of(_alone(main) if is_alone else main)
         except Preempted as ending:
             # It came to all ranks, or ended this one because another one has failed.
             says = is_first_rank() and str(ending)
@@ -141,6 +144,20 @@ def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = Fals
         if world_size() > 1:
             _leave(code)
     sys.exit(code)
+
+
+def _alone(main: Callable[[Sequence[str]], None]) -> Callable[[Sequence[str]], None]:
+    """Make a program of one process refuse to be one of several."""
+
+    def checked(argv: Sequence[str]) -> None:
+        if world_size() > 1:
+            raise UserError(
+                f"{Path(sys.argv[0]).name} runs as one process, but {world_size()} were started "
+                "(WORLD_SIZE, or srun or mpiexec); start one"
+            )
+        main(argv)
+
+    return checked
 
 
 def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
@@ -163,11 +180,6 @@ def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
     except (UserError, NumericsError) as error:
         code = next(c for kind, c in EXIT_CODES.items() if isinstance(error, kind))
         return _fail(code, f"error: {error}\n", is_expected=True)
-    except Preempted as ending:
-        # At a boundary all ranks end together; one that still loads may be alone.
-        if not str(ending):
-            return EXIT_PREEMPTED
-        return _fail(EXIT_PREEMPTED, f"{ending}\n", is_expected=True)
     except KeyboardInterrupt:
         return _fail(EXIT_INTERRUPTED, None)
     except Exception:

@@ -21,4 +21,4 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, is_alone=True)

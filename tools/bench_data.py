@@ -117,4 +117,4 @@ def report(runs: dict[str, list[dict[str, float]]], args: argparse.Namespace) ->
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, is_alone=True)

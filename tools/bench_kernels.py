@@ -111,4 +111,4 @@ def report(figures: dict[str, dict[str, float]], usages: dict[str, Any], device:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, is_alone=True)

@@ -113,4 +113,4 @@ def report(index: "Index", folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    launch(main)
+    launch(main, is_alone=True)
