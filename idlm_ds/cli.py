@@ -16,7 +16,14 @@ from idlm_ds.console import Message, prefixed
 from idlm_ds.errors import NumericsError, Preempted, UnsafeCheckpointError, UserError
 from idlm_ds.options import add_options, read_options
 from idlm_ds.recipes.load import AnyRecipe
-from idlm_ds.startup import is_first_rank, prepare_environment, rank, world_size
+from idlm_ds.startup import (
+    ask_for_error,
+    is_first_rank,
+    prepare_environment,
+    rank,
+    tell_error,
+    world_size,
+)
 from idlm_ds.train import signals
 
 if TYPE_CHECKING:
@@ -33,6 +40,9 @@ EXIT_INTERRUPTED = 130
 
 EXIT_HANDLERS_S = 5.0
 """How long exit handlers of a rank may take after a failure."""
+
+LINGER_S = 20.0
+"""How long the first rank waits for the others to tell them that it has failed."""
 
 SILENCE_S = 3.0
 """How long a rank may keep its error to itself while it asks whether the first one has the same."""
@@ -120,9 +130,9 @@ def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = Fals
         try:
             code = _exit_code_of(main)
         except Preempted as ending:
-            # It came to all ranks, or ended this one because another one has failed.
-            says = is_first_rank() and str(ending)
-            code = _fail(EXIT_PREEMPTED, f"{ending}\n" if says else None, is_expected=True)
+            # Mostly it came to all ranks, or ended this one because another one has failed.
+            text = f"{ending}\n" if str(ending) else None
+            code = _fail(EXIT_PREEMPTED, text, is_expected=is_first_rank())
         signals.ending(code)
         if world_size() > 1:
             _leave(code)
@@ -176,6 +186,9 @@ def _fail(code: int, text: str | None, *, is_expected: bool = False) -> int:
     elif is_expected:
         # Torch may have to be imported to ask the first rank, which can take long.
         message.show_after(SILENCE_S)
+    first_code = _fail_before_meeting(code, text, message, is_expected=is_expected)
+    if first_code is not None:
+        return first_code
 
     from idlm_ds.engine import failure
 
@@ -187,6 +200,32 @@ def _fail(code: int, text: str | None, *, is_expected: bool = False) -> int:
         failure.record(message.text)
     failure.leave()
     return code
+
+
+def _fail_before_meeting(
+    code: int, text: str | None, message: Message, *, is_expected: bool
+) -> int | None:
+    """Agree on a failure without torch, which a mistake in a recipe need not wait for.
+
+    Returns:
+        The exit code of the first rank; None where it is well, or the ranks have met and can agree
+        in another way.
+    """
+    failure = sys.modules.get("idlm_ds.engine.failure")
+    if failure is not None and failure.has_met():
+        return None
+    if text is None:
+        return code
+    if is_first_rank():
+        message.show()
+        return code if tell_error(code, text, seconds=LINGER_S) else None
+    first = ask_for_error(seconds=SILENCE_S - 0.5)
+    if first is None:
+        return None
+    if is_expected and first[1] != text:
+        message.show()
+    message.drop()
+    return first[0]
 
 
 def _leave(code: int) -> NoReturn:

@@ -7,7 +7,7 @@ import logging
 import os
 import warnings
 
-from idlm_ds import rendezvous
+from idlm_ds import early_failure, rendezvous
 
 
 def prepare_environment() -> None:
@@ -66,6 +66,16 @@ def batch_job() -> str | None:
 def batch_restarts() -> int:
     """Return how often SLURM has started this job again."""
     return _number("SLURM_RESTART_COUNT", 0)
+
+
+def tell_error(code: int, text: str, *, seconds: float) -> bool:
+    """See ``early_failure.tell_error``."""
+    return early_failure.tell_error(os.environ, code, text, seconds=seconds)
+
+
+def ask_for_error(*, seconds: float) -> tuple[int, str] | None:
+    """See ``early_failure.ask_for_error``."""
+    return early_failure.ask_for_error(os.environ, seconds=seconds)
 
 
 def _number(name: str, default: int) -> int:

@@ -130,7 +130,7 @@ def start_watching(patience: float) -> None:
         UserError: The store cannot be reached.
     """
     global _channel
-    _channel = Channel(meeting.open_store(serves=False, patience=patience))
+    _channel = Channel(meeting.open_store(serves=False, patience=patience, is_up=True))
     _channel.watch()
 
 
@@ -160,6 +160,11 @@ def meet(patience: float) -> dist.Store:
     return _store
 
 
+def has_met() -> bool:
+    """Whether this process has tried to meet the others."""
+    return _has_met
+
+
 def store() -> dist.Store:
     """Return the store of a process that has met the others."""
     assert _store is not None
@@ -173,8 +178,12 @@ def announce(code: int, text: str | None, *, is_expected: bool) -> tuple[int, bo
     """
     global _channel
     if _channel is None and not _has_met:
-        with suppress(UserError):
+        try:
             _channel = Channel(meet(LINGER_S))
+        except UserError:
+            pass
+        except SystemExit as ended:
+            return int(str(ended.code)), True
     if _channel is None:
         return code, True
     return _channel.report(code, text, is_expected=is_expected)

@@ -13,7 +13,7 @@ from threading import Thread
 
 import torch.distributed as dist
 
-from idlm_ds import rendezvous
+from idlm_ds import early_failure, rendezvous
 from idlm_ds.errors import UserError
 
 PATIENCE = "IDLM_JOIN_SECONDS"
@@ -47,16 +47,22 @@ def is_server() -> bool:
     return rank() == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
 
 
-def open_store(*, serves: bool, patience: float) -> dist.Store:
+def open_store(*, serves: bool, patience: float, is_up: bool = False) -> dist.Store:
     """Connect to the store of this run, and serve it if this process is the one to do so.
+
+    Args:
+        serves: Whether this process serves the store.
+        patience: How many seconds to wait for it.
+        is_up: Whether it has answered before.
 
     Raises:
         UserError: It cannot be reached in time, or the port is taken.
+        SystemExit: Rank 0 has failed, with this exit code, before it could serve it.
     """
     rendezvous.require_meeting_point(os.environ)
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     deadline = time.monotonic() + patience
-    if not serves:
+    if not (serves or is_up):
         # torch reports every failed attempt with a stack, so the first one should succeed.
         _wait_for_listener(host, port, patience)
     remaining = timedelta(seconds=max(1.0, deadline - time.monotonic()))
@@ -114,7 +120,8 @@ def _wait_for_listener(host: str, port: int, patience: float) -> None:
     deadline = time.monotonic() + patience
     while True:
         try:
-            socket.create_connection((host, port), timeout=max(0.1, min(5.0, patience))).close()
+            with socket.create_connection((host, port), timeout=min(5.0, patience)) as peer:
+                failed = early_failure.read_error(peer)
         except OSError as error:
             if time.monotonic() > deadline:
                 raise UserError(
@@ -123,6 +130,8 @@ def _wait_for_listener(host: str, port: int, patience: float) -> None:
                 ) from error
             time.sleep(POLL_S)
         else:
+            if failed is not None:
+                raise SystemExit(failed[0])
             return
 
 

@@ -143,6 +143,13 @@ def test_an_environment_that_does_not_fit_is_one_line(variables, words):
     assert words in ended.err
 
 
+def test_a_mistake_that_all_ranks_find_before_they_meet_is_one_line():
+    first, second = by_srun("all:before:user")
+    assert first.err == f"error: {LINE}\n"
+    assert second.err == ""
+    assert (first.code, second.code) == (2, 2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "code", "lines"),
@@ -216,3 +223,44 @@ def test_launchers_show_the_error_and_end(launch, spec, speaker):
         root_cause = ended.err.split("Root Cause")[1]
         assert "exitcode  : 2 (pid: " in root_cause
         assert f"traceback : {name}: {LINE}" in root_cause
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [(["--teacher", "/nowhere"], "teacher.path: no such file or folder: /nowhere"), ([], None)],
+    ids=["teacher", "folder"],
+)
+def test_a_mistake_of_one_host_ends_a_distillation_before_it_writes(more, words, toy, tmp_path):
+    """Rank 1 sees another teacher, or another output folder, than rank 0."""
+    port = free_port()
+    outputs = [tmp_path / "a", tmp_path / ("a" if words else "b")]
+    config = str(ROOT / "ds_configs" / "zero2.json")
+    common = ["--config", config, *toy.overrides]
+    first, second = finish(
+        *(
+            start(
+                [sys.executable, str(ROOT / "launchers" / "distill.py")]
+                + ["--output", str(outputs[rank]), *common, *(more if rank else [])],
+                RANK=str(rank),
+                LOCAL_RANK=str(rank),
+                WORLD_SIZE="2",
+                MASTER_ADDR="127.0.0.1",
+                MASTER_PORT=port,
+            )
+            for rank in range(2)
+        )
+    )
+    host = socket.gethostname()
+    assert (first.code, second.code) == (2, 2)
+    if words:
+        assert errors(first) == []
+        assert second.err.startswith(f"error (rank 1 on {host}): {words}")
+    else:
+        assert errors(second) == []
+        assert errors(first) == [
+            f"error: --output: rank 1 on {host} does not see {outputs[1]} of rank 0; "
+            "name a folder on a file system that all hosts share"
+        ]
+    assert "Traceback" not in first.err + second.err
+    assert not any(folder.exists() for folder in outputs)
