@@ -128,6 +128,7 @@ def launch(main: Callable[[Sequence[str]], None], *, is_preemptible: bool = Fals
     """
     with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
         try:
+            signals.loading_begins()
             code = _exit_code_of(main)
         except Preempted as ending:
             # Mostly it came to all ranks, or ended this one because another one has failed.
