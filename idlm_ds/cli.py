@@ -135,11 +135,12 @@ def launch(
     """
     with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
         try:
+            signals.loading_begins()
             code = _exit_code_of(_alone(main) if is_alone else main)
         except Preempted as ending:
-            # It came to all ranks, or ended this one because another one has failed.
-            says = is_first_rank() and str(ending)
-            code = _fail(EXIT_PREEMPTED, f"{ending}\n" if says else None, is_expected=True)
+            # Mostly it came to all ranks, or ended this one because another one has failed.
+            text = f"{ending}\n" if str(ending) else None
+            code = _fail(EXIT_PREEMPTED, text, is_expected=is_first_rank())
         signals.ending(code)
         if world_size() > 1:
             _leave(code)

@@ -35,7 +35,7 @@ class SignalWatch:
     def __init__(self, exit_code: int) -> None:
         """Take over the signals; only the main thread can."""
         self._exit_code = exit_code
-        self._is_training = self._is_ending = False
+        self._is_loading = self._is_training = False
         self._received: set[int] = set()
         self._late = threading.Timer(LOADING_S, self._give_up_loading)
         self._late.daemon = True
@@ -51,20 +51,30 @@ class SignalWatch:
         """Tell which of ``SIGNALS`` have arrived."""
         return tuple(number in self._received for number in SIGNALS)
 
+    def loading_begins(self) -> None:
+        """From here on, the caller is ready for the exception of a first signal.
+
+        Raises:
+            Preempted: One has arrived already.
+        """
+        self._is_loading = True
+        if self._received:
+            self._leave_loading()
+
     def training_begins(self) -> None:
         """From here on, a first signal waits for a boundary.
 
         Raises:
             Preempted: One has arrived already.
         """
-        self._is_training = True
+        self._is_loading, self._is_training = False, True
         if self._received:
             self._leave_loading()
 
     def ending(self, exit_code: int) -> None:
         """From here on, signals change nothing but how soon the process leaves with its code."""
         self._exit_code = exit_code
-        self._is_ending = True
+        self._is_loading = False
 
     def close(self) -> None:
         """Give the signals back to whoever had them."""
@@ -79,7 +89,7 @@ class SignalWatch:
     def _note(self, number: int, frame: FrameType | None) -> None:
         is_first = not self._received
         self._received.add(number)
-        if is_first and not (self._is_training or self._is_ending):
+        if is_first and self._is_loading:
             self._leave_loading()
 
     def _leave_loading(self) -> None:
@@ -116,6 +126,16 @@ def watched(exit_code: int) -> Iterator[None]:
     finally:
         _watch.close()
         _watch = None
+
+
+def loading_begins() -> None:
+    """Tell the watch that a first signal may raise from now on.
+
+    Raises:
+        Preempted: A signal has arrived already.
+    """
+    if _watch is not None:
+        _watch.loading_begins()
 
 
 def training_begins() -> None:

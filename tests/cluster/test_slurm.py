@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -30,14 +31,10 @@ def environment() -> dict[str, str]:
 
 
 def submit(cluster: Cluster, script: str, options: list[str], arguments: list[str]) -> str:
-    given = [
-        *options,
-        f"--output={cluster.root}/%A-%a.out"
-        if "--array" in options[0]
-        else f"--output={cluster.root}/%j.out",
-    ]
-    script = str(ROOT / "launchers" / "slurm" / f"{script}.sbatch")
-    return cluster.submit(*given, script, *arguments, cwd=ROOT, env=environment())
+    name = "%A-%a" if script == "sweep" else "%j"
+    given = [*options, f"--output={cluster.root}/{name}.out"]
+    path = str(ROOT / "launchers" / "slurm" / f"{script}.sbatch")
+    return cluster.submit(*given, path, *arguments, cwd=ROOT, env=environment())
 
 
 def said(cluster: Cluster, number: str) -> str:
@@ -143,8 +140,12 @@ def test_a_sweep_runs_a_line_of_its_file_in_each_task(cluster, toy, tmp_path):
     for task in ("1", "2", "3"):
         cluster.wait(f"{number}_{task}", limit=LIMIT_S)
         text[task] = (cluster.root / f"{number}-{task}.out").read_text()
-    first = ROOT / "runs" / f"sweep-{number}" / "1"
-    assert "lr: 0.0003" in (first / "recipe.yaml").read_text(), text["1"]
-    assert "seed: 7" in (tmp_path / "second" / "recipe.yaml").read_text(), text["2"]
-    assert (len(metrics(first)), len(metrics(tmp_path / "second"))) == (2, 4)
+    made = ROOT / "runs" / f"sweep-{number}"
+    first, second = made / "1", tmp_path / "second"
+    try:
+        assert "lr: 0.0003" in (first / "recipe.yaml").read_text(), text["1"]
+        assert "seed: 7" in (second / "recipe.yaml").read_text(), text["2"]
+        assert (len(metrics(first)), len(metrics(second))) == (2, 4)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
     assert f"line 3 of {overrides} is empty or missing" in text["3"]

@@ -18,7 +18,7 @@ from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.runs.requeue import NOTE
 from idlm_ds.runs.session import RunOptions, Session, leave_if_asked, run_to_end
 from idlm_ds.train.hooks.checkpointing import Checkpointer, Watch
-from idlm_ds.train.signals import training_begins, watched
+from idlm_ds.train.signals import loading_begins, training_begins, watched
 from tests.train.test_loop import Seen, loader
 from tests.train.test_preemption import Sends
 from tests.train.toy import LENGTH, program_of
@@ -100,6 +100,7 @@ def test_a_run_that_a_signal_ends_is_saved_and_leaves_a_note(writer, saved, tmp_
 
 def test_a_signal_before_training_ends_the_run_before_its_first_phase(writer, saved, tmp_path):
     with watched(75):
+        loading_begins()
         with pytest.raises(Preempted):
             os.kill(os.getpid(), signal.SIGTERM)
         seen = Seen()

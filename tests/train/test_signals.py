@@ -9,12 +9,21 @@ import time
 import pytest
 
 from idlm_ds.errors import Preempted
-from idlm_ds.train.signals import SIGNALS, ending, names, received, training_begins, watched
+from idlm_ds.train.signals import (
+    SIGNALS,
+    ending,
+    loading_begins,
+    names,
+    received,
+    training_begins,
+    watched,
+)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_signal_ends_a_run_that_still_loads(number):
     with watched(75):
+        loading_begins()
         with pytest.raises(Preempted, match=f"stopped by {number.name} before training began"):
             os.kill(os.getpid(), number)
         assert names(received()) == number.name
@@ -29,8 +38,16 @@ def test_a_signal_is_only_noted_while_a_run_trains(number):
         assert names(received()) == number.name
 
 
+def test_a_signal_that_came_too_early_for_an_exception_is_not_lost():
+    with watched(75):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        with pytest.raises(Preempted, match="SIGUSR1"):
+            loading_begins()
+
+
 def test_a_signal_that_something_swallowed_ends_the_run_before_it_trains():
     with watched(75):
+        loading_begins()
         with pytest.raises(Preempted):
             os.kill(os.getpid(), signal.SIGUSR1)
         os.kill(os.getpid(), signal.SIGUSR1)
@@ -40,6 +57,7 @@ def test_a_signal_that_something_swallowed_ends_the_run_before_it_trains():
 
 def test_a_signal_does_not_change_how_a_run_ends():
     with watched(75):
+        loading_begins()
         ending(2)
         os.kill(os.getpid(), signal.SIGTERM)
         assert names(received()) == "SIGTERM"
@@ -66,6 +84,7 @@ import ctypes, sys
 from idlm_ds.train import signals
 signals.SAME_EVENT_S, signals.LOADING_S = map(float, sys.argv[2:])
 with signals.watched(75):
+    signals.loading_begins()
     if sys.argv[1] == "training":
         signals.training_begins()
     if sys.argv[1] == "ending":
