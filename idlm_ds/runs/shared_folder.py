@@ -22,25 +22,27 @@ def require_shared(folder: Path, world: World) -> None:
     Raises:
         UserError: The folder cannot be made, or is not one folder to all ranks.
     """
-    is_new, token, problem = False, "", None
-    if world.is_first:
-        token = f".shared-{secrets.token_hex(8)}"
-        try:
-            is_new = not folder.exists()
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / token).touch()
-        except OSError as error:
-            problem = f"--output: cannot write {folder}: {error.strerror}"
-    token, problem = world.agree((token, problem))
-    if problem is None:
-        found = world.gather(_problem(folder, token, world.rank))
-        problem = next((p for p in found if p is not None), None)
-    if world.is_first:
-        with suppress(OSError):
-            (folder / token).unlink(missing_ok=True)
-        if problem is not None and is_new:
+    is_new, token, problem = False, f".shared-{secrets.token_hex(8)}", None
+    try:
+        if world.is_first:
+            try:
+                is_new = not folder.exists()
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / token).touch()
+            except OSError as error:
+                problem = f"--output: cannot write {folder}: {error.strerror}"
+        token, problem = world.agree((token, problem))
+        if problem is None:
+            found = world.gather(_problem(folder, token, world.rank))
+            problem = next((p for p in found if p is not None), None)
+    finally:
+        # Also where a signal ends the run here.
+        if world.is_first:
             with suppress(OSError):
-                folder.rmdir()
+                (folder / token).unlink(missing_ok=True)
+    if world.is_first and problem is not None and is_new:
+        with suppress(OSError):
+            folder.rmdir()
     if problem is not None:
         raise UserError(problem)
 
