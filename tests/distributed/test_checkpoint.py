@@ -1,7 +1,7 @@
 """A run that was stopped and resumed is the run that was not."""
 
 import dataclasses
-import time
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -165,25 +165,29 @@ def test_a_role_that_learns_in_part_saves_and_resumes_that_part(stage: int, tmp_
 
 
 def _save_beside(world: World, root: Path, stage: int, precision: str) -> list[str]:
-    """Save twice in every way, beside training on a slow disk; return what is at last on disk."""
+    """Save twice in every way, beside a phase of training; return what is at last on disk."""
     program = toy.start_program(world, toy.engine_json(stage), precision=precision)
     writer = CheckpointWriter(root / "beside", Retention(9), world=world, is_asynchronous=True)
-    describe = transaction.describe
+    describe, may_end = transaction.describe, threading.Event()
 
-    def slowly(path: Path) -> transaction.FileEntry:
-        time.sleep(0.1 * ("beside" in str(path)))
+    def held_up(path: Path) -> transaction.FileEntry:
+        if root / "beside" in path.parents:
+            assert may_end.wait(60)
         return describe(path)
 
-    transaction.describe = slowly
-    were_writing = []
+    transaction.describe = held_up
+    saves = (BEFORE_ANY_STUDENT, MID_CYCLE)
     for step, batch in enumerate(toy.make_loader(world).batches(0, PHASES)):
         train_step(program, step, batch)
-        were_writing.append(writer.is_writing)
-        if step + 1 in (BEFORE_ANY_STUDENT, MID_CYCLE):
+        assert writer.is_writing == (step in saves)
+        may_end.set()
+        writer.wait()
+        if step + 1 in saves:
+            may_end.clear()
             writer.save(step + 1, program.learners, {})
             at_once = root / "at once"
             save_checkpoint(at_once, step + 1, program.learners, {}, world=world, keep=9)
-    assert any(were_writing)
+    may_end.set()
     writer.wait()
     assert not writer.is_writing
     return sorted(p.name for p in (root / "beside").iterdir())

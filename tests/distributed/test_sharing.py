@@ -1,5 +1,6 @@
 """Who shares a copy of the frozen teacher changes its memory, no number and no checkpoint."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -75,8 +76,12 @@ def _assert_same(got: dict[str, Any], wanted: dict[str, Any], *, start: int = 0)
         toy.assert_same(got[kind], wanted[kind], kind)
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+def _content(folder: Path) -> dict[str, Any]:
+    """Everything in a checkpoint but the time it was written."""
+    loop = json.loads((folder / "loop.json").read_text())
+    assert loop.pop("time") > 0
+    files = {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*.safetensors")}
+    return {**files, "loop": loop}
 
 
 def test_a_teacher_that_each_rank_has_whole_gives_the_same_run_and_the_same_checkpoint(
@@ -89,7 +94,7 @@ def test_a_teacher_that_each_rank_has_whole_gives_the_same_run_and_the_same_chec
         assert SIZE / 2 <= theirs["held"] < 0.55 * SIZE
         _assert_same(ours, theirs)
     saved = [tmp_path / name / f"step-{SAVED}" for name in ("shared", "whole")]
-    assert _files(saved[0]) == _files(saved[1])
+    assert _content(saved[0]) == _content(saved[1])
     # Hosts of one rank each are the same thing, and a run may change its mind when it goes on.
     for ours in run_ranks(_distil, 2, "node", 1, "mdlm", None, saved[0]):
         assert ours["held"] == SIZE
