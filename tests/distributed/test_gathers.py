@@ -166,10 +166,17 @@ def _traffic(phases: list[dict[str, Any]]) -> int:
 
 
 CASES = [
-    *[("mdlm", 1), ("mdlm", 8), ("duo", 2)],
+    *[("mdlm", 1), ("duo", 2)],
     *[
         pytest.param(family, count, marks=pytest.mark.slow)
-        for family, count in (("mdlm", 2), ("duo", 1), ("duo", 8), ("dmd", 1), ("dmd", 2))
+        for family, count in (
+            ("mdlm", 2),
+            ("mdlm", 8),
+            ("duo", 1),
+            ("duo", 8),
+            ("dmd", 1),
+            ("dmd", 2),
+        )
     ],
 ]
 
