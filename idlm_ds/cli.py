@@ -9,8 +9,10 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from threading import Timer
+from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from idlm_ds.console import Message, prefixed
@@ -104,6 +106,9 @@ def train(
     Torch and DeepSpeed are imported here, after recipe and DeepSpeed file have been found good;
     ``run`` imports them when it is called.
     """
+    if args.fresh and args.resume is not None:
+        raise UserError("--fresh: deletes what --resume would continue; give one of the two")
+
     from idlm_ds.build.engines import engine_setup
 
     output = output_folder(args, recipe)
@@ -122,7 +127,9 @@ def train(
         say(setup.note)
     options = RunOptions(output=output, resume=args.resume, fresh=args.fresh, config=args.config)
     with in_world() as world:
-        run(recipe, setup, Session(recipe, options.after_restart(), world))
+        # One rank looks what an earlier start has left: others may not see the folder.
+        options = world.agree(options.after_restart() if world.is_first else None)
+        run(recipe, setup, Session(recipe, options, world))
 
 
 def launch(
@@ -215,8 +222,10 @@ def _fail(code: int, text: str | None, *, is_expected: bool = False) -> int:
     if first_code is not None:
         return first_code
 
-    from idlm_ds.engine import failure
-
+    failure = _failure_module()
+    if failure is None:
+        message.show()
+        return code
     code, has_own_error = failure.announce(code, text, is_expected=is_expected)
     if has_own_error:
         message.show()
@@ -225,6 +234,16 @@ def _fail(code: int, text: str | None, *, is_expected: bool = False) -> int:
         failure.record(message.text)
     failure.leave()
     return code
+
+
+def _failure_module() -> ModuleType | None:
+    """Import what tells other ranks of a failure; None where torch cannot be imported."""
+    if "torch" not in sys.modules and any(name.startswith("torch.") for name in sys.modules):
+        return None  # a signal ended its import, and a second one would crash
+    try:
+        return import_module("idlm_ds.engine.failure")
+    except ImportError:
+        return None
 
 
 def _fail_before_meeting(

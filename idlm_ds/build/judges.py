@@ -27,7 +27,11 @@ JUDGES = {"gpt2-large": "hf:openai-community/gpt2-large"}
 """Short names of judges; GPT-2 Large is the judge of published figures."""
 
 
-DESCRIPTIONS = ("config.json", "tokenizer.json", "tokenizer_config.json")
+DESCRIPTIONS = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt"),
+    *("tokenizer.model", "spiece.model"),
+)
 """Files of a judge, beside its weights, that its scores depend on."""
 
 

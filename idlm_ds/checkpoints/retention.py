@@ -1,7 +1,7 @@
 """Which checkpoints of a run stay, and the proof that one may go."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,20 @@ class Retention:
         return [step for step in written if step not in stays]
 
 
+def unknown(key: str) -> None:
+    """Say nothing of what a key of the recipe meant before recipes had it."""
+    del key
+
+
 @dataclass(frozen=True, slots=True)
 class Owner:
     """A run, as its checkpoints describe it."""
 
     state: Mapping[str, Any]
     """JSON values with a recipe and fingerprints of inputs, as in ``STATE``."""
+
+    before: Callable[[str], object] = unknown
+    """What a key of the recipe meant before recipes had it."""
 
     def made(self, folder: Path) -> bool:
         """Tell whether a folder is a checkpoint of this run, and holds nothing else.
@@ -60,15 +68,16 @@ class Owner:
             return False
         try:
             saved = json.loads((folder / STATE).read_text("utf-8"))
-            own = {part: self.state[part] for part in PARTS if part in self.state}
-            return all(_agree(saved[part], values) for part, values in own.items())
+            recipe, inputs = (saved[part] if part in self.state else {} for part in PARTS)
+            return inputs == self.state.get("inputs", {}) and self._is_own(recipe)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
-
-def _agree(saved: Mapping[str, Any], own: Mapping[str, Any]) -> bool:
-    """Compare what both state; a key may be newer than the checkpoint."""
-    return all(own[key] == value for key, value in saved.items() if key in own)
+    def _is_own(self, recipe: Mapping[str, Any]) -> bool:
+        """Compare recipes; a key may be newer than the checkpoint."""
+        own = self.state.get("recipe", {})
+        missing = {key: self.before(key) for key in own.keys() - recipe.keys()}
+        return bool({**recipe, **missing} == own)
 
 
 def prune(root: Path, retention: Retention, owner: Owner, *, newest: int) -> None:
@@ -84,12 +93,19 @@ def prune(root: Path, retention: Retention, owner: Owner, *, newest: int) -> Non
         transaction.discard(own[step])
 
 
+def written_since(root: Path, time: float) -> bool:
+    """Tell whether there is a checkpoint that was written after a time, in seconds since 1970."""
+    return any(_time_of(folder) > time for folder in _folders(root).values())
+
+
 def _time_of(folder: Path) -> float:
     """Return when a checkpoint was written, in seconds since 1970."""
+    path = folder / STATE
     try:
-        return float(json.loads((folder / STATE).read_text("utf-8"))["time"])
-    except (KeyError, TypeError, ValueError):
-        return (folder / STATE).stat().st_mtime  # of a run that did not note the time
+        return float(json.loads(path.read_text("utf-8"))["time"])
+    except (OSError, KeyError, TypeError, ValueError):
+        # Of a run that did not note the time, or damaged.
+        return (path if path.exists() else folder).stat().st_mtime
 
 
 def _folders(root: Path) -> dict[int, Path]:

@@ -17,6 +17,9 @@ from idlm_ds.engine import failure, meeting
 from idlm_ds.engine.backend import deepspeed
 from idlm_ds.errors import UserError
 
+PARTING_S = 60.0
+"""How long rank 0 waits for the others at the end; all that is left to them is to leave."""
+
 TIMEOUT = timedelta(minutes=30)
 """DeepSpeed's own default is ten minutes, less than a long evaluation on one rank takes."""
 
@@ -153,7 +156,7 @@ def in_world() -> Iterator[World]:
             dist.destroy_process_group()
         raise
     dist.destroy_process_group()
-    failure.stop_watching(TIMEOUT.total_seconds())
+    failure.stop_watching(PARTING_S)
 
 
 def _meet(backend: str, device: torch.device, *, is_watched: bool) -> None:

@@ -3,7 +3,7 @@
 import torch
 
 from idlm_ds.engine.role import FrozenRole, Role, TrainedRole
-from idlm_ds.engine.zero import gathered, local_part
+from idlm_ds.engine.zero import are_cut_alike, gathered, local_part
 
 
 class Handover:
@@ -51,9 +51,9 @@ def copy_weights(source: Role, target: Role) -> None:
     target.release_all()
     theirs = dict(source.module.named_parameters())
     for name, parameter in target.module.named_parameters():
-        here, there = local_part(parameter), local_part(theirs[name])
-        if here.range == there.range:
-            here.data.copy_(there.data)
+        here = local_part(parameter)
+        if are_cut_alike(parameter, theirs[name]):
+            here.data.copy_(local_part(theirs[name]).data)
             continue
         with gathered(theirs[name]):
             here.fill(theirs[name].detach().view(-1)[here.start : here.stop])

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from idlm_ds.checkpoints import transaction
 from idlm_ds.checkpoints.rank_files import rank_file
-from idlm_ds.checkpoints.retention import STATE, Owner, Retention, prune
+from idlm_ds.checkpoints.retention import STATE, Owner, Retention, prune, unknown
 from idlm_ds.checkpoints.tensors import save_tensors
 from idlm_ds.console import say
 from idlm_ds.engine.dist import World
@@ -78,8 +78,17 @@ def take_snapshot(
     )
 
 
-def write_snapshot(root: Path, snapshot: Snapshot, retention: Retention, *, world: World) -> Path:
+def write_snapshot(
+    root: Path,
+    snapshot: Snapshot,
+    retention: Retention,
+    *,
+    world: World,
+    before: Callable[[str], object] = unknown,
+) -> Path:
     """Write ``root/step-N`` whole or not at all, then delete checkpoints that need not stay.
+
+    ``before`` says what a key of the recipe meant before recipes had it.
 
     Collective: every rank must call, with its part of the same snapshot.
 
@@ -87,7 +96,7 @@ def write_snapshot(root: Path, snapshot: Snapshot, retention: Retention, *, worl
         UserError: A rank cannot write, the same on all ranks; earlier checkpoints are as they were.
     """
     label = f"{root}: the checkpoint of phase {snapshot.step} cannot be written"
-    owner, step = Owner(snapshot.state), snapshot.step
+    owner, step = Owner(snapshot.state, before), snapshot.step
     # A folder that all ranks write to.
     begun = _attempt(lambda: transaction.begin(root, step)) if world.is_first else None
     folder, problem = world.agree(begun)
@@ -145,7 +154,13 @@ class CheckpointWriter:
     """Writes the checkpoints of a run, never more than one at a time."""
 
     def __init__(
-        self, root: Path, retention: Retention, *, world: World, is_asynchronous: bool = False
+        self,
+        root: Path,
+        retention: Retention,
+        *,
+        world: World,
+        is_asynchronous: bool = False,
+        before: Callable[[str], object] = unknown,
     ) -> None:
         """Prepare to write; nothing is written yet.
 
@@ -156,7 +171,9 @@ class CheckpointWriter:
             retention: Which checkpoints stay.
             world: The process group of training.
             is_asynchronous: Whether training goes on while a copy of its state is written.
+            before: What a key of the recipe meant before recipes had it.
         """
+        self._before = before
         self.is_asynchronous = is_asynchronous
         self.root = root
         self._retention = retention
@@ -194,11 +211,12 @@ class CheckpointWriter:
         if error is not None:
             raise error
 
-    def join(self) -> None:
-        """Wait until nothing is being written, whatever came of it."""
+    def join(self, limit: float | None = None) -> None:
+        """Wait until nothing is being written, whatever came of it, or for ``limit`` seconds."""
         if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+            self._thread.join(limit)
+            if not self._thread.is_alive():
+                self._thread = None
 
     @property
     def is_writing(self) -> bool:
@@ -210,8 +228,15 @@ class CheckpointWriter:
         """Whether ``wait`` would raise, as far as this rank knows."""
         return self._error is not None
 
+    @property
+    def has_crashed(self) -> bool:
+        """Whether ``wait`` would raise an error that other ranks have not heard of."""
+        return self._error is not None and not isinstance(self._error, UserError)
+
     def _write(self, snapshot: Snapshot) -> None:
         try:
-            write_snapshot(self.root, snapshot, self._retention, world=self._world)
+            write_snapshot(
+                self.root, snapshot, self._retention, world=self._world, before=self._before
+            )
         except BaseException as error:  # raised where training waits for it
             self._error = error

@@ -31,11 +31,6 @@ class LocalPart:
     start: int
     stop: int
 
-    @property
-    def range(self) -> tuple[int, int, int]:
-        """First and last element, and how many fit."""
-        return self.start, self.stop, self.data.numel()
-
     def fill(self, values: Tensor) -> None:
         """Set the elements; padding, which held whatever memory did, becomes zero."""
         count = self.stop - self.start
@@ -50,6 +45,20 @@ def local_part(parameter: Any) -> LocalPart:
     size, numel = parameter.ds_tensor.ds_numel, parameter.ds_numel
     start = min(torch.distributed.get_rank(parameter.ds_process_group) * size, numel)
     return LocalPart(parameter.ds_tensor.data, start, min(start + size, numel))
+
+
+def are_cut_alike(first: Any, second: Any) -> bool:
+    """Tell whether each rank holds the same elements of two parameters of one shape.
+
+    The answer is that of every rank: it is yes where neither is cut, or all ranks share both.
+    """
+    shares = [_is_shared_by_all(p) if hasattr(p, "ds_tensor") else None for p in (first, second)]
+    return shares in ([None, None], [True, True])
+
+
+def _is_shared_by_all(parameter: Any) -> bool:
+    sharing = torch.distributed.get_world_size(parameter.ds_process_group)
+    return bool(sharing == torch.distributed.get_world_size())
 
 
 def gathered(parameter: nn.Parameter) -> AbstractContextManager[None]:

@@ -3,10 +3,12 @@
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from idlm_ds.build.judges import JudgeFolder
 from idlm_ds.build.methods import Teacher
@@ -20,6 +22,7 @@ from idlm_ds.errors import UserError
 from idlm_ds.evaluation.controls import RunEvaluation
 from idlm_ds.evaluation.kept import KeptSets
 from idlm_ds.evaluation.report import report
+from idlm_ds.kernels import dispatch
 from idlm_ds.metrics.judge import Judge
 from idlm_ds.objectives.self_distillation import SelfDistillation
 from idlm_ds.provenance import describe_machine
@@ -102,8 +105,9 @@ def _about(recipe: DistillRecipe, world: World) -> Mapping[str, Any]:
     return {
         "process": asdict(recipe.process),
         "precision": recipe.train.precision,
-        "kernels": recipe.train.kernels,
-        "machine": machine,
+        "kernels": dispatch.choose(recipe.train.kernels, world.device),
+        "machine": machine | {name: version(name) for name in ("transformers", "tokenizers")},
+        "gpu": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None,
     }
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 from idlm_ds.errors import UserError
@@ -44,17 +45,22 @@ def prepare_output(
         )
     (folder / NOTE).unlink(missing_ok=True)
     write_atomic(folder / "recipe.yaml", to_yaml(recipe).encode())
-    described = describe_run(world) | {"job": batch_job()}
+    began = job_began(folder) or time.time()
+    described = describe_run(world) | {"job": batch_job(), "job_began": began}
     write_atomic(folder / "run.json", (json.dumps(described, indent=2) + "\n").encode())
 
 
-def belongs_to_this_job(folder: Path) -> bool:
-    """Tell whether the run in a folder was last started by this process's batch job."""
+def job_began(folder: Path) -> float | None:
+    """Return when this process's batch job first started the run in a folder; None if it did not.
+
+    In seconds since 1970. The job has to be the one that last started it.
+    """
     try:
-        job = json.loads((folder / "run.json").read_text("utf-8")).get("job")
-    except (OSError, ValueError, AttributeError):
-        return False
-    return job is not None and job == batch_job()
+        described = json.loads((folder / "run.json").read_text("utf-8"))
+        is_own = described["job"] is not None and described["job"] == batch_job()
+        return float(described["job_began"]) if is_own else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _clear(folder: Path) -> None:

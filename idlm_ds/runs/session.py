@@ -7,8 +7,7 @@ from typing import Any, NoReturn, Self
 
 import torch
 
-from idlm_ds.checkpoints import transaction
-from idlm_ds.checkpoints.retention import Retention
+from idlm_ds.checkpoints.retention import Retention, written_since
 from idlm_ds.data.loader import Loader
 from idlm_ds.data.rows import Rows
 from idlm_ds.engine.checkpoint import (
@@ -25,7 +24,7 @@ from idlm_ds.processes.absorbing import Absorbing
 from idlm_ds.recipes.schema import DistillRecipe, PretrainRecipe
 from idlm_ds.recipes.sections import LogSection
 from idlm_ds.recipes.typed import default_of
-from idlm_ds.runs.output import belongs_to_this_job, prepare_output
+from idlm_ds.runs.output import job_began, prepare_output
 from idlm_ds.runs.requeue import write_note
 from idlm_ds.runs.shared_folder import require_shared
 from idlm_ds.startup import batch_restarts
@@ -59,9 +58,10 @@ class RunOptions:
         The command line is still that of the first start: ``--fresh`` would delete what the job
         has done, and a named checkpoint would undo it.
         """
-        if not (batch_restarts() and belongs_to_this_job(self.output)):
+        began = job_began(self.output)
+        if not batch_restarts() or began is None:
             return self
-        has_saved = bool(transaction.steps(self.output / "checkpoints"))
+        has_saved = written_since(self.output / "checkpoints", began)
         resume = "auto" if has_saved or self.resume is None else self.resume
         return replace(self, resume=resume, fresh=False)
 
@@ -163,11 +163,11 @@ class Session:
             if saved.get("inputs", {}).get(key) != fingerprint:
                 raise UserError(f"--resume: {folder} was made with another {key} than this run's")
         for key, value in state["recipe"].items():
-            was = saved.get("recipe", {}).get(key, self._before(key))
+            was = saved.get("recipe", {}).get(key, self.before(key))
             if was != value:
                 raise UserError(f"--resume: {folder} was made with {key}={was!r}, now {value!r}")
 
-    def _before(self, key: str) -> object:
+    def before(self, key: str) -> object:
         """Return what a key meant when recipes did not have it: its default."""
         try:
             return _as_json(default_of(type(self.recipe), key))
@@ -340,6 +340,7 @@ def checkpointer(
         Retention(section.keep, section.keep_every_hours),
         world=world,
         is_asynchronous=section.asynchronous,
+        before=session.before,
     )
     watch = Watch(writer, minutes=section.every_minutes, world=world)
     return Checkpointer(writer, program, state, every=section.every, stop=stop, watch=watch)

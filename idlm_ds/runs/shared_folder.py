@@ -47,10 +47,17 @@ def require_shared(folder: Path, world: World) -> None:
         raise UserError(problem)
 
 
+def _is_seen(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # this host may not search the folder, or has lost it
+        return False
+
+
 def _problem(folder: Path, token: str, rank: int) -> str | None:
     """Say what keeps this rank from sharing the folder."""
     deadline = time.monotonic() + SEEN_WITHIN_S
-    while not (folder / token).exists():
+    while not _is_seen(folder / token):
         if time.monotonic() > deadline:
             return (
                 f"--output: rank {rank} on {socket.gethostname()} does not see {folder} of rank 0; "

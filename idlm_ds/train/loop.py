@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
@@ -134,8 +135,10 @@ def run_phases(
                 return ending
         return None
     finally:
-        for hook in hooks:
-            hook.close()
+        # All of them, even if one fails; what comes last waits for a checkpoint being written.
+        with ExitStack() as closing:
+            for hook in hooks:
+                closing.callback(hook.close)
 
 
 def _memory_gb(device: torch.device) -> float:

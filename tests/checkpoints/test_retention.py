@@ -28,7 +28,8 @@ def write(root: Path, step: int, **fields: Any) -> Path:
 
 
 def kept(root: Path, newest: int, *rule: float) -> list[str]:
-    prune(root, Retention(*(rule or (1,))), Owner(STATE), newest=newest)
+    owner = Owner(STATE, STATE["recipe"].get)
+    prune(root, Retention(*(rule or (1,))), owner, newest=newest)
     return sorted((p.name for p in root.iterdir()), key=lambda n: (len(n), n))
 
 
@@ -143,6 +144,16 @@ def test_a_key_that_recipes_have_gained_does_not_make_it_foreign(tmp_path: Path)
     write(tmp_path, 1, recipe={"seed": 1})
     write(tmp_path, 2)
     assert kept(tmp_path, 2) == ["step-2"]
+
+
+@pytest.mark.parametrize("meant", [[0.9, 0.95], None])
+def test_a_key_that_meant_something_else_before_makes_it_foreign(meant, tmp_path: Path):
+    write(tmp_path, 1, recipe={"seed": 1})
+    write(tmp_path, 2, recipe={})
+    write(tmp_path, 3)
+    owner = Owner(STATE, {"optim.betas": meant}.get)
+    prune(tmp_path, Retention(1), owner, newest=3)
+    assert {p.name for p in tmp_path.iterdir()} == {"step-1", "step-2", "step-3"}
 
 
 @pytest.mark.parametrize("alter", FOREIGN)

@@ -50,6 +50,8 @@ def error_of(program, arguments, monkeypatch, capsys) -> str:
         (["--outptu", "x"], ["--outptu"]),
         (["--output", "/proc/idlm"], ["--output", "/proc/idlm"]),
         (["--resume", "/nowhere"], ["--resume", "/nowhere"]),
+        (["--resume", "auto", "--fresh"], ["--fresh", "--resume"]),
+        (["--fresh", "--resume=runs/x/checkpoints/step-2"], ["--fresh", "--resume"]),
     ],
     ids=lambda v: v[0] if isinstance(v, list) else None,
 )

@@ -1,5 +1,6 @@
 """The folder of a run: begun anew, and found again by a job that its scheduler restarted."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from idlm_ds.recipes.load import load_recipe
 from idlm_ds.recipes.schema import DistillRecipe
 from idlm_ds.runs.measurement import KEPT
-from idlm_ds.runs.output import FOLDERS, prepare_output
+from idlm_ds.runs.output import FOLDERS, job_began, prepare_output
 from idlm_ds.runs.requeue import NOTE
 from idlm_ds.runs.session import RunOptions
 
@@ -49,6 +50,21 @@ def test_a_restarted_job_that_had_saved_nothing_begins_where_it_began(resume, th
     job("17", 1)
     options = RunOptions(output=output, resume=resume, fresh=True).after_restart()
     assert options == RunOptions(output=output, resume=then, fresh=False)
+
+
+def test_a_restarted_job_takes_no_checkpoint_from_before_it_began(output, job):
+    save(output)
+    options = RunOptions(output=output, resume="a/step-1")
+    for restarts in (1, 2):
+        began = job_began(output)
+        os.utime(output / "checkpoints" / "step-2", (began - 60, began - 60))
+        job("17", restarts)
+        assert options.after_restart() == options
+        again = load_recipe(DistillRecipe, "quickstart", [])
+        prepare_output(output, again, world=1, resume=True, fresh=False)
+        assert job_began(output) == began
+    os.utime(output / "checkpoints" / "step-2", (began + 60, began + 60))
+    assert options.after_restart().resume == "auto"
 
 
 @pytest.mark.parametrize(("number", "restarts"), [("17", 0), ("18", 0), ("18", 1)])

@@ -27,7 +27,7 @@ from tests.train.toy import LENGTH, program_of
 class Writer:
     """Notes the steps of the checkpoints that would have been written."""
 
-    is_asynchronous = is_writing = has_failed = False
+    is_asynchronous = is_writing = has_failed = has_crashed = False
 
     def __init__(self) -> None:
         self.steps: list[int] = []
@@ -39,7 +39,7 @@ class Writer:
     def wait(self) -> None:
         self.waits += 1
 
-    def join(self) -> None:
+    def join(self, limit: float | None = None) -> None:
         pass
 
 

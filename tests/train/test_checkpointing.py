@@ -25,7 +25,7 @@ class Ranks:
 
 
 class Writer:
-    is_asynchronous = is_writing = has_failed = False
+    is_asynchronous = is_writing = has_failed = has_crashed = False
 
     def wait(self) -> None:
         if self.has_failed:
@@ -102,3 +102,12 @@ def test_a_failed_write_ends_the_run_soon_and_on_every_rank_in_the_same_phase(fa
     assert fails_after <= phase <= 2 * fails_after
     assert len(told) <= 2 + math.log2(phase)
     assert phase_of_end(told)[0] == phase
+
+
+def test_an_error_that_only_this_rank_has_is_raised_after_the_next_phase():
+    writer = Writer()
+    watch = Watch(writer, minutes=0.0, world=Ranks())
+    assert not watch.is_due()
+    writer.has_failed = writer.has_crashed = True
+    with pytest.raises(UserError, match="disk full"):
+        watch.is_due()

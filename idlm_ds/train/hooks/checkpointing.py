@@ -1,6 +1,7 @@
 """Checkpoints during training."""
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from idlm_ds.checkpoints.transaction import PREFIX
 from idlm_ds.engine.saving import CheckpointWriter
-from idlm_ds.errors import UserError
+from idlm_ds.errors import NumericsError, Preempted, UserError
 from idlm_ds.train.loop import PhaseRecord
 from idlm_ds.train.step import Program
 
@@ -16,6 +17,9 @@ if TYPE_CHECKING:  # imports DeepSpeed
     from idlm_ds.engine.dist import World
 
 MINUTE = 60.0
+
+CLOSING_S = 5.0
+"""How long an unexpected error waits for a checkpoint that is being written."""
 
 
 @final
@@ -64,6 +68,8 @@ class Watch:
         Raises:
             UserError: A checkpoint could not be written, the same on all ranks.
         """
+        if self._writer.has_crashed:
+            self._writer.wait()
         self._phases += 1
         if self._phases < self._meeting:
             return False
@@ -149,5 +155,10 @@ class Checkpointer:
         self._writer.wait()
 
     def close(self) -> None:
-        """See ``Hook``; a checkpoint that is being written is not given up."""
-        self._writer.join()
+        """See ``Hook``; a checkpoint that is being written is not given up.
+
+        If this rank alone has failed, the others wait to hear of it and cannot end their parts.
+        """
+        error = sys.exc_info()[1]
+        is_known = isinstance(error, UserError | NumericsError | Preempted | None)
+        self._writer.join(None if is_known else CLOSING_S)
