@@ -273,7 +273,7 @@ def _port(environ: Environment, starter: Starter) -> int:
     """Choose a port that all processes of a job agree on and other jobs rarely choose."""
     names = [n for n in JOB_IDS if n in environ][:1]
     if starter is SRUN:
-        names = ["SLURM_JOB_ID", "SLURM_STEP_ID"]
+        names = ["SLURM_CLUSTER_NAME", "SLURM_JOB_ID", "SLURM_STEP_ID"]
     identity = ".".join(environ.get(n, "") for n in names)
     return FIRST_PORT + zlib.crc32(identity.encode()) % NUM_PORTS if identity else USUAL_PORT
 

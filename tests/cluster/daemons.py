@@ -23,7 +23,7 @@ SIZE = "CPUs=4 RealMemory=4000 Gres=gpu:2 State=UNKNOWN"
 """Of each node: two GPUs that exist in SLURM's books only."""
 
 CONF = """\
-ClusterName=itest
+ClusterName={cluster}
 SlurmctldHost={controller}({address})
 SlurmUser=root
 SlurmdUser=root
@@ -202,7 +202,9 @@ def _free_ports(count: int) -> list[int]:
 def _configure(root: Path, controller: str, address: str, port: int, nodes: Sequence[str]) -> None:
     where = {"controller": controller, "address": address, "port": port}
     lines = "\n".join(f"{node} {SIZE}" for node in nodes)
-    (root / "slurm.conf").write_text(CONF.format(root=root, nodes=lines, **where))
+    # Clusters that run side by side number their jobs alike; ranks meet on a port of both.
+    cluster = f"itest{abs(hash(root)) % 10**6}"
+    (root / "slurm.conf").write_text(CONF.format(root=root, nodes=lines, cluster=cluster, **where))
     gpus = [f"NodeName=n[1-2] Name=gpu File={file}\n" for file in ("/dev/null", "/dev/zero")]
     (root / "gres.conf").write_text("".join(gpus))
 
