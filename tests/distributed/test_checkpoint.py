@@ -82,9 +82,9 @@ def _do_not_stop(world: World, stage: int, precision: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("stage", "size", "precision"),
     [
-        (3, 2, "fp32"),
+        # In float32 the launchers' own kill and resume is in the default run.
         (3, 2, "bf16"),
-        *[pytest.param(stage, 2, "fp32", marks=pytest.mark.slow) for stage in (1, 2)],
+        *[pytest.param(stage, 2, "fp32", marks=pytest.mark.slow) for stage in (1, 2, 3)],
         *[pytest.param(stage, 1, "fp32", marks=pytest.mark.slow) for stage in (1, 2, 3)],
         *[pytest.param(stage, 2, "bf16", marks=pytest.mark.slow) for stage in (1, 2)],
     ],

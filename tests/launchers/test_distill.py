@@ -186,7 +186,8 @@ def test_a_kill_during_a_write_beside_training_costs_what_came_after_the_last_ch
     assert_same_run(whole, output)
 
 
-@pytest.mark.parametrize("asynchronous", ["true", pytest.param("false", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("asynchronous", ["true", "false"])
 def test_a_full_disk_of_one_rank_is_one_line_and_leaves_the_last_checkpoint(
     asynchronous, toy, tmp_path
 ):
