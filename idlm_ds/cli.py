@@ -3,20 +3,25 @@
 import argparse
 import atexit
 import gc
-import os
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
-from threading import Timer
 from types import ModuleType
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from idlm_ds.console import Message, prefixed
-from idlm_ds.errors import NumericsError, Preempted, UnsafeCheckpointError, UserError
+from idlm_ds.errors import (
+    EXIT_UNEXPECTED,
+    NumericsError,
+    Preempted,
+    UnsafeCheckpointError,
+    UserError,
+)
+from idlm_ds.leaving import exit_now, exit_within
 from idlm_ds.options import add_options, read_options
 from idlm_ds.recipes.load import AnyRecipe
 from idlm_ds.startup import (
@@ -37,7 +42,6 @@ T = TypeVar("T")
 
 EXIT_CODES = {UnsafeCheckpointError: 4, UserError: 2, NumericsError: 6}
 """Of an error of several of these classes, the first counts."""
-EXIT_UNEXPECTED = 1
 EXIT_PREEMPTED = 75
 EXIT_INTERRUPTED = 130
 
@@ -275,16 +279,9 @@ def _fail_before_meeting(
 def _leave(code: int) -> NoReturn:
     """End one of several ranks at once, after its exit handlers.
 
-    A thread that a library still runs can abort the interpreter while it is taken down. The job
-    would then report as failed a run whose files are all written. After a failure an exit handler
-    may wait for something that will never come.
+    After a failure one of these may wait for something that will never come.
     """
     if code:
-        end = Timer(EXIT_HANDLERS_S, os._exit, [code])
-        end.daemon = True
-        end.start()
+        exit_within(EXIT_HANDLERS_S, code)
     atexit._run_exitfuncs()
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    exit_now(code)

@@ -1,5 +1,8 @@
 """Errors that end a program with one line and an exit code."""
 
+EXIT_UNEXPECTED = 1
+"""Exit code of an error that none of these classes foresees."""
+
 
 class UserError(ValueError):
     """Invalid input of the user.

@@ -16,6 +16,7 @@ from idlm_ds.console import say
 from idlm_ds.engine import failure, meeting
 from idlm_ds.engine.backend import deepspeed
 from idlm_ds.errors import UserError
+from idlm_ds.startup import rank, world_size
 
 PARTING_S = 60.0
 """How long rank 0 waits for the others at the end; all that is left to them is to leave."""
@@ -169,8 +170,8 @@ def _meet(backend: str, device: torch.device, *, is_watched: bool) -> None:
     dist.init_process_group(
         backend,
         store=store,
-        rank=meeting.rank(),
-        world_size=meeting.size(),
+        rank=rank(),
+        world_size=world_size(),
         timeout=TIMEOUT,
         device_id=None if device.index is None else device,
     )

@@ -12,13 +12,15 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread, Timer
+from threading import Event, Thread
 from typing import NoReturn
 
 import torch.distributed as dist
 
 from idlm_ds.engine import meeting
-from idlm_ds.errors import UserError
+from idlm_ds.errors import EXIT_UNEXPECTED, UserError
+from idlm_ds.leaving import exit_now
+from idlm_ds.startup import rank, world_size
 
 POLL_S = 0.5
 
@@ -30,8 +32,6 @@ SAID_S = 2.0
 
 LINGER_S = 20.0
 """How long the rank that serves the store waits for the others to leave after a failure."""
-
-EXIT_UNEXPECTED = 1
 
 
 class Channel:
@@ -62,12 +62,12 @@ class Channel:
             The exit code of the first failure, and whether to print the text.
         """
         self._over.set()
-        mine = json.dumps([meeting.rank(), code])
+        mine = json.dumps([rank(), code])
         try:
             first, first_code = json.loads(self._store.compare_set("failed", "", mine))
             if not is_expected:
-                return first_code, first == meeting.rank()
-            if meeting.rank() == 0:
+                return first_code, first == rank()
+            if rank() == 0:
                 self._store.set("said", text or "")
                 return first_code, False
             return first_code, not self._was_said(text or "")
@@ -82,7 +82,7 @@ class Channel:
                 self._store.add("left", 1)
                 return
             deadline = time.monotonic() + limit
-            while self._store.add("left", 0) < meeting.size() - 1 and time.monotonic() < deadline:
+            while self._store.add("left", 0) < world_size() - 1 and time.monotonic() < deadline:
                 time.sleep(meeting.POLL_S)
         self._over.set()
 
@@ -207,15 +207,4 @@ def record(text: str | None) -> None:
 
 def own_name() -> str:
     """Return rank and host of this process, for messages."""
-    return f"rank {meeting.rank()} on {socket.gethostname()}"
-
-
-def exit_now(code: int) -> NoReturn:
-    """End this process from any thread, whatever the others do."""
-    end = Timer(5.0, os._exit, [code])
-    end.daemon = True
-    end.start()
-    with suppress(OSError, ValueError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    os._exit(code)
+    return f"rank {rank()} on {socket.gethostname()}"

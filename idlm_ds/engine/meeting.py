@@ -15,6 +15,7 @@ import torch.distributed as dist
 
 from idlm_ds import early_failure, rendezvous
 from idlm_ds.errors import UserError
+from idlm_ds.startup import rank, world_size
 
 PATIENCE = "IDLM_JOIN_SECONDS"
 """Variable that says how long processes wait for each other at the start."""
@@ -30,16 +31,6 @@ def patience_s() -> int:
         UserError: The variable is no whole number.
     """
     return rendezvous.number({PATIENCE: str(DEFAULT_PATIENCE_S), **os.environ}, PATIENCE, least=1)
-
-
-def rank() -> int:
-    """Return this process's rank."""
-    return int(os.environ["RANK"])
-
-
-def size() -> int:
-    """Return the number of processes."""
-    return int(os.environ["WORLD_SIZE"])
 
 
 def is_server() -> bool:
@@ -68,7 +59,9 @@ def open_store(*, serves: bool, patience: float, is_up: bool = False) -> dist.St
     remaining = timedelta(seconds=max(1.0, deadline - time.monotonic()))
 
     def connect() -> dist.Store:
-        return dist.TCPStore(host, port, size(), serves, timeout=remaining, wait_for_workers=False)
+        return dist.TCPStore(
+            host, port, world_size(), serves, timeout=remaining, wait_for_workers=False
+        )
 
     try:
         store = _within(remaining.total_seconds(), connect)
@@ -103,14 +96,14 @@ def wait_for_all(store: dist.Store, *, patience: float) -> None:
             f"{os.environ['MASTER_PORT']}; give every run its own MASTER_PORT"
         )
     store.add("here", 1)
-    while store.add("here", 0) < size():
+    while store.add("here", 0) < world_size():
         if time.monotonic() > deadline:
-            missing = [r for r in range(size()) if not store.check([f"here/{r}"])]
+            missing = [r for r in range(world_size()) if not store.check([f"here/{r}"])]
             if is_server():
                 store.add("left", len(missing))  # nobody waits for them to leave
             named = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
             raise UserError(
-                f"{len(missing)} of {size()} processes did not come within {patience:g} s "
+                f"{len(missing)} of {world_size()} processes did not come within {patience:g} s "
                 f"({PATIENCE}): rank {named}"
             )
         time.sleep(POLL_S)

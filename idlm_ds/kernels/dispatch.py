@@ -40,6 +40,11 @@ def choose(choice: Choice, device: torch.device) -> str:
     if choice == "triton" and (problem := _problem(device)):
         raise UserError(f"train.kernels: triton {problem}; use auto or reference")
     _choice = choice
+    return describe(device)
+
+
+def describe(device: torch.device) -> str:
+    """Say which form runs on a device, in a line."""
     if not _takes_triton(device):
         return "kernels: reference"
     where = torch.cuda.get_device_name(device) if device.type == "cuda" else "its interpreter"

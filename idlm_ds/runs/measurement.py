@@ -89,9 +89,9 @@ def _load(judge: JudgeFolder, world: World) -> Judge:
         loaded = judge.load(world.device)
     except UserError as error:
         problem = str(error)
-    problems = [each for each in world.gather(problem) if each is not None]
-    if problems or loaded is None:
-        raise UserError(problems[0])
+    problem = world.first_problem(problem)
+    if problem is not None or loaded is None:
+        raise UserError(problem)
     return loaded
 
 
@@ -105,7 +105,7 @@ def _about(recipe: DistillRecipe, world: World) -> Mapping[str, Any]:
     return {
         "process": asdict(recipe.process),
         "precision": recipe.train.precision,
-        "kernels": dispatch.choose(recipe.train.kernels, world.device),
+        "kernels": dispatch.describe(world.device),
         "machine": machine | {name: version(name) for name in ("transformers", "tokenizers")},
         "gpu": torch.cuda.get_device_name(world.device) if world.device.type == "cuda" else None,
     }

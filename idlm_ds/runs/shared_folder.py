@@ -33,8 +33,7 @@ def require_shared(folder: Path, world: World) -> None:
                 problem = f"--output: cannot write {folder}: {error.strerror}"
         token, problem = world.agree((token, problem))
         if problem is None:
-            found = world.gather(_problem(folder, token, world.rank))
-            problem = next((p for p in found if p is not None), None)
+            problem = world.first_problem(_problem(folder, token, world.rank))
     finally:
         # Also where a signal ends the run here.
         if world.is_first:
