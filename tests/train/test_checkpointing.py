@@ -2,11 +2,12 @@
 
 import math
 from itertools import accumulate
+from types import SimpleNamespace
 
 import pytest
 
-from idlm_ds.errors import UserError
-from idlm_ds.train.hooks.checkpointing import Watch
+from idlm_ds.errors import NumericsError, Preempted, UserError
+from idlm_ds.train.hooks.checkpointing import CLOSING_S, Checkpointer, Watch
 
 
 class Ranks:
@@ -111,3 +112,28 @@ def test_an_error_that_only_this_rank_has_is_raised_after_the_next_phase():
     writer.has_failed = writer.has_crashed = True
     with pytest.raises(UserError, match="disk full"):
         watch.is_due()
+
+
+@pytest.mark.parametrize(
+    ("error", "limit"),
+    [
+        (None, None),
+        (UserError("disk full"), None),
+        (NumericsError("nan"), None),
+        (Preempted(), None),
+        (MemoryError(), CLOSING_S),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_of_one_rank_waits_little_for_a_write_that_all_must_end(error, limit):
+    limits = []
+    writer = SimpleNamespace(join=limits.append)
+    saver = Checkpointer(writer, None, {}, every=1, stop=2, watch=None)
+    try:
+        if error is not None:
+            raise error
+    except BaseException:
+        saver.close()
+    else:
+        saver.close()
+    assert limits == [limit]

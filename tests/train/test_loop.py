@@ -1,5 +1,6 @@
 """The loop around the phases, on stubs: what hooks see, and how they end a run."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -49,6 +50,39 @@ def test_records_count_phases_and_updates_from_where_the_run_begins():
         (6, "fake", 5),
     ]
     assert hook.closed == 1
+
+
+def test_a_hook_that_is_closed_can_see_what_ends_the_run():
+    class Fails(Seen):
+        def after_phase(self, record: PhaseRecord) -> None:
+            raise MemoryError
+
+        def close(self) -> None:
+            self.error = sys.exc_info()[1]
+
+    hook = Fails()
+    with pytest.raises(MemoryError) as raised:
+        run_phases(program_of("idlm"), loader(), [hook], start=0, stop=2)
+    assert hook.error is raised.value
+
+
+def test_hooks_are_closed_from_the_last_even_where_one_fails():
+    order = []
+
+    class Closes(Seen):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def close(self) -> None:
+            order.append(self.name)
+            if self.name == "sink":
+                raise OSError("no network")
+
+    hooks = [Closes(name) for name in ("metrics", "sink", "saver")]
+    with pytest.raises(OSError, match="no network"):
+        run_phases(program_of("idlm"), loader(), hooks, start=0, stop=2)
+    assert order == ["saver", "sink", "metrics"]
 
 
 @pytest.mark.parametrize(
