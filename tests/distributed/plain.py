@@ -40,9 +40,10 @@ def distil(
     for step in range(phases):
         samples = range(step * toy.GLOBAL_BATCH, (step + 1) * toy.GLOBAL_BATCH)
         tokens = torch.from_numpy(windows.take(samples))
-        t_input, t = (
+        uses = ["t", *(f"t-{k}" for k in range(2, toy.noisings_of(family) + 1))]
+        t_input, *times = (
             stratified_times(toy.SEED, use, step, count=toy.GLOBAL_BATCH, t_min=t_min)
-            for use, t_min in (("t-input", toy.INPUT_T_MIN), ("t", toy.T_MIN))
+            for use, t_min in (("t-input", toy.INPUT_T_MIN), *((use, toy.T_MIN) for use in uses))
         )
         noise = Noise.of_samples(toy.SEED, "noise", samples=samples)
         learner = learners["student" if step % 3 == 2 else "fake"]
@@ -56,9 +57,11 @@ def distil(
             raw = student(x_in, given.at_t.sigma, at(given.positions))
             x_0 = process.relax(raw, given)
             if learner is learners["fake"]:
-                loss = _fake_loss(process, fake, x_0, t, noise)
+                loss = _fake_loss(process, fake, x_0, times[0], noise)
             else:
-                loss = _gap(process, teacher, fake, x_0, t, noise, is_stopped=family == "dmd")
+                judges, is_stopped = (teacher, fake), family == "dmd"
+                gaps = [_gap(process, *judges, x_0, t, noise, is_stopped=is_stopped) for t in times]
+                loss = torch.stack(gaps).mean()
             loss.backward()
         losses.append(loss.item())
         num_visible += int((given.x_t != toy.VOCAB - 1).all(-1).sum())

@@ -120,6 +120,15 @@ def test_engines_do_what_plain_torch_does(
     _assert_agree(run_ranks(_distil, size, stage, accumulation, family, clip), wanted)
 
 
+@pytest.mark.parametrize("family", ["duo 2", pytest.param("mdlm 2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage", [pytest.param(1, marks=pytest.mark.slow), 3])
+def test_several_noisings_of_a_sample_are_those_of_plain_torch(stage: int, family: str):
+    """Teacher and fake are gathered and run several times inside the student's projection."""
+    wanted = _plain(family, 0.0)
+    assert wanted["losses"] != _plain(family.partition(" ")[0], 0.0)["losses"]
+    _assert_agree(run_ranks(_distil, 2, stage, 2, family, 0.0), wanted)
+
+
 @pytest.mark.parametrize("family", ["mdlm", "duo"])
 @pytest.mark.parametrize("stage", [2, 3])
 def test_computing_activations_twice_changes_nothing(stage: int, family: str):

@@ -75,13 +75,25 @@ def with_latent(network: DiTConfig, latent: int) -> DiTConfig:
 
 def make_objective(family: str, latent: int = 0) -> IDLM:
     """``duo`` lets the student's gradient pass through teacher and fake, ``dmd`` does not."""
-    is_differentiated = family != "dmd"
-    return IDLM(make_process(family), is_differentiated, PLAN, T_MIN, INPUT_T_MIN, latent=latent)
+    return IDLM(
+        make_process(family),
+        family != "dmd",
+        PLAN,
+        T_MIN,
+        INPUT_T_MIN,
+        noisings=noisings_of(family),
+        latent=latent,
+    )
+
+
+def noisings_of(family: str) -> int:
+    """``duo 2`` is duo with two noisings of a sample."""
+    return int(family.partition(" ")[2] or 1)
 
 
 def make_process(family: str) -> Process:
     """Relaxed inputs are warm here: cold ones have gradients that one bit of round-off changes."""
-    if family == "mdlm":
+    if family.startswith("mdlm"):
         return MDLM(vocab_size=VOCAB, schedule=LogLinear(), mask_id=VOCAB - 1)
     clock = GaussianClock(GaussianMap(VOCAB), gamma_min=-3.0, gamma_max=0.0)
     return Duo(vocab_size=VOCAB, schedule=LogLinear(), clock=clock, tau=0.3)
