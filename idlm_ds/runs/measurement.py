@@ -63,7 +63,7 @@ def measure_run(
     if world.is_first:
         files = sorted((output / "student").glob("*.safetensors"))
         prints = {"student": fingerprint(*files), "teacher": teacher.model.fingerprint}
-    kept = KeptSets(output / KEPT, _about(recipe, world), world)
+    kept = KeptSets(output / KEPT, shared_settings(recipe, world), world)
     kept_before = kept.count()
     evaluation = RunEvaluation(
         recipe=recipe,
@@ -95,8 +95,8 @@ def _load(judge: JudgeFolder, world: World) -> Judge:
     return loaded
 
 
-def _about(recipe: DistillRecipe, world: World) -> Mapping[str, Any]:
-    """Collect what samples and scores depend on beside their own settings.
+def shared_settings(recipe: DistillRecipe, world: World) -> Mapping[str, Any]:
+    """Collect what all sets of samples and scores depend on beside their own settings.
 
     The number of ranks and the batch are no part of it: no figure depends on them.
     """

@@ -132,6 +132,13 @@ def test_the_hash_of_a_folder_is_that_of_what_scores_depend_on_beside_weights(fo
     assert find_judge(str(folder)).fingerprint != before
 
 
+@pytest.mark.parametrize("name", ["special_tokens_map.json", "added_tokens.json"])
+def test_a_file_that_tokenizers_may_read_counts_where_it_is(name, folder):
+    before = find_judge(str(folder)).fingerprint
+    (folder / name).write_text("{}")
+    assert find_judge(str(folder)).fingerprint != before
+
+
 def test_a_judge_that_does_not_fit_into_memory_costs_a_line(folder, monkeypatch):
     def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.\nMore")
