@@ -2,12 +2,12 @@
 
 import argparse
 import atexit
-import gc
 import socket
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -36,7 +36,8 @@ from idlm_ds.train import signals
 
 if TYPE_CHECKING:
     from idlm_ds.build.engines import EngineSetup
-    from idlm_ds.runs.session import Session
+    from idlm_ds.engine.dist import World
+    from idlm_ds.runs.session import RunOptions, Session
 
 T = TypeVar("T")
 
@@ -131,9 +132,17 @@ def train(
         say(setup.note)
     options = RunOptions(output=output, resume=args.resume, fresh=args.fresh, config=args.config)
     with in_world() as world:
-        # One rank looks what an earlier start has left: others may not see the folder.
-        options = world.agree(options.after_restart() if world.is_first else None)
-        run(recipe, setup, Session(recipe, options, world))
+        run(recipe, setup, Session(recipe, _continued(options, world), world))
+
+
+def _continued(options: "RunOptions", world: "World") -> "RunOptions":
+    """Go on where a restarted batch job has to, as the first rank sees it.
+
+    Collective: every rank must call. The folder stays each rank's own, to be compared later.
+    """
+    begun = options.after_restart() if world.is_first else options
+    resume, fresh = world.agree((begun.resume, begun.fresh))
+    return replace(options, resume=resume, fresh=fresh)
 
 
 def launch(
@@ -143,6 +152,9 @@ def launch(
 
     A preemptible one ends in order on the signals of ``train/signals.py``. One that ``is_alone``
     does all of its work in one process: several would do it several times.
+
+    A program leaves without taking the interpreter down, see ``leaving.py``; called from other code
+    this ends in ``SystemExit``.
     """
     with signals.watched(EXIT_PREEMPTED) if is_preemptible else nullcontext():
         try:
@@ -153,7 +165,7 @@ def launch(
             text = f"{ending}\n" if str(ending) else None
             code = _fail(EXIT_PREEMPTED, text, is_expected=is_first_rank())
         signals.ending(code)
-        if world_size() > 1:
+        if world_size() > 1 or main.__module__ == "__main__":
             _leave(code)
     sys.exit(code)
 
@@ -184,9 +196,6 @@ def _exit_code_of(main: Callable[[Sequence[str]], None]) -> int:
         # Each process has an environment of its own, and without a good one knows no others.
         sys.stderr.write(f"error: {error}\n")
         return EXIT_CODES[UserError]
-    # The interpreter would look for cycles in all objects of all libraries before it ends, which
-    # takes seconds on a busy machine.
-    atexit.register(gc.freeze)
     try:
         main(sys.argv[1:])
     except (UserError, NumericsError) as error:
@@ -277,7 +286,7 @@ def _fail_before_meeting(
 
 
 def _leave(code: int) -> NoReturn:
-    """End one of several ranks at once, after its exit handlers.
+    """End the process at once, after its exit handlers.
 
     After a failure one of these may wait for something that will never come.
     """

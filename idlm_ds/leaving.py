@@ -20,8 +20,8 @@ def exit_within(seconds: float, code: int) -> None:
 def exit_now(code: int) -> NoReturn:
     """End this process from any thread, with what it has printed.
 
-    The interpreter is not taken down: a thread that a library still runs can abort it there. The
-    job would then report as failed a run whose files are all written.
+    The interpreter is not taken down. With torch that takes seconds on a busy machine, and a thread
+    that a library still runs can abort it: a run whose files are all written would have failed.
     """
     exit_within(FLUSH_S, code)
     with suppress(OSError, ValueError):

@@ -36,6 +36,29 @@ def test_a_closed_output_changes_no_exit_code():
     assert run("sys.stdout.close()\nexit_now(4)").returncode == 4
 
 
+def test_a_program_waits_for_no_thread_and_its_exit_handlers_run(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import atexit, threading, time\n"
+        "from idlm_ds.cli import launch\n"
+        "def main(argv):\n"
+        "    threading.Thread(target=time.sleep, args=(50,)).start()\n"
+        "    atexit.register(print, 'handled')\n"
+        "    print('done', *argv)\n"
+        "launch(main)\n"
+    )
+    command = [sys.executable, str(program), "well"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done well\nhandled\n", "")
+
+
+def test_called_from_other_code_a_main_ends_in_an_exception(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["program"])
+    with pytest.raises(SystemExit) as ended:
+        cli.launch(lambda argv: None)
+    assert ended.value.code == 0
+
+
 def test_torch_whose_import_was_ended_is_not_imported_again(monkeypatch: pytest.MonkeyPatch):
     assert cli._failure_module() is sys.modules["idlm_ds.engine.failure"]
     monkeypatch.setitem(sys.modules, "torch.half", types.ModuleType("torch.half"))

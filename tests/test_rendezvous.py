@@ -90,6 +90,8 @@ def test_tasks_on_one_host_meet_there_on_a_port_of_the_job():
         for number in range(3)
     }
     assert len(ports) == 12
+    elsewhere = rendezvous.missing_variables(step(SLURM_CLUSTER_NAME="other"))["MASTER_PORT"]
+    assert elsewhere != rendezvous.missing_variables(step())["MASTER_PORT"]
     assert all(1024 <= int(port) < 32768 for port in ports)
 
 
