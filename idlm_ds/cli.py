@@ -239,7 +239,7 @@ def _fail(code: int, text: str | None, *, is_expected: bool = False) -> int:
     if failure is None:
         message.show()
         return code
-    code, has_own_error = failure.announce(code, text, is_expected=is_expected)
+    code, has_own_error = failure.announce(code, text, is_expected=is_expected, shown=message.text)
     if has_own_error:
         message.show()
     message.drop()

@@ -90,12 +90,16 @@ def missing_variables(environ: Environment) -> dict[str, str]:
         )
     if int(environ.get("RANK", rank)) != rank:
         return {}
-    found = {"RANK": str(rank), "WORLD_SIZE": str(size), **_in_host(environ, starter, rank, size)}
+    variables = {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        **_in_host(environ, starter, rank, size),
+    }
     if size > 1:
-        found |= _meeting_point(environ, starter, {**found, **environ})
-    found = {name: value for name, value in found.items() if name not in environ}
-    check({**environ, **found})
-    return found
+        variables |= _meeting_point(environ, starter, {**variables, **environ})
+    variables = {name: value for name, value in variables.items() if name not in environ}
+    check({**environ, **variables})
+    return variables
 
 
 def check(environ: Environment) -> None:
@@ -203,11 +207,11 @@ def _is_also_srun(environ: Environment, starter: Starter) -> bool:
 def _in_host(environ: Environment, starter: Starter, rank: int, size: int) -> dict[str, str]:
     local_rank = next((n for n in starter.local_rank if n in environ), None)
     local_size = next((n for n in starter.local_size if n in environ), None)
-    found = {}
+    variables = {}
     if local_rank is not None:
-        found["LOCAL_RANK"] = str(number(environ, local_rank))
+        variables["LOCAL_RANK"] = str(number(environ, local_rank))
     elif size == 1:
-        found["LOCAL_RANK"] = "0"
+        variables["LOCAL_RANK"] = "0"
     elif "LOCAL_RANK" not in environ:
         raise UserError(
             f"LOCAL_RANK: {starter.name} does not say which process of its host rank {rank} is "
@@ -219,17 +223,17 @@ def _in_host(environ: Environment, starter: Starter, rank: int, size: int) -> di
         node = number(environ, "SLURM_NODEID")
         count = tasks_of_node(environ["SLURM_STEP_TASKS_PER_NODE"], node)
     else:
-        return found
-    return {**found, "LOCAL_WORLD_SIZE": str(count), "LOCAL_SIZE": str(count)}
+        return variables
+    return {**variables, "LOCAL_WORLD_SIZE": str(count), "LOCAL_SIZE": str(count)}
 
 
 def _meeting_point(environ: Environment, starter: Starter, known: Environment) -> dict[str, str]:
-    found = {}
+    variables = {}
     if "MASTER_ADDR" not in environ:
-        found["MASTER_ADDR"] = _first_address(environ, starter, known)
+        variables["MASTER_ADDR"] = _first_address(environ, starter, known)
     if "MASTER_PORT" not in environ:
-        found["MASTER_PORT"] = str(_port(environ, starter))
-    return found
+        variables["MASTER_PORT"] = str(_port(environ, starter))
+    return variables
 
 
 def _first_address(environ: Environment, starter: Starter, known: Environment) -> str:

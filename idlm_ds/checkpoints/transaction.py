@@ -129,8 +129,8 @@ def read_manifest(folder: Path) -> tuple[dict[str, FileEntry], str | None]:
 def problem_in(folder: Path, entries: Mapping[str, FileEntry]) -> str | None:
     """Hash files, some at a time, and describe the first that is not what its entry says."""
     with ThreadPoolExecutor(HASHED_AT_ONCE) as pool:
-        found = pool.map(lambda item: _problem_of(folder, *item), entries.items())
-        return next((problem for problem in found if problem is not None), None)
+        problems = pool.map(lambda item: _problem_of(folder, *item), entries.items())
+        return next((problem for problem in problems if problem is not None), None)
 
 
 def _problem_of(folder: Path, name: str, entry: FileEntry) -> str | None:

@@ -75,8 +75,10 @@ def problem_with(folder: Path, *, world: World) -> str | None:
     entries, problem = world.agree(transaction.read_manifest(folder) if world.is_first else None)
     if problem is not None:
         return problem
-    found = transaction.problem_in(folder, {name: entries[name] for name in _share(entries, world)})
-    return world.first_problem(found)
+    problem = transaction.problem_in(
+        folder, {name: entries[name] for name in _share(entries, world)}
+    )
+    return world.first_problem(problem)
 
 
 def _share(entries: Mapping[str, transaction.FileEntry], world: World) -> list[str]:

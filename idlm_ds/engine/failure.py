@@ -47,7 +47,9 @@ class Channel:
         """Look for failures of other ranks in a thread, from now on."""
         Thread(target=self._watch, name="failures", daemon=True).start()
 
-    def report(self, code: int, text: str | None, *, is_expected: bool) -> tuple[int, bool]:
+    def report(
+        self, code: int, text: str | None, *, is_expected: bool, shown: str | None = None
+    ) -> tuple[int, bool]:
         """Tell the others that this rank fails.
 
         An unexpected error that follows the failure of another rank is its consequence, and not
@@ -57,14 +59,17 @@ class Channel:
             code: Exit code of this rank's error.
             text: What this rank would print, None for nothing.
             is_expected: Whether it is an error of the user; rank 0 has then printed it already.
+            shown: The text with the name of this rank, for other ranks to pass on to torchrun.
 
         Returns:
             The exit code of the first failure, and whether to print the text.
         """
         self._over.set()
-        mine = json.dumps([rank(), code])
+        own = json.dumps([rank(), code, shown])
         try:
-            first, first_code = json.loads(self._store.compare_set("failed", "", mine))
+            first, first_code, cause = json.loads(self._store.compare_set("failed", "", own))
+            if first != rank():
+                record(cause)
             if not is_expected:
                 return first_code, first == rank()
             if rank() == 0:
@@ -98,13 +103,15 @@ class Channel:
         while not self._over.wait(POLL_S):
             try:
                 has_failed = self._store.check(["failed"])
-                code = json.loads(self._store.get("failed"))[1] if has_failed else None
+                failure = json.loads(self._store.get("failed")) if has_failed else None
             except RuntimeError:
                 if not self._over.wait(GRACE_S):
                     self._stop(EXIT_UNEXPECTED, "rank 0 is gone")
                 return
-            if code is not None:
+            if failure is not None:
                 if not self._over.wait(GRACE_S):
+                    _, code, cause = failure
+                    record(cause)
                     self._stop(code)
                 return
 
@@ -171,7 +178,9 @@ def store() -> dist.Store:
     return _store
 
 
-def announce(code: int, text: str | None, *, is_expected: bool) -> tuple[int, bool]:
+def announce(
+    code: int, text: str | None, *, is_expected: bool, shown: str | None = None
+) -> tuple[int, bool]:
     """Tell the other ranks that this one fails, also where it fails before it has met them.
 
     See ``Channel.report``. The process should end soon: see ``leave``.
@@ -186,7 +195,7 @@ def announce(code: int, text: str | None, *, is_expected: bool) -> tuple[int, bo
             return int(str(ended.code)), True
     if _channel is None:
         return code, True
-    return _channel.report(code, text, is_expected=is_expected)
+    return _channel.report(code, text, is_expected=is_expected, shown=shown)
 
 
 def leave() -> None:
@@ -196,7 +205,10 @@ def leave() -> None:
 
 
 def record(text: str | None) -> None:
-    """Leave what this rank printed for torchrun, which shows it again in its last lines."""
+    """Leave what was printed for torchrun, which shows it again in its last lines.
+
+    It shows the file of the process it finds dead first, which need not be the one that failed.
+    """
     file = os.environ.get("TORCHELASTIC_ERROR_FILE")
     if file and text is not None:
         details = {"py_callstack": text, "timestamp": str(int(time.time()))}

@@ -102,8 +102,8 @@ class KeptSets:
                 content = _checked(path, wanted)
             except (OSError, ValueError, RecursionError) as error:
                 say(f"evaluation: {path} is computed again: {' '.join(str(error).split())[:100]}")
-        found: PlainValues | None = self.world.agree(content)
-        return found
+        agreed: PlainValues | None = self.world.agree(content)
+        return agreed
 
     def _write(self, path: Path, wanted: PlainValues, content: PlainValues) -> None:
         """Keep something; where that is impossible, a report that is killed has to begin anew."""

@@ -76,3 +76,17 @@ def test_torchrun_finds_what_was_printed(text, monkeypatch, tmp_path):
         message = json.loads((tmp_path / "error.json").read_text())["message"]
         assert message["extraInfo"]["py_callstack"] == TEXT
         assert message["extraInfo"]["timestamp"].isdigit()
+
+
+def test_a_rank_that_another_one_ends_leaves_that_ones_error_for_torchrun(
+    as_rank, channel, monkeypatch, tmp_path
+):
+    path = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(path))
+    as_rank(1)
+    channel.report(2, TEXT, is_expected=True, shown="error (rank 1 on n2): no such file")
+    assert not path.exists()
+    as_rank(0)
+    channel.report(1, "Traceback: connection closed", is_expected=False, shown="Traceback")
+    message = json.loads(path.read_text())["message"]["message"]
+    assert message == "error (rank 1 on n2): no such file"
